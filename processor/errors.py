@@ -1,0 +1,114 @@
+"""Every exception of ours, sorted by what the caller does next.
+
+    ProcessorError
+      ConfigurationError   stop: an operator must change a setting
+      StoreUnavailable     answer 503 or end the job: the database did not answer
+      Unreadable           keep it, with its reason: no retry can help
+      Rejected             answer 401: this delivery was not signed by Wix
+      WixError
+        WixUnavailable     try again later: Wix did not answer, or asked us to wait
+        WixUnauthorized    stop for this instance: credentials or permission
+        WixRefused         do not try again: the request itself is wrong
+        WixNotFound        a WixRefused: the thing does not exist
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ProcessorError(Exception):
+    """Base of every error this service raises on purpose. The message is one clear sentence."""
+
+
+class ConfigurationError(ProcessorError):
+    """A setting or the environment is wrong; the message says what to change."""
+
+
+class StoreUnavailable(ProcessorError):
+    """The database did not answer in time. Nothing was half-stored; the same call may be repeated."""
+
+
+class Unreadable(ProcessorError):
+    """An authentic delivery, or an item Wix listed, that we cannot understand.
+
+    `reason` is a stable code (a member of `processor.wix.parse.Reason`); `detail` says where, never
+    with the value itself, which may be personal.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Rejected(ProcessorError):
+    """A delivery whose signature does not prove that Wix sent it. `reason` is a stable code."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One line of Wix's `details.validationError.fieldViolations` (Wix docs, "Errors")."""
+
+    field: str
+    description: str
+    violated_rule: str
+
+
+class WixError(ProcessorError):
+    """Wix answered with an error, or not at all.
+
+    status: HTTP status, None when no answer came. code: `details.applicationError.code`, None when
+    the answer had none. request_id: `x-wix-request-id`, None when absent.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        violations: tuple[FieldViolation, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.violations = violations
+        self.request_id = request_id
+
+
+class WixUnavailable(WixError):
+    """Wix did not answer, answered 5xx or garbage, or asked us to wait. Try again later.
+
+    retry_after_seconds: what Wix asked for, None when it named no time.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code, request_id=request_id)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class WixUnauthorized(WixError):
+    """401 or 403, or a token refused: credentials, permission or a removed app. An operator must act."""
+
+
+class WixRefused(WixError):
+    """A 4xx that repeating cannot cure: invalid argument, failed precondition, conflict."""
+
+
+class WixNotFound(WixRefused):
+    """404: the thing asked for does not exist (any more)."""
