@@ -1,0 +1,1 @@
+"""The Wix boundary: wire models, signatures, parsing, credentials and the REST client."""

@@ -1,0 +1,331 @@
+"""Typed models of what travels between Wix and us, and the names Wix gives to things.
+
+Every name here is Wix's own (docs of the Payment Links APIs, read 2026-11; `docs/wix.md` marks what is
+confirmed, inferred or unknown). All payment-link pages carry a developer-preview notice, so reading is
+lenient: unknown fields are allowed, and what a buyer may leave out is optional. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+# -- Names -----------------------------------------------------------------------------------------
+
+PAYMENT_FQDN = "wix.paymentlinks.payments.v1.payment_link_payment"
+PAYMENT_CREATED = f"{PAYMENT_FQDN}_created"  # inferred from the confirmed sibling
+PAYMENT_UPDATED = f"{PAYMENT_FQDN}_updated"
+# The FQDN of payment LINK events is unknown; they are matched by the last segment of the event type.
+LINK_FQDN_GUESS = "wix.paymentlinks.v1.payment_link"
+LINK_EVENT_PREFIX = "payment_link_"
+PAYMENT_EVENT_PREFIX = "payment_link_payment_"
+# An event about a LINK whose name would otherwise read as one about a payment.
+LINK_PAYMENT_INITIATED = "payment_link_payment_initiated"
+APP_INSTALLED = "AppInstalled"
+APP_REMOVED = "AppRemoved"
+
+WIX_STORES_APP_ID = "215238eb-22a5-4c36-9e7b-e7c08025e04e"
+
+PATH_TOKEN = "/oauth2/token"
+PATH_LINKS = "/payment-links/v1/payment-links"
+PATH_PAYMENTS = "/payment-links/v1/payment-link-payments"
+
+PAGE_MAX = 100  # "Query Payment Link Payments": at most 100 items a page
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+class NotJson(ValueError):
+    """The text is not a JSON document; the message says why, never with the text itself."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise NotJson(f"{name} is not JSON")
+
+
+def _mend(value: Any) -> Any:
+    """`value` with lone surrogates replaced by U+FFFD, so that it can be encoded and stored."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8") if not value.isascii() else value
+        case list():
+            return [_mend(item) for item in value]
+        case dict():
+            return {_mend(key): _mend(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def decode_json(text: str | bytes) -> Any:
+    """`text` as Python values. Raises NotJson.
+
+    A lone surrogate escape (`"\\ud800"`) is refused by the fast decoder, yet a buyer's name may hold
+    one: such text is read again by the standard library and the surrogate becomes U+FFFD, since one
+    odd name must not cost a payment. NaN, infinities and nesting beyond the interpreter's limit are
+    refused.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _mend(json.loads(text, parse_constant=_refuse_constant))
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise NotJson("not UTF-8") from None
+    except ValueError as why:
+        raise NotJson(why.msg if isinstance(why, json.JSONDecodeError) else str(why)) from None
+
+
+# -- Webhook delivery ------------------------------------------------------------------------------
+
+
+class AccountInfo(Struct, rename="camel"):
+    """`accountInfo` of the envelope: an object, not a string."""
+
+    account_id: str | None = None
+    parent_account_id: str | None = None
+    site_id: str | None = None
+
+
+class Envelope(Struct, rename="camel"):
+    """Level 3: `claims.data` parsed. `data` and `identity` are strings holding JSON."""
+
+    event_type: str
+    data: str
+    instance_id: str | None = None
+    identity: str | None = None
+    account_info: AccountInfo | None = None
+
+
+class DomainEvent(Struct, rename="camel"):
+    """Level 4: `envelope.data` parsed, for events about an entity. `id` is the key for duplicates."""
+
+    id: str
+    entity_fqdn: str | None = None
+    slug: str | None = None
+    entity_id: str | None = None
+    event_time: str | None = None
+    triggered_by_anonymize_request: bool | None = None
+    originated_from: str | None = None
+    entity_event_sequence: str | int | None = None
+    created_event: dict[str, Any] | None = None
+    updated_event: dict[str, Any] | None = None
+    deleted_event: dict[str, Any] | None = None
+    action_event: dict[str, Any] | None = None
+
+
+class AppEvent(Struct, rename="camel"):
+    """Level 4 of AppInstalled and AppRemoved: flat, with no event id."""
+
+    app_id: str | None = None
+    origin_instance_id: str | None = None
+
+
+# -- Payments --------------------------------------------------------------------------------------
+
+Instant = Annotated[datetime, Meta(tz=True)]
+"""RFC 3339 with an offset; Wix sends UTC with milliseconds and `Z`."""
+
+
+class EcomOrderRef(Struct, rename="camel"):
+    ecom_order_id: str | None = None
+
+
+class OrderRef(Struct, rename="camel"):
+    type: str | None = None
+    ecom_order: EcomOrderRef | None = None
+
+
+class RegularPayment(Struct, rename="camel"):
+    """`regularPaymentLinkPayment`: any method except Wix eCommerce gift cards. The last three are personal."""
+
+    method: str | None = None
+    payment_method: str | None = None
+    payment_provider: str | None = None
+    order: OrderRef | None = None
+    contact_details: dict[str, Any] | None = None
+    billing_address: dict[str, Any] | None = None
+    credit_card_payment_method_data: dict[str, Any] | None = None
+
+
+class EcomCheckoutRef(Struct, rename="camel"):
+    ecom_checkout_id: str | None = None
+
+
+class PaymentLinkPayment(Struct, rename="camel"):
+    """The payment link payment object. `revision` is an int64 as a string, `amount` a decimal string."""
+
+    id: str
+    revision: str | int
+    amount: str
+    payment_link_id: str
+    currency: str | None = None
+    currency_code: str | None = None
+    created_date: Instant | None = None
+    transaction_date: Instant | None = None
+    receipt_id: str | None = None
+    type: str | None = None
+    regular_payment_link_payment: RegularPayment | None = None
+    gift_card_payment_link_payment: dict[str, Any] | None = None
+    ecom_checkout: EcomCheckoutRef | None = None
+    ecom_order: EcomOrderRef | None = None
+    extended_fields: dict[str, Any] | None = None
+
+
+# -- Payment links ---------------------------------------------------------------------------------
+
+
+class CatalogReference(Struct, rename="camel", omit_defaults=True):
+    app_id: str
+    catalog_item_id: str
+    options: dict[str, Any] | None = None
+
+
+class CatalogItem(Struct, rename="camel", omit_defaults=True):
+    catalog_reference: CatalogReference
+    quantity: int
+
+
+class CustomItem(Struct, rename="camel", omit_defaults=True):
+    """`price` is a decimal string in main units of the link's currency."""
+
+    name: str
+    quantity: int
+    price: str
+    description: str | None = None
+
+
+class LineItem(Struct, rename="camel", omit_defaults=True):
+    """`type` is CUSTOM or CATALOG, and says which of the two is present."""
+
+    type: str
+    custom_item: CustomItem | None = None
+    catalog_item: CatalogItem | None = None
+
+
+class EcomPaymentLink(Struct, rename="camel", omit_defaults=True):
+    line_items: list[LineItem]
+
+
+class EcomOrderPaymentLink(Struct, rename="camel", omit_defaults=True):
+    """`amount` is a decimal string; it may be less than the order's total (a deposit or a balance)."""
+
+    order_id: str
+    amount: str | None = None
+
+
+class Recipient(Struct, rename="camel", omit_defaults=True):
+    contact_id: str
+    send_methods: list[str] = []
+
+
+class NewPaymentLink(Struct, rename="camel", omit_defaults=True):
+    """What Create Payment Link takes. Exactly one sub-object, agreeing with `type`."""
+
+    title: str
+    currency: str
+    type: str
+    description: str | None = None
+    ecom_payment_link: EcomPaymentLink | None = None
+    ecom_order_payment_link: EcomOrderPaymentLink | None = None
+    payments_limit: int | None = None
+    expiration_date: datetime | None = None
+    recipients: list[Recipient] | None = None
+
+
+class TotalReceived(Struct, rename="camel"):
+    payment_count: int | None = None
+    amount: str | None = None
+
+
+class ShareUrl(Struct, rename="camel"):
+    url: str | None = None
+
+
+class ShareLinks(Struct, rename="camel"):
+    url: ShareUrl | None = None
+
+
+class PaymentLink(Struct, rename="camel"):
+    """The payment link object as Wix returns it; money fields are decimal strings."""
+
+    id: str
+    revision: str | int | None = None
+    created_date: Instant | None = None
+    updated_date: Instant | None = None
+    title: str | None = None
+    description: str | None = None
+    currency: str | None = None
+    type: str | None = None
+    status: str | None = None
+    payments_limit: int | None = None
+    total_received: TotalReceived | None = None
+    last_payment_date: Instant | None = None
+    expiration_date: Instant | None = None
+    links: ShareLinks | None = None
+    recipients: list[Recipient] | None = None
+    ecom_payment_link: dict[str, Any] | None = None
+    ecom_order_payment_link: EcomOrderPaymentLink | None = None
+
+
+# -- Initiate Payment ------------------------------------------------------------------------------
+
+
+class EcomCheckoutTarget(Struct, rename="camel"):
+    checkout_url: str
+    checkout_id: str | None = None
+
+
+class EcomOrderTarget(Struct, rename="camel"):
+    order_url: str
+
+
+class InitiatedPayment(Struct, rename="camel"):
+    """Where to lead the buyer: `ecom_checkout` for ECOM links, `ecom_order` for ECOM_ORDER links."""
+
+    ecom_checkout: EcomCheckoutTarget | None = None
+    ecom_order: EcomOrderTarget | None = None
+
+
+# -- Answers, paging, errors -----------------------------------------------------------------------
+
+
+class Cursors(Struct, rename="camel"):
+    next: str | None = None
+    prev: str | None = None
+
+
+class PagingMetadata(Struct, rename="camel"):
+    count: int | None = None
+    has_next: bool | None = None
+    cursors: Cursors | None = None
+
+
+class PaymentLinkAnswer(Struct, rename="camel"):
+    payment_link: PaymentLink
+
+
+class PaymentsPage(Struct, rename="camel"):
+    """Items stay undecoded here: one odd payment must not cost the whole page."""
+
+    payment_link_payments: list[dict[str, Any]] = []
+    paging_metadata: PagingMetadata | None = None
+
+
+class PaymentLinksPage(Struct, rename="camel"):
+    payment_links: list[dict[str, Any]] = []
+    paging_metadata: PagingMetadata | None = None
+
+
+class TokenAnswer(Struct):
+    """`expires_in` is in seconds; documented as always 14,400."""
+
+    access_token: str
+    expires_in: float
+    token_type: str = "Bearer"
