@@ -11,7 +11,8 @@ import os
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
 
-from processor.config import ConfigurationError, database_url
+from processor.config import database_url
+from processor.errors import ConfigurationError
 from processor.store.tables import Base
 
 # Two deploys at once wait for each other here. The number is "plp" in ASCII; any constant would do.

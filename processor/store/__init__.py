@@ -1,0 +1,1 @@
+"""PostgreSQL: the tables and every statement, one function each. Nothing here commits."""

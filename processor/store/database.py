@@ -1,0 +1,96 @@
+"""One engine for each process, and transactions whose failure says what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from processor.errors import StoreUnavailable
+
+CONNECT_SECONDS = 2  # libpq's least
+SERVER_VERSION_MIN = 150_000  # NULLS NOT DISTINCT needs PostgreSQL 15
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The database of one process. Connections are opened when first used, so a fork before is safe."""
+
+    engine: Engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction: committed at the end, rolled back on any exception.
+
+        Raises StoreUnavailable when the database does not answer, is too slow, or gave the transaction
+        up (deadlock, shutdown). Whether it was committed is then unknown: repeat only what is harmless
+        to repeat.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError, PoolTimeout) as why:
+            raise StoreUnavailable(first_line(why)) from why
+        except DBAPIError as why:
+            if not why.connection_invalidated:
+                raise
+            raise StoreUnavailable(first_line(why)) from why
+
+    def dispose(self) -> None:
+        """Close every idle connection."""
+        self.engine.dispose()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a database error: never the statement or its parameters."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def open_database(
+    url: str,
+    *,
+    name: str,
+    pool_size: int,
+    pool_seconds: float,
+    statement_seconds: float,
+) -> Database:
+    """The database at `url`. name: shown by PostgreSQL as application_name.
+
+    pool_seconds: longest wait for a free connection. statement_seconds: longest time for one statement
+    or lock, after which PostgreSQL cancels it.
+    """
+    milliseconds = int(statement_seconds * 1000)
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_seconds,
+        pool_use_lifo=True,  # few connections stay warm, the rest may be closed by the server
+        hide_parameters=True,  # parameters are payments and people
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": name,
+            "keepalives_idle": 30,
+            "tcp_user_timeout": milliseconds + 1000,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+            " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+            "prepare_threshold": None,  # prepared statements do not survive a pooler in transaction mode
+        },
+    )
+    return Database(engine)
+
+
+def server_version(connection: Connection) -> int:
+    """PostgreSQL's version as a number: 180006 for 18.6."""
+    return int(connection.execute(text("SHOW server_version_num")).scalar_one())
+
+
+def current_migration(connection: Connection) -> str | None:
+    """The migration the database is at, None before the first."""
+    return MigrationContext.configure(connection).get_current_revision()

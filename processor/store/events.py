@@ -1,0 +1,60 @@
+"""Events already stored: those held for an unconfirmed instance, and those that came with two bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, select, text
+
+from processor.store.tables import WebhookEvent
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEvent:
+    """An event waiting for its instance to be confirmed. token: NULL once erased."""
+
+    event_id: UUID
+    token: str | None
+
+
+def lock_held(connection: Connection, instance_id: UUID, limit: int) -> list[HeldEvent]:
+    """The oldest held events of an instance, locked; those another worker holds are left out."""
+    rows = connection.execute(
+        select(WebhookEvent.event_id, WebhookEvent.token)
+        .where(WebhookEvent.instance_id == instance_id, WebhookEvent.status == "held")
+        .order_by(WebhookEvent.received_at, WebhookEvent.event_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [HeldEvent(row.event_id, row.token) for row in rows]
+
+
+def release(
+    connection: Connection, instance_id: UUID, event_ids: Collection[UUID], status: str = "recorded"
+) -> None:
+    """Give held events their lasting status."""
+    connection.execute(
+        text("""
+            UPDATE webhook_events SET status = :status
+            WHERE instance_id = :instance_id AND event_id = ANY(:event_ids) AND status = 'held'"""),
+        {"instance_id": instance_id, "event_ids": list(event_ids), "status": status},
+    )
+
+
+def conflicts(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, set[UUID]]:
+    """By link, ids of events that came with more than one body."""
+    rows = connection.execute(
+        select(WebhookEvent.payment_link_id, WebhookEvent.event_id).where(
+            WebhookEvent.instance_id == instance_id,
+            WebhookEvent.payment_link_id.in_(link_ids),
+            WebhookEvent.conflict_count > 0,
+        )
+    )
+    found: dict[UUID, set[UUID]] = {}
+    for link_id, event_id in rows:
+        found.setdefault(link_id, set()).add(event_id)
+    return found

@@ -1,0 +1,72 @@
+"""Payment links as Wix last described them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, select, text
+
+from processor.domain.link import Link
+from processor.store.tables import PaymentLinkRow
+
+_FIELDS = tuple(Link.__dataclass_fields__)
+_KEY = ("instance_id", "payment_link_id")
+
+_SAVE = text(f"""
+    INSERT INTO payment_links AS l ({", ".join(_FIELDS)}, rest, seen_at)
+    VALUES ({", ".join(f":{name}" for name in _FIELDS)}, :rest, :seen_at)
+    ON CONFLICT (instance_id, payment_link_id) DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name not in _KEY)},
+        rest = excluded.rest, seen_at = excluded.seen_at, missing_since = NULL
+    -- Two checks may read the same link: the later reading stands.
+    WHERE l.seen_at <= excluded.seen_at""").bindparams(  # noqa: S608 only our own field names
+    bindparam("rest", type_=PaymentLinkRow.__table__.c.rest.type)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLink:
+    """A link as Wix described it. rest: what has no column, by Wix's names."""
+
+    link: Link
+    rest: dict[str, Any]
+
+
+def save(connection: Connection, seen: Sequence[SeenLink], now: datetime) -> None:
+    """Store how Wix describes these links at `now`."""
+    rows = [
+        asdict(one.link) | {"rest": one.rest, "seen_at": now}
+        for one in sorted(seen, key=lambda one: one.link.payment_link_id)
+    ]
+    if rows:
+        connection.execute(_SAVE, rows)
+
+
+def mark_missing(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], now: datetime
+) -> None:
+    """Note that Wix does not know these links (any more)."""
+    connection.execute(
+        text("""
+            UPDATE payment_links SET missing_since = COALESCE(missing_since, :now)
+            WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)"""),
+        {"instance_id": instance_id, "link_ids": list(link_ids), "now": now},
+    )
+
+
+def creation_dates(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, datetime]:
+    """When each known link was created: the only filter by which Wix lists a given link."""
+    rows = connection.execute(
+        select(PaymentLinkRow.payment_link_id, PaymentLinkRow.created_at).where(
+            PaymentLinkRow.instance_id == instance_id,
+            PaymentLinkRow.payment_link_id.in_(link_ids),
+            PaymentLinkRow.created_at.is_not(None),
+        )
+    )
+    return {row.payment_link_id: row.created_at for row in rows if row.created_at is not None}

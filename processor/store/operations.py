@@ -1,0 +1,67 @@
+"""What operators and metrics ask of the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+
+def beat(connection: Connection, process: str, now: datetime) -> None:
+    """Note that a background process lives."""
+    connection.execute(
+        text("""
+            INSERT INTO heartbeats (process, beat_at) VALUES (:process, :now)
+            ON CONFLICT (process) DO UPDATE SET beat_at = excluded.beat_at"""),
+        {"process": process, "now": now},
+    )
+
+
+def last_beat(connection: Connection, process: str) -> datetime | None:
+    """When the process last showed that it lives, None for never."""
+    return connection.execute(
+        text("SELECT beat_at FROM heartbeats WHERE process = :process"), {"process": process}
+    ).scalar_one_or_none()
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for a worker. oldest_seconds: age of the longest due link or request, 0 for none."""
+
+    due_links: int
+    waiting_requests: int
+    held_events: int
+    oldest_seconds: float
+
+
+def backlog(connection: Connection, now: datetime) -> Backlog:
+    """The work waiting, over all instances."""
+    row = connection.execute(
+        text("""
+            SELECT
+                (SELECT count(*) FROM link_checks WHERE due_at <= :now) AS due_links,
+                (SELECT count(*) FROM check_requests) AS waiting_requests,
+                (SELECT count(*) FROM webhook_events WHERE status = 'held') AS held_events,
+                GREATEST(0, EXTRACT(epoch FROM :now - LEAST(
+                    (SELECT min(due_at) FROM link_checks WHERE due_at <= :now),
+                    (SELECT min(requested_at) FROM check_requests)))) AS oldest"""),
+        {"now": now},
+    ).one()
+    return Backlog(row.due_links, row.waiting_requests, row.held_events, float(row.oldest or 0))
+
+
+def counters(connection: Connection) -> list[tuple[str, str, int]]:
+    """Counters kept by jobs: name, label, value."""
+    rows = connection.execute(text("SELECT name, label, value FROM counters ORDER BY name, label"))
+    return [(row.name, row.label, row.value) for row in rows]
+
+
+def open_discrepancies(connection: Connection) -> list[tuple[str, str, int]]:
+    """Open discrepancies over all instances: type, severity, number."""
+    rows = connection.execute(
+        text("""
+            SELECT type, severity, count(*) AS number FROM discrepancies WHERE closed_at IS NULL
+            GROUP BY type, severity ORDER BY type, severity""")
+    )
+    return [(row.type, row.severity, row.number) for row in rows]

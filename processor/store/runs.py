@@ -1,0 +1,124 @@
+"""Reconciliation runs: what each job looked at, found and cost."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, bindparam, text
+
+from processor import __version__
+from processor.domain.reconciliation import Outcome
+from processor.store.tables import ReconciliationRun
+
+_SUMS = bindparam("sums", type_=ReconciliationRun.__table__.c.sums.type)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run counted so far. sums: by currency, (booked, wix)."""
+
+    links: int = 0
+    outcomes: Tally[Outcome] = field(default_factory=Tally)
+    opened: int = 0
+    resolved: int = 0
+    sums: dict[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+
+    def add(self, currency: str, booked: Decimal, wix: Decimal) -> None:
+        """Add to the sums of one currency."""
+        ours, theirs = self.sums.get(currency, (Decimal(0), Decimal(0)))
+        self.sums[currency] = (ours + booked, theirs + wix)
+
+
+def start(
+    connection: Connection,
+    instance_id: UUID,
+    kind: str,
+    now: datetime,
+    *,
+    window: tuple[datetime, datetime] | None = None,
+) -> UUID:
+    """Record that a run of `kind` ("check" or "sweep") begins; returns its id."""
+    run_id = uuid4()
+    connection.execute(
+        text("""
+            INSERT INTO reconciliation_runs
+                (run_id, instance_id, kind, status, started_at, window_from, window_to, code_version)
+            VALUES (:run_id, :instance_id, :kind, 'running', :now, :window_from, :window_to, :version)"""),
+        {
+            "run_id": run_id,
+            "instance_id": instance_id,
+            "kind": kind,
+            "now": now,
+            "window_from": window[0] if window else None,
+            "window_to": window[1] if window else None,
+            "version": __version__,
+        },
+    )
+    return run_id
+
+
+def finish(
+    connection: Connection,
+    run_id: UUID,
+    counts: Counts,
+    requests: Mapping[str, int],
+    now: datetime,
+    *,
+    failed: str | None = None,
+) -> None:
+    """Close a run. requests: answers of Wix by status. failed: why, None when it succeeded."""
+    connection.execute(
+        text("""
+            UPDATE reconciliation_runs SET status = :status, reason = :reason, finished_at = :now,
+                link_count = :links, wix_requests = :requests, matched = :matched, expected = :expected,
+                recovered = :recovered, discrepant = :discrepant, opened = :opened, resolved = :resolved,
+                sums = :sums
+            WHERE run_id = :run_id""").bindparams(_SUMS),
+        {
+            "run_id": run_id,
+            "status": "failed" if failed else "succeeded",
+            "reason": failed,
+            "now": now,
+            "links": counts.links,
+            "requests": sum(requests.values()),
+            "matched": counts.outcomes[Outcome.MATCHED],
+            "expected": counts.outcomes[Outcome.EXPECTED],
+            "recovered": counts.outcomes[Outcome.RECOVERED],
+            "discrepant": counts.outcomes[Outcome.DISCREPANT],
+            "opened": counts.opened,
+            "resolved": counts.resolved,
+            "sums": {
+                currency: {"booked": str(booked), "wix": str(wix)}
+                for currency, (booked, wix) in sorted(counts.sums.items())
+            },
+        },
+    )
+    count(connection, "wix_responses", requests)
+
+
+def abandon(connection: Connection, before: datetime, now: datetime) -> int:
+    """Close runs begun before `before` that never ended: their worker died. Returns how many."""
+    abandoned = connection.execute(
+        text("""
+            UPDATE reconciliation_runs SET status = 'abandoned', reason = 'worker died', finished_at = :now
+            WHERE status = 'running' AND started_at < :before"""),
+        {"before": before, "now": now},
+    ).rowcount
+    return abandoned
+
+
+def count(connection: Connection, name: str, values: Mapping[str, int]) -> None:
+    """Add to counters kept by jobs, by label."""
+    rows = [{"name": name, "label": label, "value": value} for label, value in sorted(values.items()) if value]
+    if rows:
+        connection.execute(
+            text("""
+                INSERT INTO counters AS c (name, label, value) VALUES (:name, :label, :value)
+                ON CONFLICT (name, label) DO UPDATE SET value = c.value + excluded.value"""),
+            rows,
+        )

@@ -1,0 +1,118 @@
+"""The polling of each instance: when it is due, how far it has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+
+def take_due(connection: Connection, now: datetime, again_after: timedelta) -> list[UUID]:
+    """Installed instances whose sweep is due and not yet enqueued, noted as enqueued from now on.
+
+    As for checks: one clock gets each, and a lost job is enqueued again after `again_after`.
+    """
+    rows = connection.execute(
+        text("""
+            UPDATE sweeps SET enqueued_at = :now
+            WHERE instance_id IN (
+                SELECT s.instance_id FROM sweeps s JOIN app_instances a USING (instance_id)
+                WHERE s.due_at <= :now AND a.status = 'installed'
+                    AND (s.lease_until IS NULL OR s.lease_until < :now)
+                    AND (s.enqueued_at IS NULL OR s.enqueued_at < :before OR s.enqueued_at > :after)
+                ORDER BY s.instance_id FOR NO KEY UPDATE OF s SKIP LOCKED)
+            RETURNING instance_id"""),
+        {"now": now, "before": now - again_after, "after": now + again_after},
+    )
+    return [row.instance_id for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLease:
+    """A sweep in our hands: payments created from position_at up to window_to are to be read."""
+
+    lease_id: UUID
+    window_from: datetime
+    window_to: datetime
+    position_at: datetime
+
+
+def claim(
+    connection: Connection, instance_id: UUID, now: datetime, *, lease: timedelta, overlap: timedelta
+) -> SweepLease | None:
+    """Claim the instance's sweep, resuming one whose worker died. None when another worker has it.
+
+    A new window begins `overlap` before the end of the last, or before the instance was first seen.
+    """
+    lease_id = uuid4()
+    row = connection.execute(
+        text("""
+            UPDATE sweeps s SET lease_id = :lease_id, lease_until = :until, enqueued_at = NULL,
+                window_from = COALESCE(s.window_from, COALESCE(s.swept_to, a.first_seen_at, :now) - :overlap),
+                window_to = COALESCE(s.window_to, :now),
+                position_at = COALESCE(s.position_at, COALESCE(s.swept_to, a.first_seen_at, :now) - :overlap)
+            FROM app_instances a
+            WHERE s.instance_id = :instance_id AND a.instance_id = s.instance_id AND a.status = 'installed'
+                AND s.due_at <= :now AND (s.lease_until IS NULL OR s.lease_until < :now)
+            RETURNING s.window_from, s.window_to, s.position_at"""),
+        {
+            "instance_id": instance_id,
+            "lease_id": lease_id,
+            "until": now + lease,
+            "now": now,
+            "overlap": overlap,
+        },
+    ).one_or_none()
+    return SweepLease(lease_id, row.window_from, row.window_to, row.position_at) if row else None
+
+
+def advance(
+    connection: Connection, instance_id: UUID, lease: SweepLease, position_at: datetime, until: datetime
+) -> bool:
+    """Note how far the sweep has come and hold on to it. False when it was taken over."""
+    return (
+        connection.execute(
+            text("""
+                UPDATE sweeps SET lease_until = :until,
+                    position_at = LEAST(GREATEST(position_at, :position_at), window_to)
+                WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
+            {
+                "instance_id": instance_id,
+                "lease_id": lease.lease_id,
+                "position_at": position_at,
+                "until": until,
+            },
+        ).rowcount
+        == 1
+    )
+
+
+def finish(
+    connection: Connection, instance_id: UUID, lease: SweepLease, *, due_at: datetime, now: datetime
+) -> None:
+    """The whole window was read."""
+    connection.execute(
+        text("""
+            UPDATE sweeps SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
+                position_at = NULL, swept_to = :swept_to, due_at = :due_at, finished_at = :now
+            WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
+        {
+            "instance_id": instance_id,
+            "lease_id": lease.lease_id,
+            "swept_to": lease.window_to,
+            "due_at": due_at,
+            "now": now,
+        },
+    )
+
+
+def postpone(connection: Connection, instance_id: UUID, lease: SweepLease, due_at: datetime) -> None:
+    """Give the sweep back where it stands; it resumes at `due_at`."""
+    connection.execute(
+        text("""
+            UPDATE sweeps SET lease_id = NULL, lease_until = NULL, due_at = :due_at
+            WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
+        {"instance_id": instance_id, "lease_id": lease.lease_id, "due_at": due_at},
+    )

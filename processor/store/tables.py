@@ -1,0 +1,558 @@
+"""Every table, with its named constraints. PostgreSQL 15 or later.
+
+Every table that holds a site's data is keyed by app instance (one app on one site). Times are aware and
+in UTC. Money is NUMERIC(19, 3) with its currency beside it. The migrations are the authority for a
+database; a test compares these models with a migrated catalogue.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(referred_table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+}
+NOW = text("now()")
+ZERO = text("0")
+ONE = text("1")
+
+
+class Base(DeclarativeBase):
+    """Registry of all models."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        UUID: Uuid(),
+        bytes: LargeBinary(),
+        Decimal: Numeric(19, 3),
+        dict[str, Any]: JSONB(none_as_null=True),
+    }
+
+
+def one_of(column: str, *values: str) -> str:
+    """SQL that holds when `column` is one of `values`."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class AppInstance(Base):
+    """One installation of the app on one site.
+
+    status follows from the dates: `unconfirmed` until Wix said AppInstalled or gave us a token for it,
+    `removed` from AppRemoved until a later installation. Events of an unconfirmed instance are held.
+    """
+
+    __tablename__ = "app_instances"
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    app_id: Mapped[str | None]
+    site_id: Mapped[UUID | None]
+    account_id: Mapped[UUID | None]
+    origin_instance_id: Mapped[UUID | None]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    installed_at: Mapped[datetime | None]
+    confirmed_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+    checks_enqueued_at: Mapped[datetime | None]
+    status: Mapped[str] = mapped_column(
+        Computed(
+            "CASE WHEN removed_at IS NOT NULL"
+            " AND removed_at >= COALESCE(GREATEST(installed_at, confirmed_at), removed_at) THEN 'removed'"
+            " WHEN installed_at IS NOT NULL OR confirmed_at IS NOT NULL THEN 'installed'"
+            " ELSE 'unconfirmed' END",
+            persisted=True,
+        )
+    )
+
+
+class WebhookEvent(Base):
+    """Inbox and evidence: one row for each event Wix told us of, however often it was delivered.
+
+    token is the signed body as first received; NULL once erased, while its digest stays.
+    """
+
+    __tablename__ = "webhook_events"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    event_type: Mapped[str]
+    kind: Mapped[str]
+    slug: Mapped[str | None]
+    entity_id: Mapped[UUID | None]
+    entity_sequence: Mapped[int | None] = mapped_column(BigInteger)
+    payment_link_id: Mapped[UUID | None]
+    occurred_at: Mapped[datetime | None]
+    issued_at: Mapped[datetime | None]
+    received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    conflict_count: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    reason_detail: Mapped[str | None]
+    is_anonymization: Mapped[bool]
+    content_digest: Mapped[bytes]
+    token_digest: Mapped[bytes]
+    token: Mapped[str | None]
+    erased_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("kind", "payment", "link", "app_installed", "app_removed", "other"), "kind"),
+        CheckConstraint(one_of("status", "recorded", "held", "ignored", "unreadable"), "status"),
+        CheckConstraint("(status = 'unreadable') = (reason IS NOT NULL)", "reason_when_unreadable"),
+        CheckConstraint("(token IS NULL) = (erased_at IS NOT NULL)", "token_until_erased"),
+        CheckConstraint("octet_length(content_digest) = 32", "content_digest_is_sha256"),
+        CheckConstraint("octet_length(token_digest) = 32", "token_digest_is_sha256"),
+        CheckConstraint("delivery_count > 0", "delivery_count_positive"),
+        CheckConstraint("conflict_count BETWEEN 0 AND delivery_count", "conflict_count_possible"),
+        CheckConstraint("last_received_at >= received_at", "last_received_after_first"),
+        Index("ix_webhook_events_entity", "instance_id", "entity_id"),
+        Index("ix_webhook_events_received", "instance_id", "received_at"),
+        Index("ix_webhook_events_held", "instance_id", postgresql_where=text("status = 'held'")),
+        Index(
+            "ix_webhook_events_conflicts",
+            "instance_id",
+            "payment_link_id",
+            postgresql_where=text("conflict_count > 0"),
+        ),
+    )
+
+
+class WebhookEventConflict(Base):
+    """Another body that came under an event id already stored."""
+
+    __tablename__ = "webhook_event_conflicts"
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    content_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    token_digest: Mapped[bytes]
+    token: Mapped[str | None]
+    received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    erased_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["instance_id", "event_id"], ["webhook_events.instance_id", "webhook_events.event_id"]
+        ),
+        CheckConstraint("(token IS NULL) = (erased_at IS NOT NULL)", "token_until_erased"),
+        CheckConstraint("octet_length(content_digest) = 32", "content_digest_is_sha256"),
+        CheckConstraint("delivery_count > 0", "delivery_count_positive"),
+    )
+
+
+class UnreadDelivery(Base):
+    """An authentic delivery whose instance cannot be read, kept whole with the reason."""
+
+    __tablename__ = "unread_deliveries"
+
+    token_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    reason_detail: Mapped[str | None]
+    token: Mapped[str]
+    received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
+
+    __table_args__ = (
+        CheckConstraint("octet_length(token_digest) = 32", "token_digest_is_sha256"),
+        CheckConstraint("delivery_count > 0", "delivery_count_positive"),
+        Index("ix_unread_deliveries_received", "received_at"),
+    )
+
+
+class RejectedDelivery(Base):
+    """A sample of what was refused as not signed by Wix: digest and reason only. Capped in rows."""
+
+    __tablename__ = "rejected_deliveries"
+
+    body_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    reason: Mapped[str]
+    received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    delivery_count: Mapped[int] = mapped_column(Integer)
+
+    __table_args__ = (
+        CheckConstraint("octet_length(body_digest) = 32", "body_digest_is_sha256"),
+        CheckConstraint("delivery_count > 0", "delivery_count_positive"),
+        Index("ix_rejected_deliveries_last_received", "last_received_at"),
+    )
+
+
+class RejectionCount(Base):
+    """How many deliveries were refused, per UTC day and reason. Not capped."""
+
+    __tablename__ = "rejection_counts"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    delivery_count: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (CheckConstraint("delivery_count > 0", "delivery_count_positive"),)
+
+
+class _Facts:
+    """The facts of a payment, in the order of `domain.payment.FACTS`, and what has no column."""
+
+    payment_link_id: Mapped[UUID]
+    amount: Mapped[Decimal]
+    currency: Mapped[str]
+    type: Mapped[str | None]
+    created_at: Mapped[datetime | None]
+    transaction_at: Mapped[datetime | None]
+    receipt_id: Mapped[UUID | None]
+    ecom_checkout_id: Mapped[str | None]
+    ecom_order_id: Mapped[str | None]
+    method: Mapped[str | None]
+    payment_method: Mapped[str | None]
+    payment_provider: Mapped[str | None]
+    rest: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
+class PaymentRow(_Facts, Base):
+    """A payment as we believe it: the highest revision we were told of.
+
+    first_origin: who told us first; `poll` means its webhook was missed or late. event_id, run_id: what
+    the current version came from, one of the two. last_verdict, last_told_at: of the last version we were
+    told of, applied or not. match_state: how it stood at its last check, NULL before the first.
+    erased_at: personal data was erased, and stays out.
+    """
+
+    __tablename__ = "payments"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    payment_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    first_origin: Mapped[str]
+    origin: Mapped[str]
+    event_id: Mapped[UUID | None]
+    run_id: Mapped[UUID | None]
+    stored_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    last_verdict: Mapped[str]
+    last_told_at: Mapped[datetime]
+    match_state: Mapped[str | None]
+    matched_at: Mapped[datetime | None]
+    erased_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("revision >= 0", "revision_not_negative"),
+        CheckConstraint("amount >= 0", "amount_not_negative"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
+        CheckConstraint(one_of("first_origin", "webhook", "poll", "replay"), "first_origin"),
+        CheckConstraint(one_of("origin", "webhook", "poll", "replay"), "origin"),
+        CheckConstraint(one_of("last_verdict", "new", "newer", "same", "stale", "conflict"), "last_verdict"),
+        CheckConstraint(
+            one_of("match_state", "matched", "expected", "recovered", "discrepant"), "match_state"
+        ),
+        CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
+        CheckConstraint("changed_at >= stored_at", "changed_after_stored"),
+        Index("ix_payments_link", "instance_id", "payment_link_id"),
+        Index("ix_payments_created", "instance_id", "created_at"),
+    )
+
+
+class PaymentVersion(_Facts, Base):
+    """Every telling of a payment: each event about it, and each version a check or replay brought."""
+
+    __tablename__ = "payment_versions"
+
+    version_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    instance_id: Mapped[UUID]
+    payment_id: Mapped[UUID]
+    revision: Mapped[int] = mapped_column(BigInteger)
+    verdict: Mapped[str]
+    origin: Mapped[str]
+    event_id: Mapped[UUID | None]
+    run_id: Mapped[UUID | None]
+    told_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]
+        ),
+        CheckConstraint("revision >= 0", "revision_not_negative"),
+        CheckConstraint("amount >= 0", "amount_not_negative"),
+        CheckConstraint(one_of("verdict", "new", "newer", "same", "stale", "conflict"), "verdict"),
+        CheckConstraint(one_of("origin", "webhook", "poll", "replay"), "origin"),
+        CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
+        Index("ix_payment_versions_payment", "instance_id", "payment_id", "revision"),
+        # An event is applied at most once, whoever applies it.
+        Index(
+            "uq_payment_versions_event",
+            "instance_id",
+            "event_id",
+            unique=True,
+            postgresql_where=text("event_id IS NOT NULL AND origin = 'webhook'"),
+        ),
+    )
+
+
+class PaymentBuyer(Base):
+    """What a payment says about a person, apart from the money so that it can be erased.
+
+    personal: contact, address, card and gift card blocks by Wix's names; NULL once erased.
+    """
+
+    __tablename__ = "payment_buyers"
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    personal: Mapped[dict[str, Any] | None]
+    stored_at: Mapped[datetime]
+    erased_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]
+        ),
+        CheckConstraint("(personal IS NULL) = (erased_at IS NOT NULL)", "personal_until_erased"),
+    )
+
+
+class PaymentLinkRow(Base):
+    """A payment link as Wix last described it. missing_since: Wix no longer knows it."""
+
+    __tablename__ = "payment_links"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    payment_link_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int | None] = mapped_column(BigInteger)
+    title: Mapped[str | None]
+    currency: Mapped[str | None]
+    type: Mapped[str | None]
+    status: Mapped[str | None]
+    payments_limit: Mapped[int | None] = mapped_column(BigInteger)
+    payment_count: Mapped[int | None] = mapped_column(BigInteger)
+    total_amount: Mapped[Decimal | None]
+    last_payment_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime | None]
+    share_url: Mapped[str | None]
+    ecom_order_id: Mapped[str | None]
+    order_amount: Mapped[Decimal | None]
+    rest: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    seen_at: Mapped[datetime]
+    missing_since: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
+        Index("ix_payment_links_created", "instance_id", "created_at"),
+    )
+
+
+class CheckRequest(Base):
+    """Outbox: "this link's books may have moved". Append-only; drained into `link_checks`."""
+
+    __tablename__ = "check_requests"
+
+    request_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    instance_id: Mapped[UUID]
+    payment_link_id: Mapped[UUID]
+    requested_at: Mapped[datetime]
+
+
+class LinkCheck(Base):
+    """When a link is checked next, and who is at it.
+
+    wanted, checked: generations; a request raises `wanted`, a finished check writes `checked` = the
+    generation it read, so a request that lands mid-check leaves the link due. due_at: NULL when nothing
+    is due. lease_id, lease_until: held by a running check. starts: claims since the last finished check;
+    a link that keeps killing its check is checked alone. attempt: unsettled checks in a row.
+    """
+
+    __tablename__ = "link_checks"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    payment_link_id: Mapped[UUID] = mapped_column(primary_key=True)
+    wanted: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    checked: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    due_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    starts: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    attempt: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    unsettled_since: Mapped[datetime | None]
+    last_checked_at: Mapped[datetime | None]
+    last_run_id: Mapped[UUID | None]
+
+    __table_args__ = (
+        CheckConstraint("checked BETWEEN 0 AND wanted", "checked_within_wanted"),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
+        CheckConstraint("wanted = checked OR due_at IS NOT NULL", "wanted_is_due"),
+        CheckConstraint("starts >= 0 AND attempt >= 0", "counts_not_negative"),
+        Index("ix_link_checks_due", "instance_id", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    )
+
+
+class Sweep(Base):
+    """The polling of one instance over a window of creation dates, resumable at any page.
+
+    window_from, window_to, position_at: the sweep under way, NULL between sweeps; everything created
+    before position_at has been read. swept_to: end of the last finished window.
+    """
+
+    __tablename__ = "sweeps"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    due_at: Mapped[datetime]
+    enqueued_at: Mapped[datetime | None]
+    window_from: Mapped[datetime | None]
+    window_to: Mapped[datetime | None]
+    position_at: Mapped[datetime | None]
+    swept_to: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(window_from, window_to, position_at) IN (0, 3)", "window_whole"),
+        CheckConstraint("position_at BETWEEN window_from AND window_to", "position_in_window"),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
+        Index("ix_sweeps_due", "due_at"),
+    )
+
+
+class ReconciliationRun(Base):
+    """One check or sweep: what it looked at, what it found, what it cost.
+
+    sums: per currency, what we booked and what Wix lists for the links looked at, as decimal strings:
+    {"EUR": {"booked": "10.00", "wix": "10.00"}}. abandoned: its worker died; the work was done again.
+    """
+
+    __tablename__ = "reconciliation_runs"
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"))
+    kind: Mapped[str]
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    window_from: Mapped[datetime | None]
+    window_to: Mapped[datetime | None]
+    link_count: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    wix_requests: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    matched: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    expected: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    recovered: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    discrepant: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    opened: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    resolved: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    sums: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    code_version: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint(one_of("kind", "check", "sweep"), "kind"),
+        CheckConstraint(one_of("status", "running", "succeeded", "failed", "abandoned"), "status"),
+        CheckConstraint("(status = 'running') = (finished_at IS NULL)", "finished_when_not_running"),
+        CheckConstraint("(status IN ('failed', 'abandoned')) = (reason IS NOT NULL)", "reason_when_failed"),
+        Index("ix_reconciliation_runs_started", "instance_id", "started_at"),
+        Index(
+            "ix_reconciliation_runs_running",
+            "started_at",
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+
+class Discrepancy(Base):
+    """A difference that needs a decision; one row however often it is seen.
+
+    sides: what each side says, as text. resolution: why it was closed, NULL while it is open.
+    """
+
+    __tablename__ = "discrepancies"
+
+    discrepancy_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"))
+    type: Mapped[str]
+    severity: Mapped[str]
+    state: Mapped[str]
+    payment_link_id: Mapped[UUID]
+    payment_id: Mapped[UUID | None]
+    sides: Mapped[dict[str, Any]]
+    amount_at_risk: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    first_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    times_seen: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    first_run_id: Mapped[UUID] = mapped_column(ForeignKey("reconciliation_runs.run_id"))
+    last_run_id: Mapped[UUID]
+    closed_at: Mapped[datetime | None]
+    resolution: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("severity", "informational", "error"), "severity"),
+        CheckConstraint(one_of("state", "open", "investigating", "resolved", "written_off"), "state"),
+        CheckConstraint(
+            "(state IN ('resolved', 'written_off')) = (closed_at IS NOT NULL)", "closed_when_decided"
+        ),
+        CheckConstraint("(closed_at IS NULL) = (resolution IS NULL)", "resolution_when_closed"),
+        CheckConstraint("times_seen > 0", "times_seen_positive"),
+        CheckConstraint("last_seen_at >= first_seen_at", "last_seen_after_first"),
+        CheckConstraint("amount_at_risk IS NULL OR currency IS NOT NULL", "amount_has_currency"),
+        Index(
+            "uq_discrepancies_open",
+            "instance_id",
+            "type",
+            "payment_link_id",
+            "payment_id",
+            unique=True,
+            postgresql_where=text("closed_at IS NULL"),
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("ix_discrepancies_link", "instance_id", "payment_link_id"),
+    )
+
+
+class Heartbeat(Base):
+    """When a background process last showed that it lives."""
+
+    __tablename__ = "heartbeats"
+
+    process: Mapped[str] = mapped_column(primary_key=True)
+    beat_at: Mapped[datetime]
+
+
+class Counter(Base):
+    """Counts kept by jobs, whose processes are too short-lived to be scraped."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+
+    __table_args__ = (CheckConstraint("value >= 0", "value_not_negative"),)
