@@ -203,6 +203,9 @@ class Settings:
     pool_size: int = setting(
         "DATABASE_POOL_SIZE", "database connections of each process", _whole(1, 200), "12"
     )
+    metrics_token: str | None = setting(
+        "METRICS_TOKEN", "who scrapes /metrics must bear it; open when not set", secret=True
+    )
     log_level: str = setting(
         "LOG_LEVEL", "what is logged", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"
     )

@@ -39,8 +39,9 @@ class Books:
 
     believed and theirs: by payment id. believed also holds payments booked under another link that Wix
     now lists under this one. conflicting_versions: payments whose current revision was told with two
-    contents. conflicting_events: ids of events that came with two bodies. unreadable: payments Wix lists
-    that cannot be read, by payment id text, with the reason. link: None when Wix does not know the link.
+    contents. conflicting_events: ids of events that came with two bodies. unreadable: what Wix lists that
+    cannot be read, by id text, with the reason. link: None when Wix does not know the link
+    (`is_link_missing`) or describes it unreadably.
     unsettled_since: when a check of this link first found something still open, None if the last found
     nothing.
     """
@@ -49,6 +50,7 @@ class Books:
     believed: Mapping[UUID, Believed]
     theirs: Mapping[UUID, Payment]
     link: Link | None
+    is_link_missing: bool = False
     conflicting_versions: frozenset[UUID] = frozenset()
     conflicting_events: frozenset[UUID] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -148,12 +150,12 @@ def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
         found.append(_plain(DiscrepancyType.UNREADABLE_AT_WIX, books, None, wix=f"{text}: {reason}"))
 
     is_settled = Outcome.EXPECTED not in outcomes.values()
-    if books.link is None:
+    if books.is_link_missing:
         if is_young(noticed):
             is_settled = False
         elif books.believed:
             found.append(_plain(DiscrepancyType.LINK_MISSING, books, None, wix="not found"))
-    elif is_settled:
+    elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
         totals = _control_total(books, repairs)
         if totals and is_young(_latest(books, noticed)):

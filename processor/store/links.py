@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, text
 
 from processor.domain.link import Link
 from processor.store.tables import PaymentLinkRow
+from processor.wix.parse import SeenLink
 
 _FIELDS = tuple(Link.__dataclass_fields__)
 _KEY = ("instance_id", "payment_link_id")
@@ -26,14 +26,6 @@ _SAVE = text(f"""
     WHERE l.seen_at <= excluded.seen_at""").bindparams(  # noqa: S608 only our own field names
     bindparam("rest", type_=PaymentLinkRow.__table__.c.rest.type)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SeenLink:
-    """A link as Wix described it. rest: what has no column, by Wix's names."""
-
-    link: Link
-    rest: dict[str, Any]
 
 
 def save(connection: Connection, seen: Sequence[SeenLink], now: datetime) -> None:

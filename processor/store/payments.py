@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -205,7 +205,9 @@ def believed(
     payment_ids: Collection[UUID],
 ) -> dict[UUID, Believed]:
     """Payments booked under any of the links, or with any of the ids, by payment id."""
-    of_links = PaymentRow.payment_link_id.in_(link_ids) | PaymentRow.payment_id.in_(payment_ids)
+    of_links = PaymentRow.payment_link_id.in_(list(link_ids)) | PaymentRow.payment_id.in_(
+        list(payment_ids)
+    )
     rows = connection.execute(
         select(*_COLUMNS, PaymentRow.changed_at).where(PaymentRow.instance_id == instance_id, of_links)
     )
@@ -268,14 +270,3 @@ def note_outcomes(
             .values(match_state=state.value, matched_at=now)
         )
 
-
-def known_revisions(
-    connection: Connection, instance_id: UUID, payment_ids: Iterable[UUID]
-) -> dict[UUID, int]:
-    """Revision by payment id, for those we know."""
-    rows = connection.execute(
-        select(PaymentRow.payment_id, PaymentRow.revision).where(
-            PaymentRow.instance_id == instance_id, PaymentRow.payment_id.in_(list(payment_ids))
-        )
-    )
-    return {row.payment_id: row.revision for row in rows}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from processor.domain.link import Link
 from processor.domain.money import MINOR_DIGITS, BadAmount, parse_amount
 from processor.domain.payment import Payment
 from processor.errors import Unreadable
@@ -275,8 +277,22 @@ def _entity(event: wire.DomainEvent) -> dict[str, Any]:
 
 _PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
 _COLUMNS = frozenset(
-    "id revision amount currency currencyCode paymentLinkId createdDate transactionDate receiptId type "
-    "regularPaymentLinkPayment giftCardPaymentLinkPayment ecomCheckout ecomOrder".split()
+    (
+        "id",
+        "revision",
+        "amount",
+        "currency",
+        "currencyCode",
+        "paymentLinkId",
+        "createdDate",
+        "transactionDate",
+        "receiptId",
+        "type",
+        "regularPaymentLinkPayment",
+        "giftCardPaymentLinkPayment",
+        "ecomCheckout",
+        "ecomOrder",
+    )
 )
 _REGULAR_COLUMNS = frozenset(("method", "paymentMethod", "paymentProvider", "order", *_PERSONAL))
 _REQUIRED = (
@@ -303,10 +319,6 @@ def parse_payment(entity: Any, instance_id: UUID) -> Seen:
         raise Unreadable(Reason.CURRENCY_MISSING)
     if currency not in MINOR_DIGITS:
         raise Unreadable(Reason.CURRENCY_UNKNOWN)
-    try:
-        amount = parse_amount(told.amount)
-    except BadAmount as why:
-        raise Unreadable(str(why)) from why
     regular = told.regular_payment_link_payment
     order = regular.order.ecom_order if regular and regular.order else None
     payment = Payment(
@@ -314,7 +326,7 @@ def parse_payment(entity: Any, instance_id: UUID) -> Seen:
         payment_id=_guid_or(told.id, Reason.PAYMENT_ID_NOT_GUID),
         payment_link_id=_guid_or(told.payment_link_id, Reason.LINK_ID_NOT_GUID),
         revision=_revision(told.revision),
-        amount=amount,
+        amount=_amount(told.amount),
         currency=currency,
         type=_text(told.type),
         created_at=_instant(told.created_date),
@@ -349,9 +361,49 @@ def _rest(entity: dict[str, Any]) -> dict[str, Any]:
 # -- Links ---------------------------------------------------------------------------------------
 
 
-def parse_link(entity: Any) -> wire.PaymentLink:
-    """A payment link object from a query or get answer. Raises Unreadable."""
-    return _convert(entity, wire.PaymentLink, Reason.ENVELOPE_WRONG_SHAPE)
+@dataclass(frozen=True, slots=True)
+class SeenLink:
+    """A link as Wix described it. rest: what has no column, by Wix's names."""
+
+    link: Link
+    rest: dict[str, Any]
+
+
+def seen_link(told: wire.PaymentLink, instance_id: UUID) -> SeenLink:
+    """A payment link as Wix describes it. Raises Unreadable."""
+    order = told.ecom_order_payment_link
+    total = told.total_received
+    link = Link(
+        instance_id=instance_id,
+        payment_link_id=_guid_or(told.id, Reason.LINK_ID_NOT_GUID),
+        revision=_revision(told.revision) if told.revision is not None else None,
+        title=_text(told.title),
+        currency=told.currency if told.currency in MINOR_DIGITS else None,
+        type=_text(told.type),
+        status=_text(told.status),
+        payments_limit=told.payments_limit,
+        payment_count=total.payment_count if total else None,
+        total_amount=_amount(total.amount) if total and total.amount is not None else None,
+        last_payment_at=_instant(told.last_payment_date),
+        expires_at=_instant(told.expiration_date),
+        created_at=_instant(told.created_date),
+        share_url=told.links.url.url if told.links and told.links.url else None,
+        ecom_order_id=_text(order.order_id) if order else None,
+        order_amount=_amount(order.amount) if order and order.amount is not None else None,
+    )
+    rest = {
+        "description": told.description,
+        "recipients": msgspec.to_builtins(told.recipients),
+        "ecomPaymentLink": told.ecom_payment_link,
+    }
+    return SeenLink(link, {name: clean_json(value) for name, value in rest.items() if value is not None})
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return parse_amount(text)
+    except BadAmount as why:
+        raise Unreadable(str(why)) from why
 
 
 # -- Values --------------------------------------------------------------------------------------

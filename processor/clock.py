@@ -1,0 +1,67 @@
+"""The clock: enqueue what the database says is due, again and again. Several clocks do no harm."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from processor.errors import StoreUnavailable
+from processor.jobs import LOST_AFTER, enqueue_due_checks
+from processor.store import operations, runs, sweeps
+from processor.wiring import Services
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT = "clock"
+# A run that began this many leases ago and never ended has lost its worker.
+ABANDONED_AFTER_LEASES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What one tick enqueued."""
+
+    checks: int
+    sweeps: int
+
+
+def tick(services: Services) -> Ticked:
+    """Enqueue every check and sweep that is due. Raises StoreUnavailable.
+
+    Whether Redis took a job is of no matter: what it lost is due again after a while.
+    """
+    now = services.now()
+    with services.database.begin() as connection:
+        operations.beat(connection, HEARTBEAT, now)
+        lease = timedelta(seconds=services.settings.lease_seconds)
+        abandoned = runs.abandon(connection, now - ABANDONED_AFTER_LEASES * lease, now)
+    if abandoned:
+        log.warning("runs_abandoned", runs=abandoned)
+    enqueued_checks = enqueue_due_checks(services, now)
+    with services.database.begin() as connection:
+        due = sweeps.take_due(connection, now, LOST_AFTER)
+    return Ticked(enqueued_checks, sum(services.queue.enqueue_sweep(instance_id) for instance_id in due))
+
+
+def run(services: Services, stop: threading.Event) -> None:
+    """Tick until `stop` is set. A database that is away is waited for."""
+    log.info("clock_started", seconds=services.settings.tick_seconds)
+    is_away = False
+    while not stop.is_set():
+        try:
+            ticked = tick(services)
+        except StoreUnavailable as why:
+            if not is_away:
+                log.error("database_unavailable", why=str(why))
+            is_away = True
+        else:
+            if is_away:
+                log.info("database_back")
+            is_away = False
+            if ticked.checks or ticked.sweeps:
+                log.info("due_enqueued", checks=ticked.checks, sweeps=ticked.sweeps)
+        stop.wait(services.settings.tick_seconds)
+    log.info("clock_stopped")

@@ -1,0 +1,547 @@
+"""What RQ runs: checks and sweeps. Every job is safe to run twice, and may die at any point.
+
+Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
+clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Concatenate, ParamSpec
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection
+
+from processor import wiring
+from processor.domain.payment import Origin, Payment, Verdict, judge
+from processor.domain.reconciliation import Books, Findings, compare, next_check
+from processor.errors import (
+    ConfigurationError,
+    Unreadable,
+    WixError,
+    WixNotFound,
+    WixRefused,
+    WixUnauthorized,
+    WixUnavailable,
+)
+from processor.store import checks, discrepancies, events, instances, links, payments, runs, sweeps
+from processor.store.links import SeenLink
+from processor.wiring import Services
+from processor.wix.parse import Seen, parse_claims, parse_event, parse_link, parse_payment
+from processor.wix.signature import decode_segment
+from processor.wix.client import TooManyPages
+
+log = structlog.get_logger(__name__)
+
+# A job enqueued longer ago than this and not begun is taken for lost. Enqueueing twice is harmless.
+LOST_AFTER = timedelta(seconds=30)
+HELD_MAX = 500
+# 100 links together may have this many payments; beyond, the group is halved and asked again.
+GROUP_PAGES_MAX = 50
+LINK_PAGES_MAX = 2_000
+SWEEP_PAGES_MAX = 100_000
+UNAUTHORIZED_RETRY_SECONDS = 600.0
+
+P = ParamSpec("P")
+
+
+def job(name: str) -> Callable[[Callable[Concatenate[Services, P], None]], Callable[P, None]]:
+    """Make a function of Services a job: services from the environment, outcome counted and logged."""
+
+    def decorate(work: Callable[Concatenate[Services, P], None]) -> Callable[P, None]:
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            services = wiring.from_environ("worker")
+            outcome = "failed"
+            try:
+                work(services, *args, **kwargs)
+                outcome = "succeeded"
+            finally:
+                log.info("job_finished", job=name, outcome=outcome, ids=list(args))
+                with services.database.begin() as connection:
+                    runs.count(connection, "jobs", {f"{name} {outcome}": 1})
+
+        return run
+
+    return decorate
+
+
+@job("dispatch")
+def dispatch(services: Services) -> None:
+    """Merge what was requested and enqueue checks of every instance with due links."""
+    enqueue_due_checks(services, services.now())
+
+
+def enqueue_due_checks(services: Services, now: datetime) -> int:
+    """Drain the outbox, then enqueue one check job for each instance with due links. Returns how many."""
+    with services.database.begin() as connection:
+        while checks.drain(connection, now) == checks.DRAIN_MAX:
+            pass
+    with services.database.begin() as connection:
+        due = checks.take_instances_to_enqueue(connection, now, LOST_AFTER)
+    return sum(services.queue.enqueue_check(instance_id) for instance_id in due)
+
+
+# -- Checks --------------------------------------------------------------------------------------
+
+
+@job("check_links")
+def check_links(services: Services, instance_text: str) -> None:
+    """Check up to 100 due links of one instance, and ask for another job when more are due."""
+    instance_id = UUID(instance_text)
+    run_check(services, instance_id)
+    with services.database.begin() as connection:
+        has_more = checks.has_due(connection, instance_id, services.now())
+    if has_more:
+        services.queue.enqueue_check(instance_id)
+
+
+def run_check(services: Services, instance_id: UUID) -> None:
+    """One check of one instance's due links: read, decide, write."""
+    now = services.now()
+    lease_time = timedelta(seconds=services.settings.lease_seconds)
+    with services.database.begin() as connection:
+        checks.note_job_started(connection, instance_id)
+        checks.drain(connection, now)
+        lease = checks.claim(connection, instance_id, now, lease_time)
+        if not lease.claims:
+            return
+        run_id = runs.start(connection, instance_id, "check", now)
+        runs.count(connection, "jobs", {"check_links taken_over": lease.took_over})
+        status = instances.status(connection, instance_id)
+    with _accounted(services, run_id) as account:
+        try:
+            if status == "unconfirmed":
+                services.wix.check_credentials(instance_id)
+                with services.database.begin() as connection:
+                    instances.confirm(connection, instance_id, services.now())
+                log.info("instance_confirmed", instance_id=str(instance_id))
+            if status == "removed":
+                raise WixUnauthorized("the app was removed from this site")
+            release_held(services, instance_id)
+            theirs = _ask(services, instance_id, lease)
+        except (WixError, ConfigurationError) as why:
+            wait = _wait_after(why, services, max(claim.attempt for claim in lease.claims))
+            account.failed = f"{type(why).__name__}: {why}"
+            log.warning(
+                "check_postponed", instance_id=str(instance_id), run_id=str(run_id), seconds=wait, why=str(why)
+            )
+            with services.database.begin() as connection:
+                checks.postpone(
+                    connection, instance_id, lease, services.now() + timedelta(seconds=wait)
+                )
+            return
+        with services.database.begin() as connection:
+            _decide_and_write(connection, services, instance_id, lease, theirs, run_id, account.counts)
+            account.close(connection, services.now())
+
+
+def _wait_after(why: Exception, services: Services, attempt: int) -> float:
+    """Seconds until a check that could not ask Wix is tried again."""
+    gaps = services.settings.recheck_seconds
+    if isinstance(why, WixUnavailable):
+        ladder = gaps[min(attempt, len(gaps) - 1)]
+        return max(why.retry_after_seconds or 0.0, min(ladder, UNAUTHORIZED_RETRY_SECONDS))
+    # Credentials, permission, a removed app or a refused request: an operator must act first.
+    return UNAUTHORIZED_RETRY_SECONDS
+
+
+@dataclass(slots=True)
+class _Account:
+    """What a run will say of itself. failed: why it failed, None while it has not."""
+
+    run_id: UUID
+    counts: runs.Counts
+    before: Counter[str]
+    services: Services
+    failed: str | None = None
+    is_closed: bool = False
+
+    def close(self, connection: Connection, now: datetime) -> None:
+        """Write the run's end, in the transaction that writes its findings."""
+        spent = Counter(self.services.wix_responses)
+        spent.subtract(self.before)
+        requests = {status: number for status, number in spent.items() if number > 0}
+        runs.finish(connection, self.run_id, self.counts, requests, now, failed=self.failed)
+        self.is_closed = True
+
+
+@contextmanager
+def _accounted(services: Services, run_id: UUID) -> Iterator[_Account]:
+    """An account that is closed even when the work raises; its lease then simply runs out."""
+    account = _Account(run_id, runs.Counts(), Counter(services.wix_responses), services)
+    try:
+        yield account
+    except Exception as why:
+        account.failed = account.failed or type(why).__name__
+        raise
+    finally:
+        if not account.is_closed:
+            account.counts = runs.Counts()
+            with services.database.begin() as connection:
+                account.close(connection, services.now())
+
+
+@dataclass(frozen=True, slots=True)
+class _Theirs:
+    """What Wix says of the claimed links. missing: links it does not know."""
+
+    payments: dict[UUID, dict[UUID, Seen]]
+    unreadable: dict[UUID, dict[str, str]]
+    links: dict[UUID, SeenLink]
+    missing: frozenset[UUID]
+
+
+def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
+    """Ask Wix for the payments and the description of every claimed link."""
+    link_ids = sorted(claim.payment_link_id for claim in lease.claims)
+    by_link: dict[UUID, dict[UUID, Seen]] = {link_id: {} for link_id in link_ids}
+    unreadable: dict[UUID, dict[str, str]] = {link_id: {} for link_id in link_ids}
+    for entity in _payments_of(services, instance_id, link_ids):
+        try:
+            seen = parse_payment(entity, instance_id)
+        except Unreadable as why:
+            link_id = _link_named(entity, by_link)
+            if link_id is not None:
+                unreadable[link_id][str(entity.get("id"))[:64]] = why.reason
+            log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
+            continue
+        # While items move between pages one may come twice; the higher revision stands.
+        known = by_link.get(seen.payment.payment_link_id, {}).get(seen.payment.payment_id)
+        if judge(known.payment if known else None, seen.payment).applies:
+            by_link.setdefault(seen.payment.payment_link_id, {})[seen.payment.payment_id] = seen
+    described, missing = _links_of(services, instance_id, link_ids)
+    return _Theirs(by_link, unreadable, described, missing)
+
+
+def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, Seen]]) -> UUID | None:
+    named = entity.get("paymentLinkId") if isinstance(entity, dict) else None
+    return next((link_id for link_id in by_link if str(link_id) == named), None)
+
+
+def _payments_of(
+    services: Services, instance_id: UUID, link_ids: Sequence[UUID]
+) -> Iterator[dict[str, Any]]:
+    """Every payment Wix lists under the links, a group at a time."""
+    pages_max = GROUP_PAGES_MAX if len(link_ids) > 1 else LINK_PAGES_MAX
+    read: list[dict[str, Any]] = []
+    try:
+        for page in services.wix.query_payments(
+            instance_id,
+            filter={"paymentLinkId": {"$in": [str(link_id) for link_id in link_ids]}},
+            sort=[("createdDate", "ASC")],
+            pages_max=pages_max,
+        ):
+            read.extend(page)
+    except TooManyPages:
+        if len(link_ids) == 1:
+            raise
+        half = len(link_ids) // 2
+        yield from _payments_of(services, instance_id, link_ids[:half])
+        yield from _payments_of(services, instance_id, link_ids[half:])
+    else:
+        yield from read
+
+
+def _links_of(
+    services: Services, instance_id: UUID, link_ids: Sequence[UUID]
+) -> tuple[dict[UUID, SeenLink], frozenset[UUID]]:
+    """How Wix describes the links, and which it does not know.
+
+    A link's id is not a documented filter, its immutable creation date is. So known links are listed by
+    their dates in one query, and a link never seen, or not among the answers, is fetched by itself.
+    """
+    with services.database.begin() as connection:
+        dates = links.creation_dates(connection, instance_id, link_ids)
+    wanted = set(link_ids)
+    described: dict[UUID, SeenLink] = {}
+    if dates:
+        moments = sorted({_wix_instant(moment) for moment in dates.values()})
+        for page in services.wix.query_links(
+            instance_id, filter={"createdDate": {"$in": moments}}, pages_max=GROUP_PAGES_MAX
+        ):
+            for entity in page:
+                seen = parse_link(entity, instance_id)
+                if seen.link.payment_link_id in wanted:
+                    described[seen.link.payment_link_id] = seen
+    missing: set[UUID] = set()
+    for link_id in sorted(wanted - described.keys()):
+        try:
+            described[link_id] = parse_link(services.wix.get_link(instance_id, link_id), instance_id)
+        except WixNotFound:
+            missing.add(link_id)
+    return described, frozenset(missing)
+
+
+def _wix_instant(moment: datetime) -> str:
+    """A date as Wix writes it: UTC, milliseconds, Z."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _decide_and_write(
+    connection: Connection,
+    services: Services,
+    instance_id: UUID,
+    lease: checks.Lease,
+    theirs: _Theirs,
+    run_id: UUID,
+    counts: runs.Counts,
+) -> None:
+    """Compare each link still ours and write what follows, in the caller's one transaction."""
+    now = services.now()
+    held = checks.still_held(connection, instance_id, lease)
+    claims = [claim for claim in lease.claims if claim.payment_link_id in held]
+    link_ids = [claim.payment_link_id for claim in claims]
+    listed = {payment_id for one in link_ids for payment_id in theirs.payments[one]}
+    believed = payments.believed(connection, instance_id, link_ids=link_ids, payment_ids=listed)
+    versions = payments.version_conflicts(connection, instance_id, link_ids)
+    told_twice = events.conflicts(connection, instance_id, link_ids)
+    links.save(connection, [theirs.links[one] for one in link_ids if one in theirs.links], now)
+    links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
+
+    finished: list[checks.Finished] = []
+    all_findings: list[Findings] = []
+    for claim in claims:
+        link_id = claim.payment_link_id
+        of_link = theirs.payments[link_id]
+        books = Books(
+            payment_link_id=link_id,
+            believed={
+                payment_id: one
+                for payment_id, one in believed.items()
+                if one.payment.payment_link_id == link_id or payment_id in of_link
+            },
+            theirs={payment_id: seen.payment for payment_id, seen in of_link.items()},
+            link=theirs.links[link_id].link if link_id in theirs.links else None,
+            conflicting_versions=frozenset(versions.get(link_id, ())),
+            conflicting_events=frozenset(told_twice.get(link_id, ())),
+            unreadable=theirs.unreadable[link_id],
+            unsettled_since=claim.unsettled_since,
+        )
+        findings = compare(
+            books, now=now, settling=timedelta(seconds=services.settings.settling_seconds)
+        )
+        all_findings.append(findings)
+        _tally(counts, books, findings)
+        wait = next_check(
+            is_settled=findings.is_settled,
+            has_differences=bool(findings.differences),
+            attempt=claim.attempt,
+            gaps=services.settings.recheck_seconds,
+        )
+        due_at = now + timedelta(seconds=wait) if wait is not None else None
+        finished.append(checks.Finished(claim, findings.is_settled, due_at))
+
+    repairs = sorted(
+        (payment for findings in all_findings for payment in findings.repairs),
+        key=lambda payment: payment.payment_id,
+    )
+    _repair(connection, theirs, repairs, run_id, now)
+    for findings in all_findings:
+        payments.note_outcomes(connection, instance_id, findings.outcomes, now)
+    counts.links = len(claims)
+    counts.opened = discrepancies.note(
+        connection,
+        instance_id,
+        [difference for findings in all_findings for difference in findings.differences],
+        run_id=run_id,
+        now=now,
+    )
+    settled = [findings.payment_link_id for findings in all_findings if findings.is_settled]
+    counts.resolved = discrepancies.resolve_absent(
+        connection, instance_id, settled, run_id=run_id, now=now
+    )
+    checks.finish(connection, instance_id, lease, finished, run_id=run_id, now=now)
+
+
+def _repair(
+    connection: Connection, theirs: _Theirs, repairs: Sequence[Payment], run_id: UUID, now: datetime
+) -> None:
+    """Book what Wix has and we do not. The guard of revisions has the last word under the row's lock."""
+    payments.apply(
+        connection,
+        [
+            payments.telling(
+                theirs.payments[payment.payment_link_id][payment.payment_id],
+                origin=Origin.POLL,
+                told_at=now,
+                run_id=run_id,
+            )
+            for payment in repairs
+        ],
+    )
+    for payment in repairs:
+        log.info(
+            "payment_recovered",
+            instance_id=str(payment.instance_id),
+            payment_id=str(payment.payment_id),
+            payment_link_id=str(payment.payment_link_id),
+            revision=payment.revision,
+            run_id=str(run_id),
+        )
+
+
+def _tally(counts: runs.Counts, books: Books, findings: Findings) -> None:
+    """Add one link's outcomes, and its sums of both sides after the repairs."""
+    counts.outcomes.update(findings.outcomes.values())
+    ours = {
+        payment_id: one.payment
+        for payment_id, one in books.believed.items()
+        if one.payment.payment_link_id == books.payment_link_id
+    }
+    ours |= {payment.payment_id: payment for payment in findings.repairs}
+    for payment in ours.values():
+        counts.add(payment.currency, payment.amount, Decimal(0))
+    for payment in books.theirs.values():
+        counts.add(payment.currency, Decimal(0), payment.amount)
+
+
+def release_held(services: Services, instance_id: UUID) -> int:
+    """Apply events held for an instance that is now confirmed, as if they arrived today.
+
+    Returns how many were applied.
+    """
+    released = 0
+    while True:
+        with services.database.begin() as connection:
+            held = events.lock_held(connection, instance_id, HELD_MAX)
+            if not held:
+                return released
+            blank: list[UUID] = []
+            for one in held:
+                if one.token is None:
+                    blank.append(one.event_id)
+                    continue
+                event = parse_event(parse_claims(decode_segment(one.token.split(".")[1].encode())))
+                if event.seen is not None:
+                    payments.apply(
+                        connection,
+                        [
+                            payments.telling(
+                                event.seen,
+                                origin=Origin.WEBHOOK,
+                                told_at=services.now(),
+                                event_id=one.event_id,
+                                is_anonymization=event.anonymized,
+                            )
+                        ],
+                    )
+            events.release(
+                connection, instance_id, [one.event_id for one in held if one.event_id not in blank]
+            )
+            # Erased while it was held: nothing is left to apply, and a check books what Wix lists.
+            events.release(connection, instance_id, blank, "ignored")
+            released += len(held)
+
+
+# -- Sweeps --------------------------------------------------------------------------------------
+
+
+@job("sweep")
+def sweep(services: Services, instance_text: str) -> None:
+    """Poll one instance for payments no webhook told of."""
+    run_sweep(services, UUID(instance_text))
+
+
+def run_sweep(services: Services, instance_id: UUID) -> None:
+    """Read every payment created in the window and ask for a check where our books say otherwise.
+
+    The check then decides and books: there is one way of repair. The position is kept after every page,
+    by creation date, so that a sweep whose worker died resumes where it stood.
+    """
+    now = services.now()
+    settings = services.settings
+    lease_time = timedelta(seconds=settings.lease_seconds)
+    with services.database.begin() as connection:
+        lease = sweeps.claim(
+            connection,
+            instance_id,
+            now,
+            lease=lease_time,
+            overlap=timedelta(seconds=settings.sweep_overlap_seconds),
+        )
+        if lease is None:
+            return
+        run_id = runs.start(
+            connection, instance_id, "sweep", now, window=(lease.window_from, lease.window_to)
+        )
+    with _accounted(services, run_id) as account:
+        try:
+            is_whole = _sweep_pages(services, instance_id, lease, lease_time, account.counts)
+        except (WixError, ConfigurationError) as why:
+            wait = _wait_after(why, services, 0)
+            account.failed = f"{type(why).__name__}: {why}"
+            log.warning(
+                "sweep_postponed", instance_id=str(instance_id), run_id=str(run_id), seconds=wait, why=str(why)
+            )
+            with services.database.begin() as connection:
+                sweeps.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
+            return
+        if not is_whole:
+            account.failed = "taken over by another worker"
+            return
+        with services.database.begin() as connection:
+            now = services.now()
+            sweeps.finish(
+                connection,
+                instance_id,
+                lease,
+                due_at=now + timedelta(seconds=settings.sweep_seconds),
+                now=now,
+            )
+            account.close(connection, now)
+    enqueue_due_checks(services, services.now())
+
+
+def _sweep_pages(
+    services: Services,
+    instance_id: UUID,
+    lease: sweeps.SweepLease,
+    lease_time: timedelta,
+    counts: runs.Counts,
+) -> bool:
+    """Read the window page by page. False when another worker took the sweep over."""
+    window = {"$gte": _wix_instant(lease.position_at), "$lte": _wix_instant(lease.window_to + timedelta(milliseconds=1))}
+    for page in services.wix.query_payments(
+        instance_id, filter={"createdDate": window}, sort=[("createdDate", "ASC")], pages_max=SWEEP_PAGES_MAX
+    ):
+        seen: dict[UUID, Payment] = {}
+        suspicious: set[UUID] = set()
+        for entity in page:
+            try:
+                payment = parse_payment(entity, instance_id).payment
+            except Unreadable as why:
+                log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
+                link_id = _guid_of(entity, "paymentLinkId")
+                if link_id is not None:
+                    suspicious.add(link_id)
+                continue
+            seen[payment.payment_id] = payment
+        with services.database.begin() as connection:
+            believed = payments.believed(connection, instance_id, link_ids=[], payment_ids=seen.keys())
+            for payment_id, payment in seen.items():
+                ours = believed.get(payment_id)
+                if judge(ours.payment if ours else None, payment) is not Verdict.SAME:
+                    suspicious.add(payment.payment_link_id)
+            checks.request(connection, instance_id, sorted(suspicious), services.now())
+            position = max(
+                (one.created_at for one in seen.values() if one.created_at), default=lease.position_at
+            )
+            if not sweeps.advance(connection, instance_id, lease, position, services.now() + lease_time):
+                return False
+        counts.links += len({payment.payment_link_id for payment in seen.values()})
+    return True
+
+
+def _guid_of(entity: Any, name: str) -> UUID | None:
+    from processor.wix.parse import guid
+
+    value = entity.get(name) if isinstance(entity, dict) else None
+    return guid(value) if isinstance(value, str) else None

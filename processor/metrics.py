@@ -1,0 +1,99 @@
+"""What is measured of this service, in Prometheus' form.
+
+Web processes count in memory (shared through PROMETHEUS_MULTIPROC_DIR when several serve one port); what
+jobs count, and what waits, is read from the database at each scrape, so it is the same from every process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+from processor.errors import StoreUnavailable
+from processor.store import operations
+from processor.wiring import Services
+
+# Wix gives up at 1.25 s; the buckets are finest where a healthy answer lies.
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 2.5)
+
+DELIVERIES = Counter(
+    "processor_deliveries", "Webhook deliveries answered, by outcome and reason.", ["outcome", "reason"]
+)
+ANSWER_SECONDS = Histogram(
+    "processor_answer_seconds", "Time from a webhook's arrival in the application to its answer.",
+    buckets=_BUCKETS,
+)
+COMMIT_SECONDS = Histogram(
+    "processor_commit_seconds", "Time to store a webhook durably.", buckets=_BUCKETS
+)
+WAKE_UPS = Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
+
+
+class _FromDatabase(Collector):
+    """Figures read from the database at each scrape."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterable[Metric]:
+        """Prometheus calls this."""
+        up = GaugeMetricFamily("processor_database_up", "1 when the database answered this scrape.")
+        try:
+            with self._services.database.begin() as connection:
+                backlog = operations.backlog(connection, self._services.now())
+                counters = operations.counters(connection)
+                discrepancies = operations.open_discrepancies(connection)
+                beat = operations.last_beat(connection, "clock")
+        except StoreUnavailable:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield GaugeMetricFamily("processor_due_links", "Links due for a check.", value=backlog.due_links)
+        yield GaugeMetricFamily(
+            "processor_waiting_requests", "Check requests not yet drained.", value=backlog.waiting_requests
+        )
+        yield GaugeMetricFamily(
+            "processor_held_events", "Events held for an unconfirmed instance.", value=backlog.held_events
+        )
+        yield GaugeMetricFamily(
+            "processor_due_oldest_seconds", "Age of the longest due check.", value=backlog.oldest_seconds
+        )
+        if beat is not None:
+            age = (self._services.now() - beat).total_seconds()
+            yield GaugeMetricFamily(
+                "processor_clock_age_seconds", "Time since the clock last ticked.", value=age
+            )
+        jobs = CounterMetricFamily("processor_jobs", "Jobs ended, by job and outcome.", labels=["job", "outcome"])
+        wix = CounterMetricFamily("processor_wix_responses", "Answers of Wix to jobs, by status.", labels=["status"])
+        for name, label, value in counters:
+            if name == "jobs":
+                job, _, outcome = label.partition(" ")
+                jobs.add_metric([job, outcome], value)
+            elif name == "wix_responses":
+                wix.add_metric([label], value)
+        yield jobs
+        yield wix
+        waiting = GaugeMetricFamily(
+            "processor_open_discrepancies", "Open discrepancies.", labels=["type", "severity"]
+        )
+        for type_, severity, number in discrepancies:
+            waiting.add_metric([type_, severity], number)
+        yield waiting
+
+
+def exposition(services: Services) -> bytes:
+    """All metrics in the text format."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        own = b""
+    else:
+        own = generate_latest(REGISTRY)
+    registry.register(_FromDatabase(services))
+    return own + generate_latest(registry)

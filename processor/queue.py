@@ -1,0 +1,85 @@
+"""The job queue: names, and how jobs are enqueued. Ids only travel; the serializer is JSON.
+
+Redis is disposable: everything due is a row in PostgreSQL, and the clock enqueues it again. So enqueueing
+answers whether it worked, never raises, and waits a bounded time.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from uuid import UUID
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+log = logging.getLogger(__name__)
+
+QUEUE = "reconcile"
+CONNECT_SECONDS = 0.5
+ANSWER_SECONDS = 1.0
+JOB_SECONDS = 180  # a job ends itself well before; RQ ends one that hangs
+FAILURE_KEPT_SECONDS = 86_400
+# More wake-ups than this waiting means that no worker runs; one more would help nobody.
+WAKE_UPS_WAITING_MAX = 20
+
+CHECK_LINKS = "processor.jobs.check_links"
+SWEEP = "processor.jobs.sweep"
+DISPATCH = "processor.jobs.dispatch"
+
+
+@dataclass(frozen=True, slots=True)
+class JobQueue:
+    """Where this process sends jobs. None for `redis`: no Redis is configured, so nothing is sent."""
+
+    redis: Redis | None
+
+    def enqueue_check(self, instance_id: UUID) -> bool:
+        """Ask a worker to check the due links of one instance."""
+        return self._enqueue(CHECK_LINKS, str(instance_id))
+
+    def enqueue_sweep(self, instance_id: UUID) -> bool:
+        """Ask a worker to poll one instance."""
+        return self._enqueue(SWEEP, str(instance_id))
+
+    def wake_up(self) -> bool:
+        """Ask a worker to look for due work at once rather than at the clock's next tick."""
+        return self._enqueue(DISPATCH, waiting_max=WAKE_UPS_WAITING_MAX)
+
+    def is_reachable(self) -> bool:
+        """Whether Redis answers a PING in time."""
+        try:
+            return self.redis is not None and bool(self.redis.ping())
+        except RedisError:
+            return False
+
+    def _enqueue(self, job: str, *args: str, waiting_max: int | None = None) -> bool:
+        if self.redis is None:
+            return False
+        try:
+            queue = Queue(QUEUE, connection=self.redis, serializer=JSONSerializer)
+            if waiting_max is not None and queue.count >= waiting_max:
+                return False
+            queue.enqueue(
+                job,
+                *args,
+                job_timeout=JOB_SECONDS,
+                result_ttl=0,
+                failure_ttl=FAILURE_KEPT_SECONDS,
+                description=" ".join((job.rsplit(".", 1)[-1], *args)),
+            )
+        except RedisError as why:
+            log.warning("action=enqueue_failed job=%s error=%s", job, type(why).__name__)
+            return False
+        return True
+
+
+def open_queue(url: str | None) -> JobQueue:
+    """The queue at a Redis URL; connections are opened when first used."""
+    if url is None:
+        return JobQueue(None)
+    return JobQueue(
+        Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS)
+    )

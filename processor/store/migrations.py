@@ -1,0 +1,48 @@
+"""The migrations that belong to this code: which is the newest, and running them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+
+
+def configuration() -> Config:
+    """Alembic's configuration for our folder, wherever the process was started."""
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    return config
+
+
+@cache
+def head() -> str | None:
+    """The newest migration this code knows, None when there is none."""
+    return ScriptDirectory.from_config(configuration()).get_current_head()
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to `revision`. Waits for another migration under way; see migrations/env.py."""
+    _run(url, revision, command.upgrade)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database back to `revision` ("base" for empty)."""
+    _run(url, revision, command.downgrade)
+
+
+def _run(url: str, revision: str, go: object) -> None:
+    assert callable(go)
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            config = configuration()
+            config.attributes["connection"] = connection
+            go(config, revision)
+    finally:
+        engine.dispose()

@@ -1,0 +1,22 @@
+"""The web process: webhooks and health."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from processor import wiring
+from processor.web import health, webhooks
+from processor.web.afterwork import AfterWork
+from processor.wiring import Services
+
+
+def create_app(services: Services) -> Flask:
+    """The WSGI application. Raises ConfigurationError when the public keys cannot be used."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max
+    after_work = AfterWork(services)
+    intake = webhooks.Intake(services, wiring.public_keys(services.settings), after_work)
+    app.register_blueprint(webhooks.blueprint(intake))
+    app.register_blueprint(health.blueprint(services))
+    app.extensions["after_work"] = after_work
+    return app

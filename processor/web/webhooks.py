@@ -1,0 +1,167 @@
+"""`POST /webhooks/wix`: verify, store durably, answer 200. Wix gives up at 1,250 ms.
+
+| answer | when |
+|---|---|
+| 200, empty | stored, duplicate, conflict, unknown type, or authentic but unreadable: a resend cannot help |
+| 401 | the signature does not prove that Wix sent it |
+| 405, 413 | not a POST; a body above the bound |
+| 503 | the database did not answer in time: Wix resends, and the event id makes that harmless |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from flask import Blueprint, Response, request
+from sqlalchemy.exc import DataError, IntegrityError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from processor.errors import Rejected, StoreUnavailable, Unreadable
+from processor.metrics import ANSWER_SECONDS, COMMIT_SECONDS, DELIVERIES
+from processor.store import inbox
+from processor.web.afterwork import AfterWork
+from processor.wiring import Services
+from processor.wix.parse import Event, parse_claims, parse_event
+from processor.wix.signature import Verified, digest, refuse_expired, verify
+
+log = structlog.get_logger(__name__)
+
+NOT_STORABLE = "not_storable"
+# One more try when a connection broke under us, if this share of the time is still left.
+RETRY_WITHIN = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to answer. outcome, reason: for logs and metrics; reason is empty for most outcomes."""
+
+    status: int
+    outcome: str
+    reason: str = ""
+
+
+class Intake:
+    """Takes one delivery from raw bytes to an answer. Shared by all threads of a process."""
+
+    def __init__(self, services: Services, keys: Sequence[RSAPublicKey], after_work: AfterWork) -> None:
+        self._services = services
+        self._keys = tuple(keys)
+        self._after_work = after_work
+
+    def receive(self, body: bytes, request_id: str) -> Answer:
+        """Verify and store one delivery. Never raises what a sender can cause."""
+        now = self._services.now()
+        try:
+            verified = verify(body, self._keys)
+            try:
+                claims = parse_claims(verified.claims)
+                refuse_expired(
+                    claims,
+                    now=now.timestamp(),
+                    grace_seconds=self._services.settings.expiry_grace_seconds,
+                )
+                event = parse_event(claims)
+            except Unreadable as why:
+                return self._keep_unread(verified, why, request_id)
+        except Rejected as why:
+            self._after_work.refuse(why.reason, digest(body))
+            log.warning("delivery_rejected", reason=why.reason, detail=why.detail, request_id=request_id)
+            return Answer(401, "rejected", why.reason)
+        return self._store(event, verified, request_id)
+
+    def _store(self, event: Event, verified: Verified, request_id: str) -> Answer:
+        ids = {
+            "event_id": str(event.event_id),
+            "instance_id": str(event.instance_id),
+            "request_id": request_id,
+        }
+        try:
+            stored = self._commit(event, verified)
+        except StoreUnavailable as why:
+            log.error("delivery_not_stored", why=str(why), **ids)
+            return Answer(503, "unavailable")
+        if stored.outcome in (inbox.Outcome.STORED, inbox.Outcome.HELD, inbox.Outcome.CONFLICT):
+            self._after_work.wake_up()
+        log.info(
+            "delivery_stored",
+            outcome=stored.outcome.value,
+            verdict=stored.verdict.value if stored.verdict else None,
+            reason=event.unreadable,
+            event_type=event.event_type,
+            **ids,
+        )
+        return Answer(200, stored.outcome.value, event.unreadable or "")
+
+    def _commit(self, event: Event, verified: Verified) -> inbox.Stored:
+        """Store `event`; once more when the connection broke, which the event id makes harmless."""
+        began = time.perf_counter()
+        for is_last in (False, True):
+            try:
+                with self._services.database.begin() as connection:
+                    [stored] = inbox.record(connection, [(event, verified)], self._services.now())
+            except StoreUnavailable:
+                left = self._services.settings.answer_seconds * RETRY_WITHIN
+                if is_last or time.perf_counter() - began > left:
+                    raise
+            except (DataError, IntegrityError) as why:
+                # A value our columns refuse. It must not come back for two days: keep it unread.
+                if event.unreadable == NOT_STORABLE:
+                    raise StoreUnavailable("the event cannot be stored even unread") from why
+                log.error("event_not_storable", event_id=str(event.event_id), error=type(why.orig).__name__)
+                return self._commit(_unread(event, type(why.orig).__name__), verified)
+            else:
+                COMMIT_SECONDS.observe(time.perf_counter() - began)
+                return stored
+        raise AssertionError("unreachable")
+
+    def _keep_unread(self, verified: Verified, why: Unreadable, request_id: str) -> Answer:
+        try:
+            with self._services.database.begin() as connection:
+                is_first = inbox.keep_unread(connection, verified, why, self._services.now())
+        except StoreUnavailable as fault:
+            log.error("delivery_not_stored", why=str(fault), request_id=request_id)
+            return Answer(503, "unavailable")
+        log.warning("delivery_unread", reason=why.reason, is_first=is_first, request_id=request_id)
+        return Answer(200, "unread", why.reason)
+
+
+def _unread(event: Event, detail: str) -> Event:
+    """`event` with only what is certain to be storable."""
+    return Event(
+        event_id=event.event_id,
+        instance_id=event.instance_id,
+        event_type=event.event_type,
+        kind=event.kind,
+        content_digest=event.content_digest,
+        entity_id=event.entity_id,
+        unreadable=NOT_STORABLE,
+        unreadable_detail=detail,
+    )
+
+
+def blueprint(intake: Intake) -> Blueprint:
+    """The webhook route over `intake`."""
+    routes = Blueprint("webhooks", __name__)
+
+    @routes.post("/webhooks/wix")
+    def receive() -> Response:
+        """Wix's callback URL."""
+        began = time.perf_counter()
+        request_id = str(uuid4())
+        try:
+            body = request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            answer = Answer(413, "too_large")
+            log.warning("delivery_too_large", request_id=request_id)
+        else:
+            answer = intake.receive(body, request_id)
+        DELIVERIES.labels(answer.outcome, answer.reason).inc()
+        ANSWER_SECONDS.observe(time.perf_counter() - began)
+        return Response(status=answer.status, headers={"X-Request-Id": request_id}, mimetype="text/plain")
+
+    return routes
