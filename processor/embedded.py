@@ -103,6 +103,7 @@ def start(
         password = _password(folder)
         common = _Common(place=place, account=account, password=password, durable=durable)
         servers = Servers(
+            asked_folder=folder,
             folder=place,
             postgres=Postgres(common, _usable(_find_postgres(environ), _POSTGRES, common, say)),
             valkey=Valkey(common, _usable(_find_valkey(environ), _VALKEY, common, say)),
@@ -123,8 +124,9 @@ def start(
 
 @dataclass(slots=True)
 class Servers:
-    """Both servers. folder: where the data is, not the folder asked for when root could not use that."""
+    """Both servers. folder: where the data is; the folder asked for, unless root could not use that one."""
 
+    asked_folder: Path
     folder: Path
     postgres: Postgres
     valkey: Valkey

@@ -1,0 +1,43 @@
+"""The fixtures of tests/conftest.py keep what they promise."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+import redis
+
+from processor import embedded
+from processor.store import migrations
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_has_a_fresh_migrated_database(database_url: str, turn: int) -> None:
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        left = connection.execute("SELECT FROM pg_tables WHERE tablename = 'left_behind'").fetchone()
+        connection.execute("CREATE TABLE left_behind ()")
+
+    assert found == (migrations.head(),)
+    assert left is None
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_has_an_empty_redis(redis_url: str, turn: int) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        found = client.dbsize()
+        client.set("left", "behind")
+
+    assert found == 0
+
+
+def test_durable_servers_keep_what_was_committed_over_a_kill(
+    durable_servers: embedded.Servers, durable_database_url: str
+) -> None:
+    with psycopg.connect(durable_database_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 300) AS number")
+
+    durable_servers.postgres.kill()
+    durable_servers.postgres.start()
+
+    with psycopg.connect(durable_database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (300,)
