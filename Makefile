@@ -1,0 +1,48 @@
+# Every target works on a fresh Linux or macOS with Python 3.11 or later and git. GNU make 3.81 and POSIX sh do.
+
+SHELL = /bin/sh
+PYTHON_OF_VENV = .venv/bin/python
+# Of the caller's shell; they would mix foreign packages in.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+.DEFAULT_GOAL = help
+.PHONY: help environment demo test check lint types imports migrations audit lock clean
+
+help: ## This list
+	@echo 'make TARGET; the first that needs it builds .venv.'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+environment:
+	@sh .bootstrap/environment
+
+demo: environment ## Everything at once, with a pretend Wix, until Ctrl-C; ONCE=1 ends by itself, with 0 if the books are right
+	@exec $(PYTHON_OF_VENV) -m processor demo $(if $(filter-out 0 no false,$(ONCE)),--once) $(ARGS)
+
+test: environment ## All tests, on a real PostgreSQL and Valkey; ARGS='-k money' chooses
+	@exec $(PYTHON_OF_VENV) -m pytest -n logical --maxprocesses 4 $(ARGS)
+
+check: lint types imports migrations audit ## lint, types, imports, migrations and audit
+
+lint: environment ## Style and common mistakes (ruff)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: environment ## Types (mypy, strict)
+	$(PYTHON_OF_VENV) -m mypy
+
+imports: environment ## Who may import whom (import-linter; docs/architecture.md has the picture)
+	.venv/bin/lint-imports
+
+migrations: environment ## What migrations would do to a busy database (squawk)
+	$(PYTHON_OF_VENV) .ci/migrations.py
+
+audit: environment ## Known vulnerabilities of what is locked (pip-audit)
+	$(PYTHON_OF_VENV) .ci/audit.py
+
+lock: environment ## Lock the dependencies of pyproject.toml anew; UPGRADE=1 takes newer versions
+	@sh .bootstrap/lock
+
+clean: ## Remove .venv, the demo's data and caches
+	rm -rf .venv .data .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
