@@ -92,7 +92,9 @@ def start(
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)  # ours alone, and the servers' user must pass; what is private is 0600 or 0700
+            folder.chmod(
+                0o755
+            )  # ours alone, and the servers' user must pass; what is private is 0600 or 0700
         folder = folder.resolve()
         lock = _lock(folder)
     except OSError as why:
@@ -603,7 +605,9 @@ def _place(folder: Path, say: Callable[[str], None]) -> tuple[Path, _Account | N
     if found.st_uid != 0 or elsewhere.is_symlink() or not elsewhere.is_dir():
         raise ConfigurationError(f"{elsewhere} was made by another user: remove it, or choose another folder")
     elsewhere.chmod(0o755)
-    say(f"The data is in {elsewhere}: PostgreSQL must not run as root, and {account.name} cannot enter {folder}.")
+    say(
+        f"The data is in {elsewhere}: PostgreSQL must not run as root, and {account.name} cannot enter {folder}."
+    )
     return elsewhere, account
 
 
@@ -723,7 +727,9 @@ def _find_valkey(environ: Mapping[str, str]) -> Path:
         for program in package.glob("_binaries/*/valkey-server"):
             return program.resolve()
     for name in ("valkey-server", "redis-server"):
-        if on_path := shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/bin:/usr/bin"):
+        if on_path := shutil.which(
+            name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/bin:/usr/bin"
+        ):
             return Path(on_path).resolve()
     raise _missing("Valkey or Redis", VALKEY_VARIABLE, "REDIS_URL")
 
@@ -755,7 +761,9 @@ def _usable(program: Path, kind: _Kind, common: _Common, say: Callable[[str], No
     except ConfigurationError:
         if common.account is None:
             raise
-    copied = _copy(program, kind, common.place / "programs" / f"{kind.name}-{'.'.join(map(str, version))}", say)
+    copied = _copy(
+        program, kind, common.place / "programs" / f"{kind.name}-{'.'.join(map(str, version))}", say
+    )
     _version(copied, common)
     return copied
 
@@ -817,7 +825,7 @@ def _copy(program: Path, kind: _Kind, target: Path, say: Callable[[str], None]) 
 
 def _free_port() -> int:
     """A port nobody listens on just now. Another process may be faster, so the caller tries again."""
-    for port in random.sample(PORTS, 200):  # noqa: S311
+    for port in random.sample(PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -831,13 +839,15 @@ def _free_port() -> int:
 def _runs_with(pid: int, data: Path) -> bool:
     """Whether `pid` is a living process that was started on this data: numbers are given out again."""
     wanted = os.fsencode(data)
-    if sys.platform == "linux":
-        try:
-            return wanted in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-    done = subprocess.run(["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True)
-    return wanted in done.stdout
+    if sys.platform != "linux":
+        listed = subprocess.run(
+            ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)], check=False, capture_output=True
+        )
+        return wanted in listed.stdout
+    try:
+        return wanted in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _quoted(path: Path) -> str:

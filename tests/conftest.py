@@ -28,8 +28,8 @@ import pytest
 import redis
 
 from processor import embedded
-from processor.config import declared_settings
 from processor.config import database_url as sqlalchemy_url
+from processor.config import declared_settings
 from processor.errors import ProcessorError
 from processor.store import migrations
 
