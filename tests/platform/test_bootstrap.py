@@ -46,7 +46,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "PATH": str(tools),
         "HOME": str(tmp_path / "empty"),
         "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(ROOT / ".bootstrap"),
+        "PIP_FIND_LINKS": (ROOT / ".bootstrap").as_uri(),  # a path with spaces would be several
     }
 
 

@@ -197,7 +197,8 @@ def test_two_folders_do_not_meet(folder: Path) -> None:
         assert key(two) == b"two"
 
 
-@pytest.mark.parametrize("name", ["with spaces", 'it\'s "quoted" $HOME \\ #', "日本語 ü"])
+# Not `"` and `$`: where the programs are copied beside the data, initdb hands their path to a shell.
+@pytest.mark.parametrize("name", ["with spaces", "it's odd \\ # ; &", "日本語 ü"])
 def test_a_folder_may_have_any_name(folder: Path, name: str) -> None:
     for _ in range(2):
         with start(folder / name) as servers:
@@ -320,7 +321,9 @@ def test_a_forked_child_neither_stops_the_servers_nor_gives_the_folder_away(fold
 
 
 def test_a_forked_child_does_not_keep_the_servers_of_a_killed_parent(folder: Path) -> None:
-    fork = "import os, time\nif os.fork() == 0:\n    sys.stdout.close(); os.close(1); time.sleep(30); os._exit(0)"
+    fork = (
+        "import os, time\nif os.fork() == 0:\n    sys.stdout.close(); os.close(1); time.sleep(8); os._exit(0)"
+    )
     with a_child(folder, after=fork) as child:
         child.kill()
 
@@ -419,8 +422,7 @@ def test_root_does_not_open_closed_folders_but_puts_the_data_elsewhere(folder: P
 
     assert kept == ["kept"]
     assert closed.stat().st_mode & 0o777 == 0o700
-    assert str(servers.folder) in said[0]
-    assert len(said) == 2
+    assert len([line for line in said if line.startswith(f"The data is in {servers.folder}")]) == 2
 
 
 @only_root
@@ -455,9 +457,12 @@ def test_roots_servers_are_not_roots(folder: Path) -> None:
 
 
 def can_run_python(user: str) -> bool:
-    done = subprocess.run(
-        [sys.executable, "-c", "import psycopg, redis"], user=user, cwd="/", capture_output=True
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", "import psycopg, redis"], user=user, cwd="/", capture_output=True
+        )
+    except PermissionError:
+        return False
     return done.returncode == 0
 
 
