@@ -418,7 +418,9 @@ class Postgres(Server):
 
     def url_of(self, database: str) -> str:
         """URL of another database of this server, which need not exist yet."""
-        return f"postgresql://postgres:{self._common.password}@127.0.0.1:{self.port}/{database}"
+        where = f"postgres:{self._common.password}@127.0.0.1:{self.port}/{database}"
+        # The caller's PGSSLMODE may be "require", for another server; this one has no TLS.
+        return f"postgresql://{where}?sslmode=disable"
 
     def start(self) -> None:
         """See Server.start. The database `processor` is there afterwards."""
@@ -501,6 +503,7 @@ class Postgres(Server):
                 user="postgres",
                 password=self._common.password,
                 connect_timeout=5,
+                sslmode="disable",
             ) as connection:
                 where = connection.execute("SHOW data_directory").fetchone()
         except psycopg.OperationalError as why:
