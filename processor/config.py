@@ -30,7 +30,9 @@ def database_url(text: str) -> str:
     """
     scheme, found, rest = text.partition("://")
     if not found or scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
-        raise ValueError("must begin with postgresql:// or postgres://: PostgreSQL is the only database engine")
+        raise ValueError(
+            "must begin with postgresql:// or postgres://: PostgreSQL is the only database engine"
+        )
     return f"postgresql+psycopg://{rest}"
 
 

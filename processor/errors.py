@@ -1,15 +1,15 @@
 """Every exception of ours, sorted by what the caller does next.
 
-    ProcessorError
-      ConfigurationError   stop: an operator must change a setting
-      StoreUnavailable     answer 503 or end the job: the database did not answer
-      Unreadable           keep it, with its reason: no retry can help
-      Rejected             answer 401: this delivery was not signed by Wix
-      WixError
-        WixUnavailable     try again later: Wix did not answer, or asked us to wait
-        WixUnauthorized    stop for this instance: credentials or permission
-        WixRefused         do not try again: the request itself is wrong
-        WixNotFound        a WixRefused: the thing does not exist
+ProcessorError
+  ConfigurationError   stop: an operator must change a setting
+  StoreUnavailable     answer 503 or end the job: the database did not answer
+  Unreadable           keep it, with its reason: no retry can help
+  Rejected             answer 401: this delivery was not signed by Wix
+  WixError
+    WixUnavailable     try again later: Wix did not answer, or asked us to wait
+    WixUnauthorized    stop for this instance: credentials or permission
+    WixRefused         do not try again: the request itself is wrong
+    WixNotFound        a WixRefused: the thing does not exist
 """
 
 from __future__ import annotations

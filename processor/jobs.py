@@ -131,12 +131,14 @@ def run_check(services: Services, instance_id: UUID) -> None:
             wait = _wait_after(why, services, max(claim.attempt for claim in lease.claims))
             account.failed = f"{type(why).__name__}: {why}"
             log.warning(
-                "check_postponed", instance_id=str(instance_id), run_id=str(run_id), seconds=wait, why=str(why)
+                "check_postponed",
+                instance_id=str(instance_id),
+                run_id=str(run_id),
+                seconds=wait,
+                why=str(why),
             )
             with services.database.begin() as connection:
-                checks.postpone(
-                    connection, instance_id, lease, services.now() + timedelta(seconds=wait)
-                )
+                checks.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
             return
         with services.database.begin() as connection:
             _decide_and_write(connection, services, instance_id, lease, theirs, run_id, account.counts)
@@ -226,9 +228,7 @@ def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, Seen]]) -> UUID | No
     return next((link_id for link_id in by_link if str(link_id) == named), None)
 
 
-def _payments_of(
-    services: Services, instance_id: UUID, link_ids: Sequence[UUID]
-) -> Iterator[dict[str, Any]]:
+def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
     """Every payment Wix lists under the links, a group at a time."""
     pages_max = GROUP_PAGES_MAX if len(link_ids) > 1 else LINK_PAGES_MAX
     read: list[dict[str, Any]] = []
@@ -325,9 +325,7 @@ def _decide_and_write(
             unreadable=theirs.unreadable[link_id],
             unsettled_since=claim.unsettled_since,
         )
-        findings = compare(
-            books, now=now, settling=timedelta(seconds=services.settings.settling_seconds)
-        )
+        findings = compare(books, now=now, settling=timedelta(seconds=services.settings.settling_seconds))
         all_findings.append(findings)
         _tally(counts, books, findings)
         wait = next_check(
@@ -355,9 +353,7 @@ def _decide_and_write(
         now=now,
     )
     settled = [findings.payment_link_id for findings in all_findings if findings.is_settled]
-    counts.resolved = discrepancies.resolve_absent(
-        connection, instance_id, settled, run_id=run_id, now=now
-    )
+    counts.resolved = discrepancies.resolve_absent(connection, instance_id, settled, run_id=run_id, now=now)
     checks.finish(connection, instance_id, lease, finished, run_id=run_id, now=now)
 
 
@@ -479,7 +475,11 @@ def run_sweep(services: Services, instance_id: UUID) -> None:
             wait = _wait_after(why, services, 0)
             account.failed = f"{type(why).__name__}: {why}"
             log.warning(
-                "sweep_postponed", instance_id=str(instance_id), run_id=str(run_id), seconds=wait, why=str(why)
+                "sweep_postponed",
+                instance_id=str(instance_id),
+                run_id=str(run_id),
+                seconds=wait,
+                why=str(why),
             )
             with services.database.begin() as connection:
                 sweeps.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
@@ -508,7 +508,10 @@ def _sweep_pages(
     counts: runs.Counts,
 ) -> bool:
     """Read the window page by page. False when another worker took the sweep over."""
-    window = {"$gte": _wix_instant(lease.position_at), "$lte": _wix_instant(lease.window_to + timedelta(milliseconds=1))}
+    window = {
+        "$gte": _wix_instant(lease.position_at),
+        "$lte": _wix_instant(lease.window_to + timedelta(milliseconds=1)),
+    }
     for page in services.wix.query_payments(
         instance_id, filter={"createdDate": window}, sort=[("createdDate", "ASC")], pages_max=SWEEP_PAGES_MAX
     ):

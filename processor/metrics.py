@@ -24,12 +24,11 @@ DELIVERIES = Counter(
     "processor_deliveries", "Webhook deliveries answered, by outcome and reason.", ["outcome", "reason"]
 )
 ANSWER_SECONDS = Histogram(
-    "processor_answer_seconds", "Time from a webhook's arrival in the application to its answer.",
+    "processor_answer_seconds",
+    "Time from a webhook's arrival in the application to its answer.",
     buckets=_BUCKETS,
 )
-COMMIT_SECONDS = Histogram(
-    "processor_commit_seconds", "Time to store a webhook durably.", buckets=_BUCKETS
-)
+COMMIT_SECONDS = Histogram("processor_commit_seconds", "Time to store a webhook durably.", buckets=_BUCKETS)
 WAKE_UPS = Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
 
 
@@ -69,8 +68,12 @@ class _FromDatabase(Collector):
             yield GaugeMetricFamily(
                 "processor_clock_age_seconds", "Time since the clock last ticked.", value=age
             )
-        jobs = CounterMetricFamily("processor_jobs", "Jobs ended, by job and outcome.", labels=["job", "outcome"])
-        wix = CounterMetricFamily("processor_wix_responses", "Answers of Wix to jobs, by status.", labels=["status"])
+        jobs = CounterMetricFamily(
+            "processor_jobs", "Jobs ended, by job and outcome.", labels=["job", "outcome"]
+        )
+        wix = CounterMetricFamily(
+            "processor_wix_responses", "Answers of Wix to jobs, by status.", labels=["status"]
+        )
         for name, label, value in counters:
             if name == "jobs":
                 job, _, outcome = label.partition(" ")

@@ -57,7 +57,10 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
     while not stop.is_set():
         # RQ blocks on this connection for minutes, so it has no read timeout; a dead peer shows by keepalive.
         connection = Redis.from_url(
-            redis_url, socket_connect_timeout=RECONNECT_SECONDS, socket_keepalive=True, health_check_interval=15
+            redis_url,
+            socket_connect_timeout=RECONNECT_SECONDS,
+            socket_keepalive=True,
+            health_check_interval=15,
         )
         try:
             worker = Worker(
@@ -82,4 +85,3 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
             connection.close()
         stop.wait(RECONNECT_SECONDS)
     log.info("worker_stopped")
-

@@ -208,7 +208,9 @@ def _control_total(books: Books, repairs: Sequence[Payment]) -> list[Difference]
             )
     # Whether Wix counts a purchase split over a gift card and a card once or twice is not documented:
     # any number from purchases to payments is explained.
-    purchases = len({payment.ecom_checkout_id or payment.ecom_order_id or id_ for id_, payment in ours.items()})
+    purchases = len(
+        {payment.ecom_checkout_id or payment.ecom_order_id or id_ for id_, payment in ours.items()}
+    )
     if link.payment_count is not None and not purchases <= link.payment_count <= len(ours):
         fewer = link.payment_count < purchases
         found.append(
@@ -230,9 +232,7 @@ def _control_total(books: Books, repairs: Sequence[Payment]) -> list[Difference]
     return found
 
 
-def _plain(
-    type_: DiscrepancyType, books: Books, payment_id: UUID | None, **sides: str | None
-) -> Difference:
+def _plain(type_: DiscrepancyType, books: Books, payment_id: UUID | None, **sides: str | None) -> Difference:
     ours = books.believed.get(payment_id) if payment_id else None
     return Difference(
         type=type_,

@@ -51,9 +51,7 @@ def request(connection: Connection, instance_id: UUID, link_ids: Collection[UUID
     )
 
 
-def take_instances_to_enqueue(
-    connection: Connection, now: datetime, again_after: timedelta
-) -> list[UUID]:
+def take_instances_to_enqueue(connection: Connection, now: datetime, again_after: timedelta) -> list[UUID]:
     """Instances with due links and no job on its way, noted as enqueued from now on.
 
     A job that got lost (a Redis emptied, a worker killed) is enqueued again after `again_after`.
@@ -210,9 +208,7 @@ def finish(
     )
 
 
-def postpone(
-    connection: Connection, instance_id: UUID, lease: Lease, due_at: datetime
-) -> None:
+def postpone(connection: Connection, instance_id: UUID, lease: Lease, due_at: datetime) -> None:
     """Give the lease back unused: Wix could not be asked. The links stay wanted."""
     connection.execute(
         text("""

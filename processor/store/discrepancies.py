@@ -43,8 +43,7 @@ def note(
                     amount_at_risk = excluded.amount_at_risk, currency = excluded.currency,
                     last_seen_at = GREATEST(d.last_seen_at, excluded.last_seen_at),
                     times_seen = d.times_seen + 1, last_run_id = excluded.last_run_id
-                RETURNING CASE WHEN times_seen = 1 THEN 1 ELSE 0 END"""
-            ).bindparams(_SIDES),
+                RETURNING CASE WHEN times_seen = 1 THEN 1 ELSE 0 END""").bindparams(_SIDES),
             {
                 "id": uuid4(),
                 "instance_id": instance_id,

@@ -43,9 +43,7 @@ def release(
     )
 
 
-def conflicts(
-    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
-) -> dict[UUID, set[UUID]]:
+def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, set[UUID]]:
     """By link, ids of events that came with more than one body."""
     rows = connection.execute(
         select(WebhookEvent.payment_link_id, WebhookEvent.event_id).where(

@@ -205,9 +205,7 @@ def believed(
     payment_ids: Collection[UUID],
 ) -> dict[UUID, Believed]:
     """Payments booked under any of the links, or with any of the ids, by payment id."""
-    of_links = PaymentRow.payment_link_id.in_(list(link_ids)) | PaymentRow.payment_id.in_(
-        list(payment_ids)
-    )
+    of_links = PaymentRow.payment_link_id.in_(list(link_ids)) | PaymentRow.payment_id.in_(list(payment_ids))
     rows = connection.execute(
         select(*_COLUMNS, PaymentRow.changed_at).where(PaymentRow.instance_id == instance_id, of_links)
     )
@@ -269,4 +267,3 @@ def note_outcomes(
             )
             .values(match_state=state.value, matched_at=now)
         )
-

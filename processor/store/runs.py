@@ -114,7 +114,9 @@ def abandon(connection: Connection, before: datetime, now: datetime) -> int:
 
 def count(connection: Connection, name: str, values: Mapping[str, int]) -> None:
     """Add to counters kept by jobs, by label."""
-    rows = [{"name": name, "label": label, "value": value} for label, value in sorted(values.items()) if value]
+    rows = [
+        {"name": name, "label": label, "value": value} for label, value in sorted(values.items()) if value
+    ]
     if rows:
         connection.execute(
             text("""

@@ -298,9 +298,7 @@ class PaymentVersion(_Facts, Base):
     told_at: Mapped[datetime]
 
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]
-        ),
+        ForeignKeyConstraint(["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]),
         CheckConstraint("revision >= 0", "revision_not_negative"),
         CheckConstraint("amount >= 0", "amount_not_negative"),
         CheckConstraint(one_of("verdict", "new", "newer", "same", "stale", "conflict"), "verdict"),
@@ -334,9 +332,7 @@ class PaymentBuyer(Base):
     erased_at: Mapped[datetime | None]
 
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]
-        ),
+        ForeignKeyConstraint(["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]),
         CheckConstraint("(personal IS NULL) = (erased_at IS NOT NULL)", "personal_until_erased"),
     )
 

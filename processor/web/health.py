@@ -36,7 +36,9 @@ def blueprint(services: Services) -> Blueprint:
             is_ready = current == migrations.head()
             found = {
                 "database": "ok",
-                "migration": "at head" if is_ready else f"at {current or 'nothing'}, want {migrations.head()}",
+                "migration": "at head"
+                if is_ready
+                else f"at {current or 'nothing'}, want {migrations.head()}",
             }
         found["redis"] = "ok" if services.queue.is_reachable() else "unreachable"
         return jsonify(ready=is_ready, **found), 200 if is_ready else 503

@@ -29,7 +29,10 @@ REVISION_MAX = 2**63 - 1  # Wix: int64
 # Namespace of the ids we derive for deliveries that carry none (UUID v5, RFC 9562).
 DERIVED_IDS = UUID("5b0d3b52-4d8a-5d0e-9d0a-6c1f1e3f7a10")
 TEXT_MAX = 256  # longest method or provider name kept in a column; Wix names are far shorter
-_YEAR_MIN, _YEAR_MAX = 1990, 9000  # a date outside is a mistake, and an offset must not leave PostgreSQL's range
+_YEAR_MIN, _YEAR_MAX = (
+    1990,
+    9000,
+)  # a date outside is a mistake, and an offset must not leave PostgreSQL's range
 
 
 class Reason(StrEnum):
@@ -333,7 +336,9 @@ def parse_payment(entity: Any, instance_id: UUID) -> Seen:
         transaction_at=_instant(told.transaction_date),
         receipt_id=_guid_or(told.receipt_id, Reason.RECEIPT_ID_NOT_GUID) if told.receipt_id else None,
         ecom_checkout_id=_text(told.ecom_checkout.ecom_checkout_id) if told.ecom_checkout else None,
-        ecom_order_id=_text((told.ecom_order.ecom_order_id if told.ecom_order else None) or (order and order.ecom_order_id)),
+        ecom_order_id=_text(
+            (told.ecom_order.ecom_order_id if told.ecom_order else None) or (order and order.ecom_order_id)
+        ),
         method=_text(regular.method) if regular else None,
         payment_method=_text(regular.payment_method) if regular else None,
         payment_provider=_text(regular.payment_provider) if regular else None,
@@ -353,7 +358,9 @@ def _personal(entity: dict[str, Any]) -> dict[str, Any] | None:
 def _rest(entity: dict[str, Any]) -> dict[str, Any]:
     rest = {name: clean_json(value) for name, value in entity.items() if name not in _COLUMNS}
     regular = entity.get("regularPaymentLinkPayment") or {}
-    if unknown := {name: clean_json(value) for name, value in regular.items() if name not in _REGULAR_COLUMNS}:
+    if unknown := {
+        name: clean_json(value) for name, value in regular.items() if name not in _REGULAR_COLUMNS
+    }:
         rest["regularPaymentLinkPayment"] = unknown
     return rest
 

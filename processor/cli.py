@@ -1,0 +1,219 @@
+"""The command line: `processor COMMAND`.
+
+Exit codes: 0 done; 1 the answer is no (a check of `doctor` failed, the demo's books differ); 2 wrong usage
+or configuration; 3 a server needed for it does not answer; 130 interrupted. Errors are one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from processor import __version__
+from processor.config import Settings, declared_settings
+from processor.errors import ConfigurationError, ProcessorError, StoreUnavailable, WixUnavailable
+
+EXIT_NO = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """Turns our errors into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click calls this for every command."""
+        try:
+            return super().invoke(ctx)
+        except (StoreUnavailable, WixUnavailable) as why:
+            _fail(str(why), EXIT_UNAVAILABLE)
+        except ProcessorError as why:
+            _fail(str(why), EXIT_USAGE)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"processor: {message}", err=True)
+    raise SystemExit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="processor")
+def cli() -> None:
+    """Payment Link Processor: signed Wix webhooks in, a reconciled PostgreSQL money trail out.
+
+    Settings are read from the environment; `processor settings` lists them, `processor doctor` checks
+    them. `processor demo` shows the whole job without any.
+    """
+
+
+def main() -> NoReturn:
+    """Console script."""
+    try:
+        cli.main(prog_name="processor", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        raise SystemExit(done.exit_code) from None
+    except click.ClickException as why:
+        why.show()
+        raise SystemExit(EXIT_USAGE) from None
+    except (click.Abort, KeyboardInterrupt):
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    raise SystemExit(0)
+
+
+def _services(role: str) -> Any:
+    # Imported here: the database driver and the ORM cost half a second that `--help` need not pay.
+    from processor import logs, wiring
+
+    services = wiring.from_environ(role, os.environ)
+    logs.configure(services.settings.log_level, services.settings.log_format, process=role)
+    return services
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def request_stop(*_: object) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
+    return stop
+
+
+@cli.command()
+def serve() -> None:
+    """Serve webhooks, health and metrics with Granian."""
+    from processor import wiring
+
+    settings = Settings.read(os.environ)
+    settings.require("database_url", "public_keys")
+    wiring.public_keys(settings)
+    granian = shutil.which(
+        "granian", path=os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", "")))
+    )
+    if granian is None:
+        raise ConfigurationError("granian is not installed: install the project's requirements")
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        # Counts are shared by the worker processes of this run only; a fresh folder forgets the last run's.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="processor-metrics-")
+    root = Path(__file__).resolve().parents[1]
+    arguments = [
+        *("granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port)),
+        *("--workers", str(settings.web_workers), "--blocking-threads", str(settings.web_threads)),
+        # A slow sender must not hold a thread; the server reads the body before a thread is taken.
+        *("--backpressure", str(settings.web_threads * 2), "--http", "1"),
+        *("--workers-kill-timeout", "10", "--respawn-failed-workers"),
+        *("--no-ws", "--log-level", "warning", "--working-dir", str(root), "wsgi:app"),
+    ]
+    os.execv(granian, arguments)
+
+
+@cli.command()
+def worker() -> None:
+    """Run checks and sweeps from the queue until stopped."""
+    from processor import worker as process
+
+    stop = _stop_on_signals()
+    services = _services("worker")
+    services.settings.require("redis_url")
+    process.run(services, stop)
+
+
+@cli.command()
+def clock() -> None:
+    """Enqueue what the database says is due until stopped. Several clocks do no harm."""
+    from processor import clock as process
+
+    stop = _stop_on_signals()
+    services = _services("clock")
+    services.settings.require("redis_url")
+    process.run(services, stop)
+
+
+@cli.command()
+@click.option("--to", "revision", default="head", show_default=True, help="Migration to upgrade to.")
+def migrate(revision: str) -> None:
+    """Bring the database's tables up to this code. Safe to run twice, or twice at once."""
+    from sqlalchemy.exc import OperationalError
+
+    from processor.store import migrations
+    from processor.store.database import first_line
+
+    settings = Settings.read(os.environ)
+    settings.require("database_url")
+    try:
+        migrations.upgrade(str(settings.database_url), revision)
+    except OperationalError as why:
+        raise StoreUnavailable(f"the database cannot be migrated: {first_line(why)}") from why
+    click.echo(f"database is at migration {revision if revision != 'head' else migrations.head()}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def settings(as_json: bool) -> None:
+    """List every setting: variable, meaning, default, whether it is set. Secrets stay hidden."""
+    rows = [
+        {
+            "variable": one.variable,
+            "meaning": one.meaning,
+            "default": one.default,
+            "is_set": bool(os.environ.get(one.variable, "").strip()),
+            "value": _shown_value(one.variable, is_secret=one.is_secret),
+        }
+        for one in declared_settings().values()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("variable", "value", "default", "meaning", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(str(row["variable"]), row["value"] or "-", row["default"] or "-", str(row["meaning"]))
+    Console().print(table)
+
+
+def _shown_value(variable: str, *, is_secret: bool) -> str | None:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return None
+    return "(set, hidden)" if is_secret or len(value) > 60 else value
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool) -> None:
+    """Check configuration, keys, database, migrations, Redis, clock and Wix; say how to mend each."""
+    from processor import doctor as checks
+
+    found = checks.examine(os.environ)
+    if as_json:
+        click.echo(json.dumps([one.as_dict() for one in found], indent=2))
+    else:
+        for one in found:
+            mark = click.style("ok  ", fg="green") if one.is_ok else click.style("FAIL", fg="red")
+            click.echo(f"{mark}  {one.name}: {one.detail}")
+            if one.remedy:
+                click.echo(f"      -> {one.remedy}")
+    if not all(one.is_ok for one in found):
+        raise click.exceptions.Exit(EXIT_NO)
+
+
+def _lazy(name: str) -> Callable[..., Any]:
+    from importlib import import_module
+
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found

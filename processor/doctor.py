@@ -1,0 +1,164 @@
+"""Is this installation well? Each finding with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from processor import wiring
+from processor.config import Settings
+from processor.clock import HEARTBEAT
+from processor.errors import ConfigurationError, StoreUnavailable, WixError, WixUnavailable
+from processor.store import migrations, operations
+from processor.store.database import SERVER_VERSION_MIN, current_migration, server_version
+from processor.store.tables import AppInstance
+from processor.wiring import Services
+
+CLOCK_LATE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. remedy: what to do, None when nothing need be done."""
+
+    name: str
+    is_ok: bool
+    detail: str
+    remedy: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    """Look at everything that can be looked at; what depends on a failed part is left out."""
+    try:
+        settings = Settings.read(environ)
+    except ConfigurationError as why:
+        return [
+            Finding(
+                "configuration",
+                False,
+                str(why),
+                "correct these variables; `processor settings` explains them",
+            )
+        ]
+    found = [Finding("configuration", True, "every setting can be read"), _keys(settings)]
+    try:
+        services = wiring.build(settings, role="cli")
+    except ConfigurationError as why:
+        return [*found, Finding("database", False, str(why), "set DATABASE_URL to a PostgreSQL 15 or later")]
+    try:
+        found += _database(services)
+        found.append(_redis(services))
+        found.append(_wix(services))
+    finally:
+        services.close()
+    return found
+
+
+def _keys(settings: Settings) -> Finding:
+    try:
+        keys = wiring.public_keys(settings)
+    except ConfigurationError as why:
+        return Finding(
+            "public keys", False, str(why), "copy the key from your app's Webhooks page in the Wix dashboard"
+        )
+    return Finding("public keys", True, f"{len(keys)} usable")
+
+
+def _database(services: Services) -> list[Finding]:
+    try:
+        with services.database.begin() as connection:
+            version = server_version(connection)
+            current = current_migration(connection)
+    except StoreUnavailable as why:
+        return [Finding("database", False, str(why), "start PostgreSQL, or correct DATABASE_URL")]
+    found = [
+        Finding("database", True, f"PostgreSQL {version // 10_000}.{version % 10_000}")
+        if version >= SERVER_VERSION_MIN
+        else Finding(
+            "database", False, f"PostgreSQL {version // 10_000}", "upgrade to PostgreSQL 15 or later"
+        )
+    ]
+    if current != migrations.head():
+        found.append(
+            Finding(
+                "migrations",
+                False,
+                f"at {current or 'nothing'}, this code wants {migrations.head()}",
+                "run `processor migrate`",
+            )
+        )
+        return found
+    found.append(Finding("migrations", True, f"at {current}"))
+    with services.database.begin() as connection:
+        beat = operations.last_beat(connection, HEARTBEAT)
+        backlog = operations.backlog(connection, services.now())
+    age = (services.now() - beat).total_seconds() if beat else None
+    if age is None or age > CLOCK_LATE_SECONDS:
+        said = "never ticked" if age is None else f"last ticked {age:.0f} s ago"
+        found.append(
+            Finding("clock", False, said, "start `processor clock`; without it nothing is reconciled")
+        )
+    else:
+        found.append(Finding("clock", True, f"ticked {max(age, 0):.0f} s ago"))
+    if backlog.oldest_seconds > services.settings.lease_seconds * 2:
+        found.append(
+            Finding(
+                "worker",
+                False,
+                f"{backlog.due_links} links due, the longest for {backlog.oldest_seconds:.0f} s",
+                "start `processor worker`, or more of them",
+            )
+        )
+    else:
+        found.append(Finding("worker", True, f"{backlog.due_links} links due"))
+    return found
+
+
+def _redis(services: Services) -> Finding:
+    if services.settings.redis_url is None:
+        return Finding(
+            "redis", False, "REDIS_URL is not set", "set it; worker and clock need a Redis or Valkey"
+        )
+    if services.queue.is_reachable():
+        return Finding("redis", True, "answers")
+    return Finding(
+        "redis", False, "does not answer", "start it or correct REDIS_URL; webhooks are stored meanwhile"
+    )
+
+
+def _wix(services: Services) -> Finding:
+    """Whether Wix takes our credentials, shown for one installed instance."""
+    try:
+        client = services.wix
+    except ConfigurationError as why:
+        return Finding("wix", False, str(why), "without them nothing can be reconciled")
+    instance_id = services.settings.instance_id
+    if instance_id is None:
+        try:
+            with services.database.begin() as connection:
+                instance_id = connection.execute(
+                    select(AppInstance.instance_id)
+                    .where(AppInstance.status == "installed")
+                    .order_by(AppInstance.first_seen_at)
+                    .limit(1)
+                ).scalar_one_or_none()
+        except Exception as why:  # noqa: BLE001 the table may not exist yet; said above
+            return Finding("wix", False, f"not tried: {type(why).__name__}", "mend the database first")
+    if instance_id is None:
+        return Finding("wix", True, "not tried: the app is not installed on any site we know of")
+    try:
+        client.check_credentials(instance_id)
+    except WixUnavailable as why:
+        return Finding("wix", False, str(why), "try again; check WIX_API_URL and the network")
+    except WixError as why:
+        return Finding(
+            "wix", False, str(why), "check the app's id and secret, its permissions, and that it is installed"
+        )
+    return Finding("wix", True, f"took our credentials for instance {instance_id}")
