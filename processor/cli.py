@@ -13,7 +13,6 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -181,7 +180,7 @@ def settings(as_json: bool) -> None:
 
     table = Table("variable", "value", "default", "meaning", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(str(row["variable"]), row["value"] or "-", row["default"] or "-", str(row["meaning"]))
+        table.add_row(*(str(row[name] or "-") for name in ("variable", "value", "default", "meaning")))
     Console().print(table)
 
 
@@ -209,11 +208,3 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"      -> {one.remedy}")
     if not all(one.is_ok for one in found):
         raise click.exceptions.Exit(EXIT_NO)
-
-
-def _lazy(name: str) -> Callable[..., Any]:
-    from importlib import import_module
-
-    module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), attribute)
-    return found

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import ProgrammingError
 
 from processor import wiring
-from processor.config import Settings
 from processor.clock import HEARTBEAT
+from processor.config import Settings
 from processor.errors import ConfigurationError, StoreUnavailable, WixError, WixUnavailable
 from processor.store import migrations, operations
 from processor.store.database import SERVER_VERSION_MIN, current_migration, server_version
@@ -149,7 +150,7 @@ def _wix(services: Services) -> Finding:
                     .order_by(AppInstance.first_seen_at)
                     .limit(1)
                 ).scalar_one_or_none()
-        except Exception as why:  # noqa: BLE001 the table may not exist yet; said above
+        except (StoreUnavailable, ProgrammingError) as why:  # no table yet, for one; said above
             return Finding("wix", False, f"not tried: {type(why).__name__}", "mend the database first")
     if instance_id is None:
         return Finding("wix", True, "not tried: the app is not installed on any site we know of")

@@ -20,23 +20,23 @@ import structlog
 from sqlalchemy import Connection
 
 from processor import wiring
-from processor.domain.payment import Origin, Payment, Verdict, judge
+from processor.domain.link import SeenLink
+from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, judge
 from processor.domain.reconciliation import Books, Findings, compare, next_check
 from processor.errors import (
     ConfigurationError,
     Unreadable,
     WixError,
     WixNotFound,
-    WixRefused,
     WixUnauthorized,
     WixUnavailable,
 )
 from processor.store import checks, discrepancies, events, instances, links, payments, runs, sweeps
-from processor.store.links import SeenLink
 from processor.wiring import Services
-from processor.wix.parse import Seen, parse_claims, parse_event, parse_link, parse_payment
+from processor.wix import wire
+from processor.wix.client import TooManyPages, UnreadableItem
+from processor.wix.parse import Reason, guid, parse_claims, parse_event, parse_payment, seen_link
 from processor.wix.signature import decode_segment
-from processor.wix.client import TooManyPages
 
 log = structlog.get_logger(__name__)
 
@@ -195,7 +195,7 @@ def _accounted(services: Services, run_id: UUID) -> Iterator[_Account]:
 class _Theirs:
     """What Wix says of the claimed links. missing: links it does not know."""
 
-    payments: dict[UUID, dict[UUID, Seen]]
+    payments: dict[UUID, dict[UUID, SeenPayment]]
     unreadable: dict[UUID, dict[str, str]]
     links: dict[UUID, SeenLink]
     missing: frozenset[UUID]
@@ -204,7 +204,7 @@ class _Theirs:
 def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
     """Ask Wix for the payments and the description of every claimed link."""
     link_ids = sorted(claim.payment_link_id for claim in lease.claims)
-    by_link: dict[UUID, dict[UUID, Seen]] = {link_id: {} for link_id in link_ids}
+    by_link: dict[UUID, dict[UUID, SeenPayment]] = {link_id: {} for link_id in link_ids}
     unreadable: dict[UUID, dict[str, str]] = {link_id: {} for link_id in link_ids}
     for entity in _payments_of(services, instance_id, link_ids):
         try:
@@ -219,11 +219,11 @@ def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
         known = by_link.get(seen.payment.payment_link_id, {}).get(seen.payment.payment_id)
         if judge(known.payment if known else None, seen.payment).applies:
             by_link.setdefault(seen.payment.payment_link_id, {})[seen.payment.payment_id] = seen
-    described, missing = _links_of(services, instance_id, link_ids)
+    described, missing = _links_of(services, instance_id, link_ids, unreadable)
     return _Theirs(by_link, unreadable, described, missing)
 
 
-def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, Seen]]) -> UUID | None:
+def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UUID | None:
     named = entity.get("paymentLinkId") if isinstance(entity, dict) else None
     return next((link_id for link_id in by_link if str(link_id) == named), None)
 
@@ -251,30 +251,48 @@ def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]
 
 
 def _links_of(
-    services: Services, instance_id: UUID, link_ids: Sequence[UUID]
+    services: Services, instance_id: UUID, link_ids: Sequence[UUID], unreadable: dict[UUID, dict[str, str]]
 ) -> tuple[dict[UUID, SeenLink], frozenset[UUID]]:
-    """How Wix describes the links, and which it does not know.
+    """How Wix describes the links, and which it does not know. What cannot be read goes into `unreadable`.
 
     A link's id is not a documented filter, its immutable creation date is. So known links are listed by
     their dates in one query, and a link never seen, or not among the answers, is fetched by itself.
     """
     with services.database.begin() as connection:
         dates = links.creation_dates(connection, instance_id, link_ids)
-    wanted = set(link_ids)
+    remaining = set(link_ids)
     described: dict[UUID, SeenLink] = {}
+    missing: set[UUID] = set()
+
+    def take(told: wire.PaymentLink | UnreadableItem) -> None:
+        link_id = guid(told.id)
+        if link_id not in remaining:
+            return
+        remaining.discard(link_id)
+        try:
+            if isinstance(told, UnreadableItem):
+                raise Unreadable(Reason.LINK_WRONG_SHAPE, told.detail)
+            described[link_id] = seen_link(told, instance_id)
+        except Unreadable as why:
+            unreadable[link_id][str(link_id)] = why.reason
+            log.warning(
+                "link_unreadable",
+                instance_id=str(instance_id),
+                payment_link_id=str(link_id),
+                reason=why.reason,
+                detail=why.detail,
+            )
+
     if dates:
         moments = sorted({_wix_instant(moment) for moment in dates.values()})
         for page in services.wix.query_links(
             instance_id, filter={"createdDate": {"$in": moments}}, pages_max=GROUP_PAGES_MAX
         ):
-            for entity in page:
-                seen = parse_link(entity, instance_id)
-                if seen.link.payment_link_id in wanted:
-                    described[seen.link.payment_link_id] = seen
-    missing: set[UUID] = set()
-    for link_id in sorted(wanted - described.keys()):
+            for told in page:
+                take(told)
+    for link_id in sorted(remaining):
         try:
-            described[link_id] = parse_link(services.wix.get_link(instance_id, link_id), instance_id)
+            take(services.wix.get_link(instance_id, link_id))
         except WixNotFound:
             missing.add(link_id)
     return described, frozenset(missing)
@@ -320,6 +338,7 @@ def _decide_and_write(
             },
             theirs={payment_id: seen.payment for payment_id, seen in of_link.items()},
             link=theirs.links[link_id].link if link_id in theirs.links else None,
+            is_link_missing=link_id in theirs.missing,
             conflicting_versions=frozenset(versions.get(link_id, ())),
             conflicting_events=frozenset(told_twice.get(link_id, ())),
             unreadable=theirs.unreadable[link_id],
@@ -544,7 +563,5 @@ def _sweep_pages(
 
 
 def _guid_of(entity: Any, name: str) -> UUID | None:
-    from processor.wix.parse import guid
-
     value = entity.get(name) if isinstance(entity, dict) else None
     return guid(value) if isinstance(value, str) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +16,7 @@ from prometheus_client.registry import REGISTRY, Collector
 
 from processor.errors import StoreUnavailable
 from processor.store import operations
-from processor.wiring import Services
+from processor.store.database import Database
 
 # Wix gives up at 1.25 s; the buckets are finest where a healthy answer lies.
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 2.5)
@@ -35,15 +36,16 @@ WAKE_UPS = Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome
 class _FromDatabase(Collector):
     """Figures read from the database at each scrape."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, database: Database, now: datetime) -> None:
+        self._database = database
+        self._now = now
 
     def collect(self) -> Iterable[Metric]:
         """Prometheus calls this."""
         up = GaugeMetricFamily("processor_database_up", "1 when the database answered this scrape.")
         try:
-            with self._services.database.begin() as connection:
-                backlog = operations.backlog(connection, self._services.now())
+            with self._database.begin() as connection:
+                backlog = operations.backlog(connection, self._now)
                 counters = operations.counters(connection)
                 discrepancies = operations.open_discrepancies(connection)
                 beat = operations.last_beat(connection, "clock")
@@ -64,7 +66,7 @@ class _FromDatabase(Collector):
             "processor_due_oldest_seconds", "Age of the longest due check.", value=backlog.oldest_seconds
         )
         if beat is not None:
-            age = (self._services.now() - beat).total_seconds()
+            age = (self._now - beat).total_seconds()
             yield GaugeMetricFamily(
                 "processor_clock_age_seconds", "Time since the clock last ticked.", value=age
             )
@@ -90,13 +92,13 @@ class _FromDatabase(Collector):
         yield waiting
 
 
-def exposition(services: Services) -> bytes:
-    """All metrics in the text format."""
+def exposition(database: Database, now: datetime) -> bytes:
+    """All metrics in the text format, at `now` (aware, UTC)."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        multiprocess.MultiProcessCollector(registry)
         own = b""
     else:
         own = generate_latest(REGISTRY)
-    registry.register(_FromDatabase(services))
+    registry.register(_FromDatabase(database, now))
     return own + generate_latest(registry)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -81,5 +83,11 @@ def open_queue(url: str | None) -> JobQueue:
     if url is None:
         return JobQueue(None)
     return JobQueue(
-        Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=ANSWER_SECONDS)
+        Redis.from_url(
+            url,
+            socket_connect_timeout=CONNECT_SECONDS,
+            socket_timeout=ANSWER_SECONDS,
+            # The library would try again with growing waits; here the clock is the second try.
+            retry=Retry(NoBackoff(), 0),
+        )
     )

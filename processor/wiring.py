@@ -102,7 +102,8 @@ def _wix_client(settings: Settings, responses: Counter[str]) -> WixClient | None
         assert settings.site_id is not None
         credentials = ApiKeyCredentials(api_key=settings.api_key, site_id=settings.site_id)
     else:
-        assert settings.app_id is not None and settings.app_secret is not None
+        assert settings.app_id is not None
+        assert settings.app_secret is not None
         credentials = OAuthCredentials(
             app_id=settings.app_id,
             app_secret=settings.app_secret,

@@ -41,7 +41,7 @@ class Worker(SimpleWorker):
         self.stop.set()
         # RQ notes the request in Redis; a Redis that is away must not fail the job this interrupts.
         with contextlib.suppress(RedisError):
-            super().request_stop(signum, frame)
+            SimpleWorker.request_stop(self, signum, frame)
 
 
 def run(services: Services, stop: threading.Event, *, burst: bool = False) -> None:

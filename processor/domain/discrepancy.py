@@ -49,7 +49,9 @@ EXPLANATIONS: dict[DiscrepancyType, str] = {
     DiscrepancyType.CURRENCY_DIFFERS: "Wix lists another currency than the one booked, at the same revision.",
     DiscrepancyType.LINK_DIFFERS: "Wix lists the payment under another payment link than the one booked.",
     DiscrepancyType.TYPE_DIFFERS: "Wix lists another payment type than the one booked, at the same revision.",
-    DiscrepancyType.DETAIL_DIFFERS: "Wix lists another date, order or receipt than the one booked, at the same revision.",
+    DiscrepancyType.DETAIL_DIFFERS: (
+        "Wix lists another date, order or receipt than the one booked, at the same revision."
+    ),
     DiscrepancyType.BEHIND_AT_WIX: "Wix lists an older revision of the payment than the one it told us of.",
     DiscrepancyType.VERSION_CONFLICT: "Wix told us two different contents of one revision of the payment.",
     DiscrepancyType.EVENT_CONFLICT: "One webhook event id came with two different bodies.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 
@@ -33,3 +34,11 @@ class Link:
     share_url: str | None = None
     ecom_order_id: str | None = None
     order_amount: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLink:
+    """A link as Wix described it. rest: what has no column, by Wix's names."""
+
+    link: Link
+    rest: dict[str, Any]

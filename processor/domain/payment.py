@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 
@@ -40,6 +41,19 @@ class Payment:
     method: str | None = None
     payment_method: str | None = None
     payment_provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPayment:
+    """One payment as told, split by who may read it.
+
+    personal: contact, address and card blocks by Wix's field names, None when Wix sent none.
+    rest: every field that has no column of its own, by Wix's names.
+    """
+
+    payment: Payment
+    personal: dict[str, Any] | None
+    rest: dict[str, Any]
 
 
 class Verdict(StrEnum):

@@ -54,5 +54,6 @@ def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UU
     )
     found: dict[UUID, set[UUID]] = {}
     for link_id, event_id in rows:
+        assert link_id is not None
         found.setdefault(link_id, set()).add(event_id)
     return found

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from processor.domain.event import Event, Kind
 from processor.domain.payment import Origin, Verdict
 from processor.errors import Unreadable
 from processor.store import payments
-from processor.wix.parse import Event, Kind
-from processor.wix.signature import Verified
 
 
 class Outcome(StrEnum):
@@ -33,6 +31,15 @@ class Outcome(StrEnum):
     UNREADABLE = "unreadable"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One verified delivery of an event. token: as received; token_digest: its SHA-256, 32 bytes."""
+
+    event: Event
+    token: str
+    token_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,8 @@ LEFT JOIN payments p ON p.instance_id = j.instance_id AND p.payment_id = j.entit
 """)
 
 
-def _record_of(event: Event, verified: Verified, now: datetime) -> dict[str, Any]:
+def _record_of(delivery: Delivery, now: datetime) -> dict[str, Any]:
+    event = delivery.event
     record: dict[str, Any] = {
         "instance_id": event.instance_id,
         "event_id": event.event_id,
@@ -132,8 +140,8 @@ def _record_of(event: Event, verified: Verified, now: datetime) -> dict[str, Any
         "reason_detail": event.unreadable_detail[:500] or None,
         "is_anonymization": event.anonymized,
         "content_digest": event.content_digest,
-        "token_digest": verified.digest,
-        "token": verified.token,
+        "token_digest": delivery.token_digest,
+        "token": delivery.token,
         "site_id": event.site_id,
         "account_id": event.account_id,
     }
@@ -148,18 +156,18 @@ def _record_of(event: Event, verified: Verified, now: datetime) -> dict[str, Any
     return record
 
 
-def record(connection: Connection, events: Sequence[tuple[Event, Verified]], now: datetime) -> list[Stored]:
+def record(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
     """Store each event with everything it demands, and say what became of it, in the order given.
 
     No two events may share an id or a payment: the caller sends such to separate calls.
     """
-    records = [_record_of(event, verified, now) for event, verified in events]
+    records = [_record_of(delivery, now) for delivery in deliveries]
     rows = {
         (row.instance_id, row.event_id): row
         for row in connection.execute(_RECORD, {"events": payments.dumped(records)})
     }
     answers: list[Stored] = []
-    for event, _ in events:
+    for event in (delivery.event for delivery in deliveries):
         row = rows[event.instance_id, event.event_id]
         if event.kind in (Kind.APP_INSTALLED, Kind.APP_REMOVED) and event.unreadable is None:
             _live(connection, event, now)
@@ -196,7 +204,7 @@ def _live(connection: Connection, event: Event, now: datetime) -> None:
                 app_id = COALESCE(:app_id, app_id),
                 origin_instance_id = COALESCE(:origin, origin_instance_id),
                 site_id = COALESCE(:site_id, site_id), account_id = COALESCE(:account_id, account_id)
-            WHERE instance_id = :instance_id"""),  # noqa: S608 the column is one of two literals above
+            WHERE instance_id = :instance_id"""),
         {
             "happened": happened,
             "app_id": event.app_id,
@@ -222,7 +230,9 @@ def _live(connection: Connection, event: Event, now: datetime) -> None:
         )
 
 
-def keep_unread(connection: Connection, verified: Verified, why: Unreadable, now: datetime) -> bool:
+def keep_unread(
+    connection: Connection, *, token: str, token_digest: bytes, why: Unreadable, now: datetime
+) -> bool:
     """Keep an authentic delivery whose instance cannot be read. Returns whether it is a first one."""
     count = connection.execute(
         text("""
@@ -233,10 +243,10 @@ def keep_unread(connection: Connection, verified: Verified, why: Unreadable, now
                 last_received_at = GREATEST(u.last_received_at, excluded.last_received_at)
             RETURNING delivery_count"""),
         {
-            "digest": verified.digest,
+            "digest": token_digest,
             "reason": why.reason,
             "detail": why.detail[:500] or None,
-            "token": verified.token,
+            "token": token,
             "now": now,
         },
     ).scalar_one()

@@ -9,9 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from processor.domain.link import Link
+from processor.domain.link import Link, SeenLink
 from processor.store.tables import PaymentLinkRow
-from processor.wix.parse import SeenLink
 
 _FIELDS = tuple(Link.__dataclass_fields__)
 _KEY = ("instance_id", "payment_link_id")
@@ -23,7 +22,7 @@ _SAVE = text(f"""
         {", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name not in _KEY)},
         rest = excluded.rest, seen_at = excluded.seen_at, missing_since = NULL
     -- Two checks may read the same link: the later reading stands.
-    WHERE l.seen_at <= excluded.seen_at""").bindparams(  # noqa: S608 only our own field names
+    WHERE l.seen_at <= excluded.seen_at""").bindparams(
     bindparam("rest", type_=PaymentLinkRow.__table__.c.rest.type)
 )
 

@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, text, update
+from sqlalchemy import Connection, select, text, update
 
-from processor.domain.payment import FACTS, Origin, Payment, Verdict, differences
+from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdict, differences
 from processor.domain.reconciliation import Believed, Outcome
 from processor.store.tables import PaymentRow, PaymentVersion
-from processor.wix.parse import Seen
 
 _PERSON_ID = ("instance_id", "payment_id", "revision")
 _FACT_COLUMNS = ", ".join(FACTS)
@@ -87,7 +86,7 @@ SELECT payment_id, last_verdict FROM paid
 
 
 def telling(
-    seen: Seen,
+    seen: SeenPayment,
     *,
     origin: Origin,
     told_at: datetime,
@@ -184,7 +183,7 @@ def erase(connection: Connection, instance_id: UUID, payment_id: UUID, now: date
 _COLUMNS = [getattr(PaymentRow, name) for name in (*_PERSON_ID, *FACTS)]
 
 
-def payment_from(row: Row[Any]) -> Payment:
+def payment_from(row: Any) -> Payment:
     """A Payment from a row that has its columns."""
     return Payment(**{name: getattr(row, name) for name in (*_PERSON_ID, *FACTS)})
 

@@ -103,13 +103,12 @@ def finish(
 
 def abandon(connection: Connection, before: datetime, now: datetime) -> int:
     """Close runs begun before `before` that never ended: their worker died. Returns how many."""
-    abandoned = connection.execute(
+    return connection.execute(
         text("""
             UPDATE reconciliation_runs SET status = 'abandoned', reason = 'worker died', finished_at = :now
             WHERE status = 'running' AND started_at < :before"""),
         {"before": before, "now": now},
     ).rowcount
-    return abandoned
 
 
 def count(connection: Connection, name: str, values: Mapping[str, int]) -> None:

@@ -21,7 +21,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     Numeric,
@@ -113,8 +112,8 @@ class WebhookEvent(Base):
     issued_at: Mapped[datetime | None]
     received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
-    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
-    conflict_count: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    delivery_count: Mapped[int] = mapped_column(BigInteger, server_default=ONE)
+    conflict_count: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     status: Mapped[str]
     reason: Mapped[str | None]
     reason_detail: Mapped[str | None]
@@ -158,7 +157,7 @@ class WebhookEventConflict(Base):
     token: Mapped[str | None]
     received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
-    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    delivery_count: Mapped[int] = mapped_column(BigInteger, server_default=ONE)
     erased_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -182,7 +181,7 @@ class UnreadDelivery(Base):
     token: Mapped[str]
     received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
-    delivery_count: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    delivery_count: Mapped[int] = mapped_column(BigInteger, server_default=ONE)
 
     __table_args__ = (
         CheckConstraint("octet_length(token_digest) = 32", "token_digest_is_sha256"),
@@ -200,7 +199,7 @@ class RejectedDelivery(Base):
     reason: Mapped[str]
     received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
-    delivery_count: Mapped[int] = mapped_column(Integer)
+    delivery_count: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint("octet_length(body_digest) = 32", "body_digest_is_sha256"),
@@ -397,8 +396,8 @@ class LinkCheck(Base):
     due_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
-    starts: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    attempt: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    starts: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    attempt: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     unsettled_since: Mapped[datetime | None]
     last_checked_at: Mapped[datetime | None]
     last_run_id: Mapped[UUID | None]
@@ -458,14 +457,14 @@ class ReconciliationRun(Base):
     finished_at: Mapped[datetime | None]
     window_from: Mapped[datetime | None]
     window_to: Mapped[datetime | None]
-    link_count: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    wix_requests: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    matched: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    expected: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    recovered: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    discrepant: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    opened: Mapped[int] = mapped_column(Integer, server_default=ZERO)
-    resolved: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    link_count: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    wix_requests: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    matched: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    expected: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    recovered: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    discrepant: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    opened: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    resolved: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     sums: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     code_version: Mapped[str]
 
@@ -503,7 +502,7 @@ class Discrepancy(Base):
     currency: Mapped[str | None]
     first_seen_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
-    times_seen: Mapped[int] = mapped_column(Integer, server_default=ONE)
+    times_seen: Mapped[int] = mapped_column(BigInteger, server_default=ONE)
     first_run_id: Mapped[UUID] = mapped_column(ForeignKey("reconciliation_runs.run_id"))
     last_run_id: Mapped[UUID]
     closed_at: Mapped[datetime | None]

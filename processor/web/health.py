@@ -51,6 +51,9 @@ def blueprint(services: Services) -> Blueprint:
             request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
         ):
             abort(401)
-        return Response(metrics.exposition(services), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            metrics.exposition(services.database, services.now()),
+            content_type="text/plain; version=0.0.4; charset=utf-8",
+        )
 
     return routes

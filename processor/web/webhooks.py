@@ -21,12 +21,13 @@ from flask import Blueprint, Response, request
 from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from processor.domain.event import Event
 from processor.errors import Rejected, StoreUnavailable, Unreadable
 from processor.metrics import ANSWER_SECONDS, COMMIT_SECONDS, DELIVERIES
 from processor.store import inbox
 from processor.web.afterwork import AfterWork
 from processor.wiring import Services
-from processor.wix.parse import Event, parse_claims, parse_event
+from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import Verified, digest, refuse_expired, verify
 
 log = structlog.get_logger(__name__)
@@ -100,10 +101,11 @@ class Intake:
     def _commit(self, event: Event, verified: Verified) -> inbox.Stored:
         """Store `event`; once more when the connection broke, which the event id makes harmless."""
         began = time.perf_counter()
+        delivery = inbox.Delivery(event, verified.token, verified.digest)
         for is_last in (False, True):
             try:
                 with self._services.database.begin() as connection:
-                    [stored] = inbox.record(connection, [(event, verified)], self._services.now())
+                    [stored] = inbox.record(connection, [delivery], self._services.now())
             except StoreUnavailable:
                 left = self._services.settings.answer_seconds * RETRY_WITHIN
                 if is_last or time.perf_counter() - began > left:
@@ -122,7 +124,13 @@ class Intake:
     def _keep_unread(self, verified: Verified, why: Unreadable, request_id: str) -> Answer:
         try:
             with self._services.database.begin() as connection:
-                is_first = inbox.keep_unread(connection, verified, why, self._services.now())
+                is_first = inbox.keep_unread(
+                    connection,
+                    token=verified.token,
+                    token_digest=verified.digest,
+                    why=why,
+                    now=self._services.now(),
+                )
         except StoreUnavailable as fault:
             log.error("delivery_not_stored", why=str(fault), request_id=request_id)
             return Answer(503, "unavailable")

@@ -17,9 +17,10 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from processor.domain.link import Link
+from processor.domain.event import Event, Kind
+from processor.domain.link import Link, SeenLink
 from processor.domain.money import MINOR_DIGITS, BadAmount, parse_amount
-from processor.domain.payment import Payment
+from processor.domain.payment import Payment, SeenPayment
 from processor.errors import Unreadable
 from processor.wix import wire
 
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     ENTITY_ID_DIFFERS = "entity_id_differs"
     LINK_ID_MISSING = "link_id_missing"
     LINK_ID_NOT_GUID = "link_id_not_guid"
+    LINK_WRONG_SHAPE = "link_wrong_shape"
     PAYMENT_WRONG_SHAPE = "payment_wrong_shape"
     PAYMENT_ID_MISSING = "payment_id_missing"
     PAYMENT_ID_NOT_GUID = "payment_id_not_guid"
@@ -69,61 +71,6 @@ class Reason(StrEnum):
     CURRENCY_MISSING = "currency_missing"
     CURRENCY_UNKNOWN = "currency_unknown"
     DATE_OUT_OF_RANGE = "date_out_of_range"
-
-
-class Kind(StrEnum):
-    """What an event is about, which decides what is done with it."""
-
-    PAYMENT = "payment"
-    LINK = "link"
-    APP_INSTALLED = "app_installed"
-    APP_REMOVED = "app_removed"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One payment as told, split by who may read it.
-
-    personal: contact, address and card blocks by Wix's field names, None when Wix sent none.
-    rest: every field that has no column of its own, by Wix's names.
-    """
-
-    payment: Payment
-    personal: dict[str, Any] | None
-    rest: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One webhook delivery, read as far as it can be.
-
-    event_id: Wix's id, or one derived from the content where Wix sends none (app events) or none that
-    can be read. content_digest: SHA-256 over event type and inner event text, the same for every resend
-    of one event however often it is signed anew. unreadable: a `Reason`, None when the event was read.
-    seen: the payment, None for other kinds. link_id: whose books to check, None when unknown.
-    occurred_at: `eventTime`, else `iat`; None when neither can be read.
-    """
-
-    event_id: UUID
-    instance_id: UUID
-    event_type: str
-    kind: Kind
-    content_digest: bytes
-    slug: str | None = None
-    entity_id: UUID | None = None
-    entity_sequence: int | None = None
-    occurred_at: datetime | None = None
-    issued_at: datetime | None = None
-    anonymized: bool = False
-    seen: Seen | None = None
-    link_id: UUID | None = None
-    app_id: str | None = None
-    site_id: UUID | None = None
-    account_id: UUID | None = None
-    origin_instance_id: UUID | None = None
-    unreadable: str | None = None
-    unreadable_detail: str = ""
 
 
 @dataclass(slots=True)
@@ -306,7 +253,7 @@ _REQUIRED = (
 )
 
 
-def parse_payment(entity: Any, instance_id: UUID) -> Seen:
+def parse_payment(entity: Any, instance_id: UUID) -> SeenPayment:
     """A payment link payment object, from a webhook or a query answer. Raises Unreadable."""
     if not isinstance(entity, dict):
         raise Unreadable(Reason.PAYMENT_WRONG_SHAPE, "not an object")
@@ -337,13 +284,14 @@ def parse_payment(entity: Any, instance_id: UUID) -> Seen:
         receipt_id=_guid_or(told.receipt_id, Reason.RECEIPT_ID_NOT_GUID) if told.receipt_id else None,
         ecom_checkout_id=_text(told.ecom_checkout.ecom_checkout_id) if told.ecom_checkout else None,
         ecom_order_id=_text(
-            (told.ecom_order.ecom_order_id if told.ecom_order else None) or (order and order.ecom_order_id)
+            (told.ecom_order.ecom_order_id if told.ecom_order else None)
+            or (order.ecom_order_id if order else None)
         ),
         method=_text(regular.method) if regular else None,
         payment_method=_text(regular.payment_method) if regular else None,
         payment_provider=_text(regular.payment_provider) if regular else None,
     )
-    return Seen(payment=payment, personal=_personal(entity), rest=_rest(entity))
+    return SeenPayment(payment=payment, personal=_personal(entity), rest=_rest(entity))
 
 
 def _personal(entity: dict[str, Any]) -> dict[str, Any] | None:
@@ -366,14 +314,6 @@ def _rest(entity: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- Links ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SeenLink:
-    """A link as Wix described it. rest: what has no column, by Wix's names."""
-
-    link: Link
-    rest: dict[str, Any]
 
 
 def seen_link(told: wire.PaymentLink, instance_id: UUID) -> SeenLink:
