@@ -18,12 +18,10 @@ import hashlib
 import importlib.util
 import os
 import pwd
-import random
 import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -40,6 +38,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from processor.errors import ConfigurationError, ProcessorError
+from processor.processes import free_port
 
 POSTGRES_VARIABLE = "EMBEDDED_POSTGRES_BIN"
 VALKEY_VARIABLE = "EMBEDDED_VALKEY"
@@ -51,9 +50,6 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 # How long a port of ours may stay taken by a connection in its last state.
 PORT_SECONDS = 10.0
-# Below the ports that systems give to outgoing connections: a client that keeps dialling a stopped server
-# could otherwise be connected to itself and so take the server's port.
-PORTS = range(20_000, 32_000)
 POSTGRES_MAJOR_MIN = 15  # NULLS NOT DISTINCT
 VALKEY_VERSION_MIN = (6, 2)
 # The caller's locale and library settings break initdb ("invalid locale settings") and differ by machine.
@@ -247,7 +243,7 @@ class Server(ABC):
         self._prepare()
         began = time.monotonic()
         while True:
-            port = self._port or _free_port()
+            port = self._port or free_port()
             log_from = self._log.stat().st_size if self._log.exists() else 0
             self._spawn(port)
             try:
@@ -824,19 +820,6 @@ def _copy(program: Path, kind: _Kind, target: Path, say: Callable[[str], None]) 
 
 
 # --- small things
-
-
-def _free_port() -> int:
-    """A port nobody listens on just now. Another process may be faster, so the caller tries again."""
-    for port in random.sample(PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise ServerFailed(f"no free port found from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def _runs_with(pid: int, data: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -36,8 +37,7 @@ def downgrade(url: str, revision: str) -> None:
     _run(url, revision, command.downgrade)
 
 
-def _run(url: str, revision: str, go: object) -> None:
-    assert callable(go)
+def _run(url: str, revision: str, go: Callable[[Config, str], None]) -> None:
     engine = create_engine(url)
     try:
         with engine.connect() as connection:

@@ -1,0 +1,205 @@
+"""The whole system on this machine, every part a process of its own: for the demo and for tests of faults.
+
+A pretend Wix, the web server, a worker and a clock, over a PostgreSQL and a Redis that the caller provides.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+import httpx2
+
+from processor.config import database_url, declared_settings
+from processor.errors import ProcessorError
+from processor.processes import Child, free_port, wait_until
+from processor.store import migrations
+
+START_SECONDS = 60.0
+LOCALHOST = "127.0.0.1"
+
+# A story is told in seconds, so every wait is short.
+PACE = {
+    "SETTLING_SECONDS": "2",
+    "RECHECK_SECONDS": "0.5,1,2,4,8",
+    "SWEEP_SECONDS": "2",
+    "TICK_SECONDS": "0.5",
+    "LEASE_SECONDS": "10",
+    "WEB_CONCURRENCY": "2",
+    "WEB_THREADS": "16",
+    "DATABASE_POOL_SIZE": "8",
+}
+
+
+class ControlFailed(ProcessorError):
+    """The sandbox refused a control request, or did not answer."""
+
+
+class Control:
+    """The control API of a sandbox: what Wix, merchants and buyers do, and what really happened."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._http = httpx2.Client(base_url=base_url, timeout=30, trust_env=False)
+
+    def get(self, path: str, **query: str) -> Any:
+        """The JSON at `/_sandbox/{path}`. Raises ControlFailed."""
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What the sandbox says to a POST of `body`. Raises ControlFailed."""
+        return self._ask("POST", path, json=dict(body or {}))
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """What the sandbox says to a PUT of `body`. Raises ControlFailed."""
+        return self._ask("PUT", path, json=dict(body))
+
+    def delete(self, path: str) -> Any:
+        """What the sandbox says to a DELETE. Raises ControlFailed."""
+        return self._ask("DELETE", path)
+
+    def is_up(self) -> bool:
+        """Whether the sandbox answers."""
+        try:
+            return self._http.get("/_sandbox/health").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def _ask(self, method: str, path: str, **content: Any) -> Any:
+        try:
+            answer = self._http.request(method, f"/_sandbox/{path}", **content)
+        except httpx2.TransportError as why:
+            raise ControlFailed(f"the sandbox did not answer {method} {path}: {type(why).__name__}") from why
+        if answer.status_code >= 300:
+            raise ControlFailed(
+                f"the sandbox answered {method} {path} with {answer.status_code}: {answer.text}"
+            )
+        return answer.json() if answer.content else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the two web servers listen, on 127.0.0.1."""
+
+    web: int
+    sandbox: int
+
+
+class System:
+    """Sandbox, web, worker and clock. Each is a `Child`: stop, kill and start it at will.
+
+    folder: logs and the sandbox's state are kept there. settings: added to, or instead of, those of PACE.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database_url: str,
+        redis_url: str,
+        environ: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        ports: Ports | None = None,
+        sandbox_options: tuple[str, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.ports = ports or Ports(web=free_port(), sandbox=free_port())
+        self.control = Control(f"http://{LOCALHOST}:{self.ports.sandbox}")
+        self.web_url = f"http://{LOCALHOST}:{self.ports.web}"
+        self.webhook_url = f"{self.web_url}/webhooks/wix"
+        ours = {declared.variable for declared in declared_settings().values()}
+        # Settings of the caller's own installation must not reach the pretend one.
+        self._environ = {name: value for name, value in environ.items() if name not in ours}
+        self.settings: dict[str, str] = {
+            **PACE,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "WIX_API_URL": self.control.base_url,
+            "HOST": LOCALHOST,
+            "PORT": str(self.ports.web),
+            **(settings or {}),
+        }
+        self.sandbox = self._child(
+            "sandbox", "--port", str(self.ports.sandbox), "--data", str(folder / "sandbox"), *sandbox_options
+        )
+        self.web: Child
+        self.worker: Child
+        self.clock: Child
+
+    def start(self) -> None:
+        """Start everything and return when it is ready. Raises ProcessorError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.sandbox.start()
+        wait_until(self.control.is_up, what="the sandbox", seconds=START_SECONDS, children=[self.sandbox])
+        app = self.control.get("app")
+        self.settings |= {
+            "WIX_APP_ID": app["appId"],
+            "WIX_APP_SECRET": app["appSecret"],
+            "WIX_PUBLIC_KEYS": app["publicKey"],
+        }
+        migrations.upgrade(database_url(self.settings["DATABASE_URL"]))
+        self.web, self.worker, self.clock = (self._child(name) for name in ("serve", "worker", "clock"))
+        for child in (self.web, self.worker, self.clock):
+            child.start()
+        self.await_web()
+        self.control.put("webhook", {"url": self.webhook_url})
+
+    def await_web(self) -> None:
+        """Return when the web server can store webhooks. Raises ProcessorError."""
+        wait_until(self.is_web_ready, what="the web server", seconds=START_SECONDS, children=[self.web])
+
+    def is_web_ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        try:
+            return httpx2.get(f"{self.web_url}/readyz", timeout=5, trust_env=False).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def install(self) -> UUID:
+        """Install the app on a new site of the sandbox; returns the app instance."""
+        return UUID(self.control.post("instances")["instanceId"])
+
+    @property
+    def children(self) -> list[Child]:
+        """Those that were made, in the order in which they are stopped."""
+        made = (getattr(self, name, None) for name in ("clock", "worker", "web", "sandbox"))
+        return [child for child in made if child is not None]
+
+    def stop(self) -> None:
+        """Stop every child in good order, first those that others do not need."""
+        for child in self.children:
+            if child is not self.sandbox:
+                child.request_stop()
+        for child in self.children:
+            child.stop()
+        self.control.close()
+
+    def __enter__(self) -> System:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _child(self, command: str, *arguments: str) -> Child:
+        return Child(
+            "web" if command == "serve" else command,
+            [sys.executable, "-m", "processor", command, *arguments],
+            environ={**self._environ, **self.settings},
+            log_file=self.folder / f"{'web' if command == 'serve' else command}.log",
+        )
