@@ -264,9 +264,8 @@ def _links_of(
     described: dict[UUID, SeenLink] = {}
     missing: set[UUID] = set()
 
-    def take(told: wire.PaymentLink | UnreadableItem) -> None:
-        link_id = guid(told.id)
-        if link_id not in remaining:
+    def take(told: wire.PaymentLink | UnreadableItem, link_id: UUID | None) -> None:
+        if link_id is None or link_id not in remaining:
             return
         remaining.discard(link_id)
         try:
@@ -289,10 +288,10 @@ def _links_of(
             instance_id, filter={"createdDate": {"$in": moments}}, pages_max=GROUP_PAGES_MAX
         ):
             for told in page:
-                take(told)
+                take(told, guid(told.id))
     for link_id in sorted(remaining):
         try:
-            take(services.wix.get_link(instance_id, link_id))
+            take(services.wix.get_link(instance_id, link_id), link_id)
         except WixNotFound:
             missing.add(link_id)
     return described, frozenset(missing)
