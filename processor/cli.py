@@ -208,3 +208,58 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"      -> {one.remedy}")
     if not all(one.is_ok for one in found):
         raise click.exceptions.Exit(EXIT_NO)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8100, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps its state; without, it forgets all.",
+)
+@click.option(
+    "--time-scale",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=1.0, max=1e6),
+    help="How many times faster than Wix it resends.",
+)
+@click.option("--calls-per-minute", default=200, show_default=True, type=click.IntRange(min=1))
+@click.option("--resign-retries", is_flag=True, help="Sign every resend anew.")
+@click.option("--seed", type=int, help="Makes what is random repeatable.")
+@click.option(
+    "--currency-field", default="currency", show_default=True, type=click.Choice(("currency", "currencyCode"))
+)
+def sandbox(data: Path | None, **options: Any) -> None:
+    """Serve a pretend Wix: the Payment Links API, checkout pages, signed webhooks, fault switches."""
+    from processor.sandbox import Options, Sandbox, serve
+
+    def started(running: Sandbox) -> None:
+        app = running.documents.get("app", "app") or {}
+        click.echo(f"sandbox at {running.url}, its state at {running.url}/_sandbox/truth")
+        click.echo("settings for the service:")
+        click.echo(f"  WIX_API_URL={running.url}")
+        click.echo(f"  WIX_APP_ID={app['appId']}")
+        click.echo(f"  WIX_APP_SECRET={app['appSecret']}")
+        click.echo(f'  WIX_PUBLIC_KEYS="$(curl -s {running.url}/_sandbox/public-key)"')
+
+    try:
+        serve(Options(folder=data, **options), started)
+    except OSError as why:
+        raise ConfigurationError(f"the sandbox cannot start: {why.strerror or why}") from why
+
+
+@cli.command()
+@click.option("--once", "is_once", is_flag=True, help="End after the story: 0 if the books are right, else 1.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for databases, state and logs.  [default: .data/demo in the checkout]",
+)
+def demo(is_once: bool, data: Path | None) -> None:
+    """Show the whole job on private servers: a pretend Wix, the service, and a story of buyers."""
+    from processor import demo as story
+
+    if not story.run(data, is_once=is_once, environ=os.environ):
+        raise click.exceptions.Exit(EXIT_NO)

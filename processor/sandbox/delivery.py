@@ -1,0 +1,223 @@
+"""Webhook delivery as Wix promises it: 1,250 ms, only 200 counts, twelve resends, later events not held back.
+
+Source: "Webhook Resend Policy". The waits between resends may be scaled down; the deadline never is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+
+from processor.sandbox.documents import Document, Documents
+
+DEADLINE_SECONDS = 1.25
+_MINUTE, _HOUR = 60, 3600
+RESEND_SECONDS = (
+    *(1 * _MINUTE, 10 * _MINUTE, 1 * _HOUR, 2 * _HOUR, 2 * _HOUR, 2 * _HOUR),
+    *(4 * _HOUR, 4 * _HOUR, 4 * _HOUR, 8 * _HOUR, 8 * _HOUR, 12 * _HOUR),
+)
+"""Waits after each failure before the next try, at time scale 1."""
+THREADS = 16
+# A wait longer than this is a resend that `await_idle` does not wait for.
+FAR_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """How deliveries stand. waiting: events whose next resend is far; held: kept back by `reorder`."""
+
+    is_idle: bool
+    in_flight: int
+    due: int
+    waiting: int
+    held: int
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    due: float
+    number: int
+    event_id: str = field(compare=False)
+    is_copy: bool = field(compare=False, default=False)
+
+
+class Deliverer:
+    """Sends events from a heap of due times. Events are documents, so what is pending survives a restart."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        *,
+        token_of: Callable[[Document, int], str],
+        time_scale: float,
+        deadline_seconds: float,
+        now_text: Callable[[], str],
+    ) -> None:
+        self._documents = documents
+        self._token_of = token_of
+        self._scale = time_scale
+        self._deadline = deadline_seconds
+        self._now_text = now_text
+        self._changed = threading.Condition()
+        self._heap: list[_Job] = []
+        self._number = 0
+        self._in_flight = 0
+        self._stopping = False
+        self._http = httpx2.Client(
+            timeout=deadline_seconds,
+            trust_env=False,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=THREADS, max_keepalive_connections=THREADS),
+        )
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="delivery")
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver, with what was pending when the last process ended."""
+        for event in self._documents.all("event"):
+            if event["status"] == "pending":
+                self.send(event["id"])
+            elif event["status"] == "held":
+                self.release(event["instanceId"])
+        self._thread.start()
+
+    def send(self, event_id: str, *, after_seconds: float = 0.0, copies: int = 1) -> None:
+        """Deliver an event, `copies` times at once. Copies beyond the first are never resent."""
+        with self._changed:
+            for copy in range(copies):
+                self._push(event_id, after_seconds, is_copy=copy > 0)
+
+    def release(self, instance_id: str | None) -> int:
+        """Send events kept back by `reorder`, of one instance or all. Returns how many."""
+        released = 0
+        for event in self._documents.all("event"):
+            if event["status"] == "held" and instance_id in (None, event["instanceId"]):
+                event["status"] = "pending"
+                self._documents.put("event", event["id"], event)
+                self.send(event["id"])
+                released += 1
+        return released
+
+    def await_idle(self, seconds: float) -> Idle:
+        """Wait until nothing is in flight or soon due, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            # Asked before our own lock: who holds the documents may be waiting for it.
+            held = sum(event["status"] == "held" for event in self._documents.all("event"))
+            with self._changed:
+                stand = self._stand(held)
+                left = deadline - time.monotonic()
+                if stand.is_idle or left <= 0 or self._stopping:
+                    return stand
+                self._changed.wait(min(left, 0.2))
+
+    def stop(self) -> None:
+        """End; what is not delivered stays pending."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown(wait=True)
+        self._http.close()
+
+    def _stand(self, held: int) -> Idle:
+        far = time.monotonic() + FAR_SECONDS
+        due = sum(job.due <= far for job in self._heap)
+        return Idle(
+            is_idle=not (self._in_flight or due),
+            in_flight=self._in_flight,
+            due=due,
+            waiting=len(self._heap) - due,
+            held=held,
+        )
+
+    def _push(self, event_id: str, after_seconds: float, *, is_copy: bool) -> None:
+        if self._stopping:
+            return
+        self._number += 1
+        heapq.heappush(self._heap, _Job(time.monotonic() + after_seconds, self._number, event_id, is_copy))
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stopping:
+                    wait = self._heap[0].due - time.monotonic() if self._heap else None
+                    if wait is not None and wait <= 0:
+                        break
+                    self._changed.wait(wait)
+                if self._stopping:
+                    return
+                job = heapq.heappop(self._heap)
+                self._in_flight += 1
+            self._pool.submit(self._deliver, job)
+
+    def _deliver(self, job: _Job) -> None:
+        try:
+            self._attempt(job)
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def _attempt(self, job: _Job) -> None:
+        with self._documents.lock:
+            event = self._documents.get("event", job.event_id)
+            app = self._documents.get("app", "app")
+            url = app["webhookUrl"] if app else None
+            if event is None or url is None:
+                return
+            number = event["attempts"] + 1
+            if not job.is_copy:
+                event["attempts"] = number
+            token = self._token_of(event, number)
+        began = time.monotonic()
+        status, error = self._post(url, token)
+        took = time.monotonic() - began
+        if error is None and took > self._deadline:
+            error = "deadline"
+        is_success = error is None and status == 200
+        with self._documents.transaction():
+            attempt: dict[str, Any] = {
+                "id": str(uuid4()),
+                "eventId": event["id"],
+                "instanceId": event["instanceId"],
+                "eventType": event["eventType"],
+                "attempt": number,
+                "isCopy": job.is_copy,
+                "at": self._now_text(),
+                "status": status,
+                "error": error,
+                "milliseconds": round(took * 1000),
+            }
+            self._documents.put("delivery", attempt["id"], attempt)
+            if is_success:
+                event["status"] = "delivered"
+            elif not job.is_copy and event["status"] != "delivered":
+                if number > len(RESEND_SECONDS):
+                    event["status"] = "given_up"
+                else:
+                    with self._changed:
+                        self._push(event["id"], RESEND_SECONDS[number - 1] / self._scale, is_copy=False)
+            self._documents.put("event", event["id"], event)
+        if is_success:
+            self.release(event["instanceId"])
+
+    def _post(self, url: str, token: str) -> tuple[int | None, str | None]:
+        """Status and error of one request; the error is None when an answer came."""
+        try:
+            answer = self._http.post(url, content=token.encode(), headers={"Content-Type": "text/plain"})
+        except httpx2.HTTPError as why:
+            return None, type(why).__name__
+        except (httpx2.InvalidURL, OSError, RuntimeError) as why:
+            return None, type(why).__name__
+        return answer.status_code, None
