@@ -212,7 +212,9 @@ def doctor(as_json: bool) -> None:
 
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8100, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one.")
+@click.option(
+    "--port", default=8100, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -251,7 +253,9 @@ def sandbox(data: Path | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--once", "is_once", is_flag=True, help="End after the story: 0 if the books are right, else 1.")
+@click.option(
+    "--once", "is_once", is_flag=True, help="End after the story: 0 if the books are right, else 1."
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,9 +17,11 @@ from uuid import UUID
 import httpx2
 
 from processor.config import database_url, declared_settings
+from processor.domain.discrepancy import DiscrepancyType
 from processor.errors import ProcessorError
 from processor.processes import Child, free_port, wait_until
-from processor.store import migrations
+from processor.store import migrations, reports
+from processor.store.database import Database
 
 START_SECONDS = 60.0
 LOCALHOST = "127.0.0.1"
@@ -167,6 +170,45 @@ class System:
     def install(self) -> UUID:
         """Install the app on a new site of the sandbox; returns the app instance."""
         return UUID(self.control.post("instances")["instanceId"])
+
+    def differences(self, database: Database) -> list[str]:
+        """What still sets the books apart from what really happened, in words; empty when nothing does.
+
+        Payments must be equal one by one, nothing may wait to be settled, and the open discrepancies must
+        be those links alone on which the sandbox shows another total than was received.
+        """
+        truth = self.control.get("truth")["instances"]
+        instance_ids = [UUID(one["instanceId"]) for one in truth]
+        with database.begin() as connection:
+            booked = {str(one.payment_id): one for one in reports.booked(connection, instance_ids)}
+            unsettled = reports.unsettled(connection, instance_ids)
+            open_ = {(str(link), type_) for link, type_ in reports.open_by_link(connection, instance_ids)}
+        happened = {payment["id"]: payment for one in truth for payment in one["payments"]}
+        found = [f"payment {id_} is not booked" for id_ in sorted(happened.keys() - booked.keys())]
+        found += [f"payment {id_} never happened" for id_ in sorted(booked.keys() - happened.keys())]
+        for id_ in sorted(happened.keys() & booked.keys()):
+            ours, theirs = booked[id_], happened[id_]
+            said = (
+                theirs["paymentLinkId"],
+                Decimal(theirs["amount"]),
+                theirs["currency"],
+                int(theirs["revision"]),
+            )
+            if (str(ours.payment_link_id), ours.amount, ours.currency, ours.revision) != said:
+                found.append(f"payment {id_} is booked otherwise than it happened")
+        if unsettled:
+            found.append(f"{unsettled} things are not settled yet")
+        planted = {
+            (link["id"], DiscrepancyType.TOTAL_DIFFERS.value)
+            for one in truth
+            for link in one["links"]
+            if link["received"] != link["shown"]
+        }
+        found += [
+            f"discrepancy {type_} of link {id_} is not noticed" for id_, type_ in sorted(planted - open_)
+        ]
+        found += [f"discrepancy {type_} of link {id_} has no cause" for id_, type_ in sorted(open_ - planted)]
+        return found
 
     @property
     def children(self) -> list[Child]:

@@ -103,6 +103,14 @@ def blueprint(
         """Apply a privacy rule to a payment."""
         return jsonify(payment=world.anonymize(payment_id))
 
+    @routes.post("/payments/<payment_id>/receipt")
+    def issue_receipt(payment_id: str) -> Response:
+        """The site's owner issues a receipt in the dashboard."""
+        payment = documents.get("payment", payment_id)
+        if payment is None:
+            raise not_found("payment", payment_id)
+        return jsonify(world.issue_receipt(payment["instanceId"], payment_id))
+
     @routes.get("/truth")
     def truth() -> Response:
         """What really happened."""
