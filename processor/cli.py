@@ -59,15 +59,14 @@ def cli() -> None:
 def main() -> NoReturn:
     """Console script."""
     try:
-        cli.main(prog_name="processor", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        raise SystemExit(done.exit_code) from None
+        # Without its standalone mode click returns the code of an Exit; our commands return nothing else.
+        code = cli.main(prog_name="processor", standalone_mode=False)
     except click.ClickException as why:
         why.show()
         raise SystemExit(EXIT_USAGE) from None
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(EXIT_INTERRUPTED) from None
-    raise SystemExit(0)
+    raise SystemExit(code or 0)
 
 
 def _services(role: str) -> Any:

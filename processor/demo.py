@@ -26,7 +26,7 @@ from processor import embedded
 from processor.config import database_url
 from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
 from processor.domain.money import shown
-from processor.processes import ChildFailed, free_port, wait_until
+from processor.processes import ChildFailed, reserved_port, wait_until
 from processor.store import reports
 from processor.store.database import Database, open_database
 from processor.system import Control, Ports, System
@@ -66,7 +66,7 @@ def run(folder: Path | None, *, is_once: bool, environ: Mapping[str, str]) -> bo
             database_url=servers.database_url,
             redis_url=servers.redis_url,
             environ=environ,
-            ports=Ports(web=free_port(WEB_PORT), sandbox=free_port(SANDBOX_PORT)),
+            ports=Ports(web=reserved_port(WEB_PORT), sandbox=reserved_port(SANDBOX_PORT)),
             sandbox_options=("--time-scale", str(TIME_SCALE), "--calls-per-minute", "6000"),
         ) as system,
     ):
@@ -318,7 +318,7 @@ def _report(console: Console, system: System, database: Database, told: Told, di
         booked = {one.payment_link_id: one for one in reports.links(connection, told.instance_id)}
     table = Table(title="\nThe story's payment links", title_justify="left", show_lines=False)
     table.add_column("payment link")
-    for name in ("Wix says", "received", "booked"):
+    for name in ("Wix says (payments)", "received", "booked (payments)"):
         table.add_column(name, justify="right")
     table.add_column("reconciliation")
     for link in truth["links"]:
@@ -355,7 +355,7 @@ def _report(console: Console, system: System, database: Database, told: Told, di
 
 
 def _sum(number: int, amount: Decimal, currency: str) -> str:
-    return f"{_count(number, 'payment')}, {shown(amount, currency)} {currency}"
+    return f"{shown(amount, currency)} {currency} ({number})"
 
 
 def _count(number: int, what: str) -> str:
@@ -372,7 +372,7 @@ def _finding(report: reports.LinkReport | None) -> Text:
     if report.discrepancies:
         return Text(f"DISCREPANCY {', '.join(report.discrepancies)}", style="yellow")
     if report.recovered:
-        return Text("matched, recovered from a missed webhook", style="cyan")
+        return Text("recovered: its webhook was missed", style="cyan")
     return Text("matched" if report.matched == report.payments else "open", style="green")
 
 

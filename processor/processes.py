@@ -7,11 +7,13 @@ reaches only us and we stop the children in our order, and a watcher ends the gr
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -150,14 +152,50 @@ def wait_until(
             raise InterruptedError(what)
 
 
-def free_port(preferred: int | None = None) -> int:
-    """A port of 127.0.0.1 nobody listens on just now; `preferred` when it is one of those."""
-    for port in (*([preferred] if preferred else []), *random.sample(PORTS, 200)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+def free_port() -> int:
+    """A port of 127.0.0.1 nobody listens on just now."""
+    for port in random.sample(PORTS, 200):
+        if _is_free(port):
             return port
     raise ChildFailed(f"no free port found from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def reserved_port(preferred: int) -> int:
+    """`preferred` if it is free, else another free one. Ours alone, as far as others reserve theirs as well.
+
+    Between choosing a port and a child's listening on it another system could choose the same, and each
+    would take the other's server for its own. So a lock is held on the number until this process ends.
+    """
+    for port in (preferred, *random.sample(PORTS, 200)):
+        if _reserve(port) and _is_free(port):
+            return port
+    raise ChildFailed(f"no free port found from {PORTS.start} to {PORTS.stop - 1}")
+
+
+_reserved: list[int] = []
+"""Descriptors of the locks; they are never closed, so the locks end with the process."""
+
+
+def _reserve(port: int) -> bool:
+    file = Path(tempfile.gettempdir()) / f"payment-link-processor-port-{port}"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:  # another user's
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    _reserved.append(descriptor)
+    return True
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
