@@ -359,7 +359,7 @@ def _amount(text: str) -> Decimal:
 def _convert(value: Any, model: type[T], reason: Reason) -> T:
     try:
         return msgspec.convert(value, model)
-    except (msgspec.ValidationError, OverflowError, RecursionError) as why:
+    except (msgspec.ValidationError, OverflowError, RecursionError, UnicodeEncodeError) as why:
         # The message names the path and the types, never the value.
         raise Unreadable(reason, str(why)) from None
 

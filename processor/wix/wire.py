@@ -51,7 +51,11 @@ def _mend(value: Any) -> Any:
     """`value` with lone surrogates replaced by U+FFFD, so that it can be encoded and stored."""
     match value:
         case str():
-            return value.encode("utf-8", "replace").decode("utf-8") if not value.isascii() else value
+            return (
+                value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                if not value.isascii()
+                else value
+            )
         case list():
             return [_mend(item) for item in value]
         case dict():

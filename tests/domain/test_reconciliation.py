@@ -1,0 +1,234 @@
+"""Three sides of a link, compared."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType, Severity
+from processor.domain.link import Link
+from processor.domain.payment import Payment
+from processor.domain.reconciliation import Believed, Books, Findings, Outcome, compare, next_check
+from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment
+
+SETTLING = timedelta(minutes=10)
+LONG_AGO, JUST_NOW = NOW - timedelta(hours=1), NOW - timedelta(seconds=5)
+
+
+def check(
+    ours: list[Payment],
+    theirs: list[Payment],
+    link: Link | None = None,
+    *,
+    changed_at: Any = LONG_AGO,
+    **more: Any,
+) -> Findings:
+    books = Books(
+        payment_link_id=LINK,
+        believed={one.payment_id: Believed(one, changed_at) for one in ours},
+        theirs={one.payment_id: one for one in theirs},
+        link=link,
+        **{"unsettled_since": LONG_AGO, **more},
+    )
+    return compare(books, now=NOW, settling=SETTLING)
+
+
+def types(findings: Findings) -> list[DiscrepancyType]:
+    return [one.type for one in findings.differences]
+
+
+def test_equal_sides_match() -> None:
+    findings = check([make_payment()], [make_payment()], make_link())
+
+    assert findings.outcomes == {PAYMENT: Outcome.MATCHED}
+    assert (findings.repairs, findings.differences, findings.is_settled) == ((), (), True)
+
+
+def test_a_payment_no_webhook_told_of_is_expected_while_young_and_recovered_after() -> None:
+    young = make_payment(created_at=NOW - SETTLING + timedelta(seconds=1))
+    old = make_payment(created_at=NOW - SETTLING)
+
+    assert check([], [young]).outcomes == {PAYMENT: Outcome.EXPECTED}
+    assert not check([], [young]).is_settled
+    assert check([], [old]).outcomes == {PAYMENT: Outcome.RECOVERED}
+    assert check([], [old]).repairs == (old,)
+
+
+def test_a_newer_revision_at_wix_is_booked_once_it_was_noticed_long_enough() -> None:
+    ours, theirs = make_payment(revision=1), make_payment(revision=2)
+
+    assert check([ours], [theirs], unsettled_since=JUST_NOW).outcomes == {PAYMENT: Outcome.EXPECTED}
+    assert check([ours], [theirs], unsettled_since=None).outcomes == {PAYMENT: Outcome.EXPECTED}
+    assert check([ours], [theirs]).repairs == (theirs,)
+
+
+def test_a_payment_wix_does_not_list_is_missing_once_it_is_old() -> None:
+    assert check([make_payment()], [], changed_at=JUST_NOW).outcomes == {PAYMENT: Outcome.EXPECTED}
+
+    findings = check([make_payment()], [])
+
+    assert types(findings) == [DiscrepancyType.MISSING_AT_WIX]
+    assert findings.differences[0].amount_at_risk == Decimal("10.99")
+    assert findings.repairs == ()
+
+
+def test_wix_being_behind_is_expected_while_young_and_shown_after() -> None:
+    ours, theirs = make_payment(revision=2), make_payment(revision=1)
+
+    assert check([ours], [theirs], changed_at=JUST_NOW).outcomes == {PAYMENT: Outcome.EXPECTED}
+    assert types(check([ours], [theirs])) == [DiscrepancyType.BEHIND_AT_WIX]
+
+
+@pytest.mark.parametrize(
+    ("change", "type_"),
+    [
+        ({"amount": Decimal("12.00")}, DiscrepancyType.AMOUNT_DIFFERS),
+        ({"currency": "EUR"}, DiscrepancyType.CURRENCY_DIFFERS),
+        ({"type": "GIFT_CARD"}, DiscrepancyType.TYPE_DIFFERS),
+        ({"receipt_id": uuid4()}, None),
+        ({"ecom_checkout_id": "other"}, DiscrepancyType.DETAIL_DIFFERS),
+    ],
+)
+def test_another_content_of_one_revision_is_shown_and_not_overwritten(
+    change: dict[str, Any], type_: DiscrepancyType | None
+) -> None:
+    findings = check([make_payment()], [make_payment(**change)])
+
+    assert types(findings) == ([type_] if type_ else [])
+    assert findings.repairs == ()
+
+
+def test_a_payment_listed_under_another_link_is_shown() -> None:
+    elsewhere = make_payment(payment_link_id=uuid4())
+
+    assert types(check([elsewhere], [make_payment()])) == [DiscrepancyType.LINK_DIFFERS]
+
+
+def test_the_amount_at_risk_of_a_differing_amount_is_the_difference() -> None:
+    [found] = check([make_payment()], [make_payment(amount=Decimal("12.00"))]).differences
+
+    assert found.amount_at_risk == Decimal("1.01")
+    assert found.sides == {"field": "amount", "booked": "10.99 USD", "wix": "12.00 USD"}
+
+
+def test_a_total_above_the_sum_is_an_error_and_below_it_informational() -> None:
+    above = check([make_payment()], [make_payment()], make_link(total_amount=Decimal(20)))
+    below = check([make_payment()], [make_payment()], make_link(total_amount=Decimal(5)))
+
+    assert [(one.type, one.severity) for one in above.differences] == [
+        (DiscrepancyType.TOTAL_DIFFERS, Severity.ERROR)
+    ]
+    assert [(one.type, one.severity) for one in below.differences] == [
+        (DiscrepancyType.TOTAL_DIFFERS, Severity.INFORMATIONAL)
+    ]
+
+
+def test_a_total_in_motion_is_left_alone() -> None:
+    link = make_link(total_amount=Decimal(20), last_payment_at=JUST_NOW)
+
+    findings = check([make_payment()], [make_payment()], link)
+
+    assert findings.differences == ()
+    assert not findings.is_settled
+
+
+@pytest.mark.parametrize(("count", "is_explained"), [(0, False), (1, True), (2, True), (3, False)])
+def test_a_purchase_split_over_gift_card_and_card_counts_once_or_twice(
+    count: int, is_explained: bool
+) -> None:
+    split = [
+        make_payment(amount=Decimal("4.00"), type="GIFT_CARD"),
+        make_payment(payment_id=uuid4(), amount=Decimal("6.99")),
+    ]
+
+    findings = check(split, split, make_link(payment_count=count))
+
+    assert types(findings) == ([] if is_explained else [DiscrepancyType.COUNT_DIFFERS])
+
+
+def test_a_link_paid_more_often_than_its_limit_is_shown() -> None:
+    paid = [make_payment(), make_payment(payment_id=uuid4(), ecom_checkout_id="second")]
+    link = make_link(payments_limit=1, payment_count=2, total_amount=Decimal("21.98"))
+
+    assert types(check(paid, paid, link)) == [DiscrepancyType.OVER_LIMIT]
+
+
+def test_a_split_purchase_does_not_exceed_a_limit_of_one() -> None:
+    split = [make_payment(amount=Decimal(4)), make_payment(payment_id=uuid4(), amount=Decimal("6.99"))]
+
+    assert types(check(split, split, make_link(payments_limit=1, payment_count=2))) == []
+
+
+def test_recovered_payments_are_part_of_the_control_total() -> None:
+    findings = check([], [make_payment()], make_link())
+
+    assert findings.differences == ()
+    assert findings.is_settled
+
+
+def test_a_link_wix_does_not_know_is_shown_when_payments_were_booked_for_it() -> None:
+    assert DiscrepancyType.LINK_MISSING in types(check([make_payment()], [], is_link_missing=True))
+    assert types(check([], [], is_link_missing=True)) == []
+    assert not check([make_payment()], [], is_link_missing=True, unsettled_since=JUST_NOW).is_settled
+
+
+def test_what_cannot_be_read_and_what_was_told_twice_is_shown() -> None:
+    event_id = uuid4()
+
+    findings = check(
+        [make_payment()],
+        [make_payment()],
+        make_link(),
+        unreadable={"odd": "amount_missing"},
+        conflicting_versions=frozenset([PAYMENT]),
+        conflicting_events=frozenset([event_id]),
+    )
+
+    assert set(types(findings)) == {
+        DiscrepancyType.UNREADABLE_AT_WIX,
+        DiscrepancyType.VERSION_CONFLICT,
+        DiscrepancyType.EVENT_CONFLICT,
+    }
+    assert findings.outcomes == {PAYMENT: Outcome.DISCREPANT}
+
+
+def test_a_booked_payment_that_wix_lists_unreadably_is_not_also_called_missing() -> None:
+    findings = check([make_payment()], [], unreadable={str(PAYMENT): "amount_missing"})
+
+    assert types(findings) == [DiscrepancyType.UNREADABLE_AT_WIX]
+
+
+def test_several_differing_details_of_a_payment_are_one_discrepancy() -> None:
+    other = make_payment(ecom_checkout_id="x", transaction_at=LONG_AGO - timedelta(days=1))
+
+    assert types(check([make_payment()], [other])) == [DiscrepancyType.DETAIL_DIFFERS]
+
+
+def test_every_type_of_discrepancy_is_explained() -> None:
+    assert set(EXPLANATIONS) == set(DiscrepancyType)
+
+
+@pytest.mark.parametrize(
+    ("is_settled", "has_differences", "attempt", "seconds"),
+    [(True, False, 3, None), (True, True, 0, 99.0), (False, False, 0, 5.0), (False, True, 7, 99.0)],
+)
+def test_rechecks_grow_and_end_when_nothing_is_left_to_wait_for(
+    is_settled: bool, has_differences: bool, attempt: int, seconds: float | None
+) -> None:
+    found = next_check(
+        is_settled=is_settled, has_differences=has_differences, attempt=attempt, gaps=(5.0, 30.0, 99.0)
+    )
+
+    assert found == seconds
+
+
+def test_a_payment_of_another_instance_of_uuid_is_not_confused() -> None:
+    mine, other = make_payment(), make_payment(payment_id=UUID(int=5))
+
+    findings = check([mine], [mine, other], make_link(payment_count=2, total_amount=Decimal("21.98")))
+
+    assert findings.outcomes == {mine.payment_id: Outcome.MATCHED, other.payment_id: Outcome.RECOVERED}
