@@ -1,28 +1,60 @@
 """The Wix Payment Links API: links and payments, page by page, with every error sorted by what follows.
 
-Paths, shapes and limits are those of Wix's reference pages (`docs/wix.md`). One client serves all threads
-of a process.
+Paths, shapes and limits are those of Wix's reference pages (`docs/wix.md`). From top to bottom: the calls
+(`WixClient`), the rules of repeating, one HTTP exchange (`Http`), and Wix's errors. One client serves all
+threads of a process, and a forked child makes its own connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import random
+import re
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
-from urllib.parse import quote
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 from uuid import UUID
 
+import httpx2
 import msgspec
 
-from processor.errors import WixError, WixUnauthorized, WixUnavailable
+from processor.errors import (
+    ConfigurationError,
+    FieldViolation,
+    WixError,
+    WixNotFound,
+    WixRefused,
+    WixUnauthorized,
+    WixUnavailable,
+)
 from processor.wix import wire
-from processor.wix.credentials import Credentials
-from processor.wix.transport import OnResponse, Transport
+
+if TYPE_CHECKING:
+    from processor.wix.credentials import Credentials
 
 T = TypeVar("T")
 
 Order = Literal["ASC", "DESC"]
 Sort = Sequence[tuple[str, Order]]
+OnResponse = Callable[[str, int | None], None]
+"""Told once for every HTTP exchange: the operation, and Wix's status, None when no whole answer came."""
+
+ANSWER_BYTES_MAX = 32 * 1024 * 1024  # decompressed; 100 payments are some 200 kB
+TRIES_MAX = 3
+BACKOFF_SECONDS = 0.5  # the longest first wait; each further one may be twice as long
+# All waits of one call together. What takes longer is not waited for in a job: the caller puts the work off.
+WAIT_SECONDS_MAX = 5.0
+# Of names Wix gives and we repeat in messages: nothing that could break a log line.
+_NAME = re.compile(r"[\w.:\-\[\]$]{1,100}", re.ASCII)
+_TEXT_MAX = 500
 
 
 class TooManyPages(WixError):
@@ -43,34 +75,40 @@ class WixClient:
     def __init__(
         self, *, base_url: str, credentials: Credentials, timeout_seconds: float, on_response: OnResponse
     ) -> None:
+        """timeout_seconds: for each exchange as a whole, from connecting to the last byte."""
         self._credentials = credentials
-        self._transport = Transport(
-            base_url=base_url, timeout_seconds=timeout_seconds, on_response=on_response
-        )
+        self._http = Http(base_url=base_url, timeout_seconds=timeout_seconds, on_response=on_response)
 
     # -- Links ---------------------------------------------------------------------------------------
 
     def create_link(self, instance_id: UUID, link: wire.NewPaymentLink) -> wire.PaymentLink:
-        """Create a payment link. Never sent twice: Wix has no key by which it would know the second."""
+        """Create a payment link. Never sent twice: Wix has no key by which it would know the second.
+
+        After WixUnavailable the link may exist all the same.
+        """
         body = {"paymentLink": msgspec.to_builtins(link)}
         told = self._write("create_link", instance_id, wire.PATH_LINKS, body)
         return _read("create_link", told, wire.PaymentLinkAnswer).payment_link
 
-    def get_link(self, instance_id: UUID, link_id: UUID) -> wire.PaymentLink | UnreadableItem:
+    def get_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
         """One link as it is now. Raises WixNotFound as well."""
-        told = self._call("get_link", instance_id, "GET", _link_path(link_id), is_repeatable=True)
+        path = _link_path("get_link", link_id)
+        told = self._call("get_link", instance_id, "GET", path, is_repeatable=True)
         entity = told.get("paymentLink") if isinstance(told, dict) else None
+        if not isinstance(entity, dict):
+            raise WixUnavailable("get_link: Wix's answer holds no payment link", status=200)
         return _link(entity)
 
-    def initiate_payment(self, instance_id: UUID, link_id: UUID) -> wire.InitiatedPayment:
+    def initiate_payment(self, instance_id: UUID, link_id: UUID | str) -> wire.InitiatedPayment:
         """Make a checkout for the link, to which a buyer can be led. It is not a payment."""
-        told = self._write("initiate_payment", instance_id, _link_path(link_id, "initiate-payment"), None)
+        path = _link_path("initiate_payment", link_id, "initiate-payment")
+        told = self._write("initiate_payment", instance_id, path, None)
         return _read("initiate_payment", told, wire.InitiatedPayment)
 
-    def send_link(self, instance_id: UUID, link_id: UUID, recipients: Sequence[wire.Recipient]) -> None:
-        """Let Wix send the link to these contacts."""
+    def send_link(self, instance_id: UUID, link_id: UUID | str, recipients: Sequence[wire.Recipient]) -> None:
+        """Let Wix send the link to these contacts. After WixUnavailable they may have been sent it."""
         body = {"paymentLinkId": str(link_id), "recipients": msgspec.to_builtins(list(recipients))}
-        self._write("send_link", instance_id, _link_path(link_id, "send"), body)
+        self._write("send_link", instance_id, _link_path("send_link", link_id, "send"), body, is_read=False)
 
     def query_links(
         self,
@@ -100,7 +138,8 @@ class WixClient:
     ) -> Iterator[list[Any]]:
         """Payments by documented filters, a page at a time, undecoded: one odd payment must not cost the page.
 
-        Raises TooManyPages when there are more than pages_max.
+        Items are JSON objects, unless Wix lists something else. Raises TooManyPages when there are more
+        than pages_max.
         """
         return self._pages(
             "query_payments",
@@ -118,24 +157,21 @@ class WixClient:
     def check_credentials(self, instance_id: UUID) -> None:
         """Prove by the cheapest query that Wix lets us read this instance's links."""
         body = {"query": {"cursorPaging": {"limit": 1}}}
-        self._call(
-            "check_credentials",
-            instance_id,
-            "POST",
-            f"{wire.PATH_LINKS}/query",
-            body,
-            is_repeatable=True,
-        )
+        path = f"{wire.PATH_LINKS}/query"
+        told = self._call("check_credentials", instance_id, "POST", path, body, is_repeatable=True)
+        _items("check_credentials", told, "paymentLinks")
 
     def close(self) -> None:
-        """Give connections back."""
-        self._transport.close()
+        """Give connections back, and end the waits of other threads. Calls from now on are WixUnavailable."""
+        self._http.close()
         self._credentials.close()
 
     # -- Inner ---------------------------------------------------------------------------------------
 
-    def _write(self, operation: str, instance_id: UUID, path: str, body: Any) -> Any:
-        return self._call(operation, instance_id, "POST", path, body, is_repeatable=False)
+    def _write(self, operation: str, instance_id: UUID, path: str, body: Any, *, is_read: bool = True) -> Any:
+        return self._call(
+            operation, instance_id, "POST", path, body, is_repeatable=False, is_answer_read=is_read
+        )
 
     def _call(
         self,
@@ -146,21 +182,38 @@ class WixClient:
         body: Any = None,
         *,
         is_repeatable: bool,
+        is_answer_read: bool = True,
+        is_504_final: bool = False,
     ) -> Any:
-        """One call, once more with a new token when Wix refuses the one we have."""
+        """One call, once more with a new token when Wix refuses the one we have.
+
+        Everything asked of the API passes here with its instance: a limit of calls belongs here, too.
+        """
+
+        def ask(headers: Mapping[str, str]) -> Any:
+            return self._http.call(
+                operation,
+                method,
+                path,
+                headers=headers,
+                body=body,
+                is_repeatable=is_repeatable,
+                is_answer_read=is_answer_read,
+                is_504_final=is_504_final,
+            )
+
         headers = self._credentials.headers(instance_id)
         try:
-            return self._transport.call(
-                operation, method, path, headers=headers, body=body, is_repeatable=is_repeatable
-            )
+            return ask(headers)
         except WixUnauthorized as why:
-            # 403 is about permissions: another token changes nothing.
-            if why.status != 401 or not self._credentials.forget(instance_id, headers):
+            if why.status != 401:  # 403 is about permissions: another token changes nothing
                 raise
-        headers = self._credentials.headers(instance_id)
-        return self._transport.call(
-            operation, method, path, headers=headers, body=body, is_repeatable=is_repeatable
-        )
+            self._credentials.forget(instance_id, headers)
+            renewed = self._credentials.headers(instance_id)
+            if renewed == headers:  # an API key has no successor
+                raise
+        # A 401 was refused before anything was done: even a write may be sent again.
+        return ask(renewed)
 
     def _pages(
         self,
@@ -176,16 +229,17 @@ class WixClient:
         query: dict[str, Any] = {"filter": dict(filter)}
         if sort:
             query["sort"] = [{"fieldName": name, "order": order} for name, order in sort]
+        page_size = max(1, min(page_size, wire.PAGE_MAX))
         paging: dict[str, Any] = {}
         cursors: set[str] = set()
         for _ in range(pages_max):
             told, page_size = self._page(operation, instance_id, f"{path}/query", query, paging, page_size)
             items, cursor = _items(operation, told, items_name)
+            if cursor in cursors:
+                raise WixUnavailable(f"{operation}: Wix gave the same cursor twice", status=200)
             yield items
             if cursor is None:
                 return
-            if cursor in cursors:
-                raise WixUnavailable(f"{operation}: Wix gave the same cursor twice")
             cursors.add(cursor)
             # Filter and sort live in the cursor and are not sent again (Wix docs, "Sorting and Paging").
             query, paging = {}, {"cursor": cursor}
@@ -200,28 +254,40 @@ class WixClient:
         paging: Mapping[str, Any],
         page_size: int,
     ) -> tuple[Any, int]:
-        """One page, smaller when Wix runs out of time (Wix docs, "Errors": for a 504 ask for less)."""
+        """One page and its size: halved each time Wix runs out of time (Wix docs, "Errors": ask for less)."""
+        tries = 1
         while True:
             body = {"query": {**query, "cursorPaging": {**paging, "limit": page_size}}}
             try:
-                return self._call(operation, instance_id, "POST", path, body, is_repeatable=True), page_size
+                told = self._call(
+                    operation, instance_id, "POST", path, body, is_repeatable=True, is_504_final=True
+                )
             except WixUnavailable as why:
-                if why.status != 504 or page_size == 1:
+                if why.status != 504 or tries == TRIES_MAX or not self._http.pause(backoff_seconds(tries)):
                     raise
-                page_size //= 2
+            else:
+                return told, page_size
+            tries += 1
+            page_size = max(1, page_size // 2)
 
 
-def _link_path(link_id: UUID, action: str | None = None) -> str:
-    path = f"{wire.PATH_LINKS}/{quote(str(link_id), safe='')}"
+def _link_path(operation: str, link_id: UUID | str, action: str | None = None) -> str:
+    """The link's path, whatever characters its id has. Raises WixNotFound for an id that is no path segment."""
+    segment = quote(str(link_id), safe="")
+    if segment in ("", ".", ".."):
+        raise WixNotFound(f"{operation}: no link can have this id")
+    path = f"{wire.PATH_LINKS}/{segment}"
     return f"{path}/{action}" if action else path
 
 
 def _read(operation: str, told: Any, model: type[T]) -> T:
     try:
         return msgspec.convert(told, model)
-    except msgspec.ValidationError as why:
+    except (msgspec.ValidationError, OverflowError) as why:
         # The message names the path and the types, never the value.
-        raise WixUnavailable(f"{operation}: Wix's answer has another shape than documented: {why}") from None
+        raise WixUnavailable(
+            f"{operation}: Wix's answer has another shape than documented: {why}", status=200
+        ) from None
 
 
 def _link(entity: Any) -> wire.PaymentLink | UnreadableItem:
@@ -233,14 +299,407 @@ def _link(entity: Any) -> wire.PaymentLink | UnreadableItem:
 
 
 def _items(operation: str, told: Any, name: str) -> tuple[list[Any], str | None]:
-    """The items of a page, and the cursor of the next, None on the last."""
-    if not isinstance(told, dict) or not isinstance(told.get(name, []), list):
-        raise WixUnavailable(f"{operation}: Wix's answer has another shape than documented")
-    paging = _read(operation, told.get("pagingMetadata") or {}, wire.PagingMetadata)
-    cursor = paging.cursors.next if paging.cursors else None
-    if paging.has_next is False:
-        return told.get(name, []), None
-    if paging.has_next and not cursor:
+    """The items of a page, and the cursor of the next, None on the last. Raises WixUnavailable.
+
+    Only what paging needs must have the documented shape. An answer with neither items nor paging is not
+    taken for "nothing there": every payment we know would look deleted.
+    """
+    strange = WixUnavailable(f"{operation}: Wix's answer has another shape than documented", status=200)
+    if not isinstance(told, dict) or not (name in told or "pagingMetadata" in told):
+        raise strange
+    items = told.get(name)
+    paging = told.get("pagingMetadata")
+    cursors = paging.get("cursors") if isinstance(paging, dict) else None
+    cursor = cursors.get("next") if isinstance(cursors, dict) else None
+    if not (
+        isinstance(items, list | None)
+        and isinstance(paging, dict | None)
+        and isinstance(cursors, dict | None)
+        and isinstance(cursor, str | None)
+    ):
+        raise strange
+    has_next = paging.get("hasNext") if paging else None
+    if has_next is True and not cursor:
         # Stopping here would silently leave the rest out.
-        raise WixUnavailable(f"{operation}: Wix says there is more but gave no cursor")
-    return told.get(name, []), cursor or None
+        raise WixUnavailable(f"{operation}: Wix says there is more but gave no cursor", status=200)
+    return items or [], (cursor or None) if has_next is not False else None
+
+
+# -- Repeating -------------------------------------------------------------------------------------
+#
+# A loop of our own rather than stamina's: its waits cannot be ended by close(), and it knows no budget for
+# all waits of a call that a Retry-After must fit into.
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Wix answered. body: decoded JSON, None when it was not JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    is_json: bool
+
+    def is_usable(self, *, is_body_read: bool) -> bool:
+        """Whether it is a success (200 and nothing else), and JSON where that is read."""
+        return self.status == 200 and (self.is_json or not is_body_read)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No whole answer came, or no usable one.
+
+    why: a few words, without values. was_sent: whether Wix may have received the request. is_passing:
+    whether the same request may fare better.
+    """
+
+    why: str
+    was_sent: bool = True
+    is_passing: bool = True
+
+
+Outcome = Answer | NoAnswer
+
+
+def is_worth_repeating(outcome: Outcome, *, is_repeatable: bool, is_504_final: bool = False) -> bool:
+    """Whether the same request should be sent again.
+
+    is_repeatable: whether a request that Wix may have received is harmless twice.
+    """
+    if isinstance(outcome, NoAnswer):
+        return outcome.is_passing and (is_repeatable or not outcome.was_sent)
+    if outcome.status == 504 and is_504_final:  # the caller asks for less instead
+        return False
+    # A 200 gets here when it was not JSON: cut off, or a proxy's page.
+    return is_repeatable and (outcome.status in (200, 429) or outcome.status >= 500)
+
+
+def backoff_seconds(tries: int) -> float:
+    """A random wait after that many tries: full jitter, so that workers refused together part."""
+    return random.SystemRandom().uniform(0, BACKOFF_SECONDS * 2 ** (tries - 1))
+
+
+class Http:
+    """HTTP to one base URL, for the client and its credentials. Shared by threads, made anew after a fork."""
+
+    def __init__(self, *, base_url: str, timeout_seconds: float, on_response: OnResponse) -> None:
+        self._base_url = base_url
+        self._timeout_seconds = timeout_seconds
+        self._on_response = on_response
+        self._closed = threading.Event()
+        self._made: tuple[int, threading.Lock, list[httpx2.Client]] = (-1, threading.Lock(), [])
+
+    def call(
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: Any = None,
+        is_repeatable: bool,
+        is_answer_read: bool = True,
+        is_504_final: bool = False,
+    ) -> Any:
+        """The JSON of a 200 answer, tried again where that is harmless. Raises WixError, ConfigurationError.
+
+        is_answer_read: False when a 200 is all the caller needs, whatever it holds. is_504_final: do not
+        repeat after a 504.
+        """
+        waited = 0.0
+        tries = 1
+        while True:
+            outcome = self.exchange(operation, method, path, headers=headers, body=body)
+            if isinstance(outcome, Answer) and outcome.is_usable(is_body_read=is_answer_read):
+                return outcome.body
+            why = failure(operation, outcome)
+            asked = why.retry_after_seconds if isinstance(why, WixUnavailable) else None
+            wait = asked or backoff_seconds(tries)
+            if (
+                tries == TRIES_MAX
+                or not is_worth_repeating(outcome, is_repeatable=is_repeatable, is_504_final=is_504_final)
+                or waited + wait > WAIT_SECONDS_MAX
+                or not self.pause(wait)
+            ):
+                raise why
+            waited += wait
+            tries += 1
+
+    def pause(self, seconds: float) -> bool:
+        """Wait. False at once when the client was closed, before or meanwhile."""
+        return not self._closed.wait(seconds)
+
+    def exchange(
+        self, operation: str, method: str, path: str, *, headers: Mapping[str, str], body: Any = None
+    ) -> Outcome:
+        """One request and its whole answer, within `timeout_seconds` from connecting to the last byte.
+
+        Looking the host's name up is not within: the system's resolver has its own limit.
+        """
+        client = self._client()
+        if client is None:
+            return NoAnswer("the client is closed", was_sent=False, is_passing=False)
+        status: int | None = None
+        _current.deadline = time.monotonic() + self._timeout_seconds
+        try:
+            outcome = self._exchange(client, method, path, headers, body)
+            status = outcome.status if isinstance(outcome, Answer) else None
+            return outcome
+        finally:
+            del _current.deadline
+            self._on_response(operation, status)
+
+    def _exchange(
+        self, client: httpx2.Client, method: str, path: str, headers: Mapping[str, str], body: Any
+    ) -> Outcome:
+        try:
+            # A URL with a user name in it must not replace the token: no authentication but our header.
+            with client.stream(
+                method, path, headers=dict(headers), json=body, auth=httpx2.Auth()
+            ) as response:
+                content = _content(response)
+                if isinstance(content, NoAnswer):
+                    return content
+                status, answer_headers = response.status_code, response.headers
+        except (TimeoutError, httpx2.TimeoutException) as why:
+            never_sent = isinstance(why, httpx2.ConnectTimeout | httpx2.PoolTimeout)
+            return NoAnswer(f"nothing whole within {self._timeout_seconds:g} s", was_sent=not never_sent)
+        except httpx2.ConnectError as why:
+            # The system's words, such as "Connection refused": nothing of ours was sent yet.
+            return NoAnswer(f"no connection: {_printable(str(why))}", was_sent=False)
+        except httpx2.TransportError as why:
+            # Only its kind: the library's message may quote a header, and its request holds our token.
+            is_ours = isinstance(why, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol)
+            return NoAnswer(type(why).__name__, is_passing=not is_ours)
+        except RuntimeError:
+            if not self._closed.is_set():
+                raise
+            return NoAnswer("the client was closed", is_passing=False)
+        try:
+            return Answer(status, answer_headers, wire.decode_json(content), is_json=True)
+        except wire.NotJson:
+            return Answer(status, answer_headers, None, is_json=False)
+
+    def close(self) -> None:
+        """Give the connections back and end waits; every exchange from now on is a NoAnswer."""
+        self._closed.set()
+        pid, lock, clients = self._made
+        if pid == os.getpid():
+            with lock:
+                for client in clients:
+                    client.close()
+
+    def _client(self) -> httpx2.Client | None:
+        """This process' client, None when closed. After a fork the parent's is left alone: the parent uses it."""
+        if self._made[0] != os.getpid():
+            # The lock, too, may have been held by another thread at the moment of the fork. Should two
+            # threads come here at once, the client of one is forgotten and its connections end with it.
+            self._made = (os.getpid(), threading.Lock(), [])
+        _, lock, clients = self._made
+        with lock:
+            if self._closed.is_set():
+                return None
+            if not clients:
+                clients.append(_new_client(self._base_url, self._timeout_seconds))
+            return clients[0]
+
+
+# -- One exchange ----------------------------------------------------------------------------------
+
+# When this thread's exchange must be over (`deadline`, monotonic); no attribute outside of one.
+_current = threading.local()
+
+
+def _seconds_left(timeout: float | None) -> float | None:
+    """At most `timeout`, and not beyond the deadline. Raises TimeoutError when that has passed."""
+    deadline: float | None = getattr(_current, "deadline", None)
+    if deadline is None:
+        return timeout
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left if timeout is None else min(timeout, left)
+
+
+class _BoundedStream:
+    """A connection whose every wait ends at the deadline.
+
+    The library's timeout is for each read alone: a server that sends a byte now and then, even of its
+    headers, would never let go of us.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> Any:
+        return self._stream.read(max_bytes, timeout=_seconds_left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout=_seconds_left(timeout))
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _BoundedStream:
+        return _BoundedStream(
+            self._stream.start_tls(ssl_context, server_hostname, timeout=_seconds_left(timeout))
+        )
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _BoundedBackend:
+    """Opens connections that keep the deadline."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **more: Any) -> _BoundedStream:
+        return _BoundedStream(self._backend.connect_tcp(host, port, timeout=_seconds_left(timeout), **more))
+
+
+def _new_client(base_url: str, timeout_seconds: float) -> httpx2.Client:
+    """A client that sends what it is given: no redirects, cookies or authentication of its own.
+
+    It honours HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE, since a self-hoster may be behind a proxy; it never
+    reads ~/.netrc, which could replace our token. Raises ConfigurationError.
+    """
+    parts = urlsplit(base_url)
+    proxies = {} if proxy_bypass(parts.hostname or "") else getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    try:
+        transport = httpx2.HTTPTransport(
+            proxy=(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL):
+        # Its URL may hold a password.
+        raise ConfigurationError(
+            f"the proxy set for {parts.scheme} in the environment cannot be used"
+        ) from None
+    # The library takes a backend in its lower layer only. Should this name go, the first call fails.
+    pool: Any = transport._pool
+    pool._network_backend = _BoundedBackend(pool._network_backend)
+    return httpx2.Client(
+        base_url=base_url,
+        transport=transport,
+        timeout=timeout_seconds,
+        follow_redirects=False,
+        # Of gzip we know how to bound what comes out.
+        headers={
+            "User-Agent": "payment-link-processor",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        },
+        # One instance's cookie is not for the next.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def _content(response: httpx2.Response) -> bytes | NoAnswer:
+    """The decompressed body, read until it is whole, or too large."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", ""):
+        return NoAnswer("compressed in a way we did not ask for", is_passing=False)
+    inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+    content = bytearray()
+    for chunk in response.iter_raw():
+        # One byte beyond the limit tells that there is more.
+        room = ANSWER_BYTES_MAX + 1 - len(content)
+        try:
+            content += inflate.decompress(chunk, room) if inflate else chunk
+        except zlib.error:
+            return NoAnswer("cannot be decompressed")
+        if len(content) > ANSWER_BYTES_MAX:
+            return NoAnswer(f"more than {ANSWER_BYTES_MAX} bytes", is_passing=False)
+        # Data that is already here can be read without any wait.
+        _seconds_left(None)
+    if inflate and not inflate.eof and content:
+        return NoAnswer("cut off")
+    return bytes(content)
+
+
+# -- Errors ----------------------------------------------------------------------------------------
+
+_KINDS: dict[int, type[WixError]] = {401: WixUnauthorized, 403: WixUnauthorized, 404: WixNotFound}
+
+
+def failure(operation: str, outcome: Outcome) -> WixError:
+    """The error for an outcome the caller cannot use (Wix docs, "Errors"; Wix's SDK accepts only 200)."""
+    if isinstance(outcome, NoAnswer):
+        return WixUnavailable(f"{operation}: no usable answer from Wix: {outcome.why}")
+    status = outcome.status
+    code, violations = _details(outcome.body)
+    request_id = _name(outcome.headers.get("x-wix-request-id"))
+    said = f"{operation}: Wix answered {status}"
+    if status == 200:
+        said += " with something other than JSON"
+    if code:
+        said += f" {code}"
+    if violations:
+        # Which field and rule; a description may quote what was sent.
+        rules = (f"{_name(one.field)}: {_name(one.violated_rule)}" for one in violations[:3])
+        said += f" ({'; '.join(rules)})"
+    if request_id:
+        said += f" [request {request_id}]"
+    if 400 <= status < 500 and status != 429:
+        kind = _KINDS.get(status, WixRefused)
+        return kind(said, status=status, code=code, violations=violations, request_id=request_id)
+    return WixUnavailable(
+        said,
+        status=status,
+        code=code,
+        request_id=request_id,
+        retry_after_seconds=_retry_after(outcome.headers.get("retry-after"), datetime.now(UTC)),
+    )
+
+
+def _details(body: Any) -> tuple[str | None, tuple[FieldViolation, ...]]:
+    """Wix's application error code and field violations, from a body that may be anything."""
+    details = _dict(_dict(body).get("details"))
+    code = _name(_dict(details.get("applicationError")).get("code"))
+    if code is None:
+        code = _name(_dict(body).get("error"))  # OAuth's form
+    listed = _dict(details.get("validationError")).get("fieldViolations")
+    violations = tuple(
+        FieldViolation(
+            field=_text(one.get("field")),
+            description=_text(one.get("description")),
+            violated_rule=_text(one.get("violatedRule")),
+        )
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict)
+    )
+    return code, violations
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def _text(value: Any) -> str:
+    return _printable(value) if isinstance(value, str) else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else " " for one in text[:_TEXT_MAX])
+
+
+def _retry_after(text: str | None, now: datetime) -> float | None:
+    """Seconds from a Retry-After header, in either of its forms (RFC 9110, 10.2.3); None when unreadable."""
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())

@@ -1,0 +1,51 @@
+"""What tests of the store do again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from processor.store import inbox, instances
+from processor.store.database import Database
+from processor.wix.parse import parse_event
+from tests.builders import INSTANCE, NOW, app_claims, sign
+
+
+def delivery(claims: dict[str, Any]) -> inbox.Delivery:
+    """A verified delivery of these claims."""
+    token = sign(claims).decode()
+    return inbox.Delivery(parse_event(claims), token, b"d" * 32)
+
+
+def receive(database: Database, claims: dict[str, Any], now: datetime = NOW) -> inbox.Stored:
+    """Store one delivery as the endpoint does."""
+    with database.begin() as connection:
+        [stored] = inbox.record(connection, [delivery(claims)], now)
+    return stored
+
+
+def confirm(database: Database, instance_id: UUID = INSTANCE) -> None:
+    """Let Wix vouch for the instance."""
+    with database.begin() as connection:
+        instances.confirm(connection, instance_id, NOW)
+
+
+def install(database: Database, instance_id: UUID = INSTANCE, at: datetime = NOW) -> None:
+    """Wix says AppInstalled."""
+    receive(database, app_claims("AppInstalled", instance_id=instance_id, at=at))
+
+
+def rows(database: Database, sql: str, **values: Any) -> Sequence[Any]:
+    """What a statement returns."""
+    with database.begin() as connection:
+        return connection.execute(text(sql), values).all()
+
+
+def one(database: Database, sql: str, **values: Any) -> Any:
+    """The only row of a statement."""
+    [row] = rows(database, sql, **values)
+    return row

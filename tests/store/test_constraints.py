@@ -1,0 +1,123 @@
+"""Rows that cannot be are refused by a constraint with a name."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import CheckConstraint, text
+from sqlalchemy.exc import IntegrityError
+
+from processor.domain.discrepancy import Difference, DiscrepancyType
+from processor.errors import Unreadable
+from processor.store import checks, discrepancies, inbox, links, runs
+from processor.store.database import Database
+from processor.store.tables import Base
+from tests.builders import INSTANCE, LINK, NOW, make_link, payment_claims
+from tests.store.helpers import install, receive
+
+SHORT = "'\\x00'::bytea"
+# What makes a valid row impossible, by the constraint that must refuse it.
+IMPOSSIBLE = {
+    "ck_counters_value_not_negative": "value = -1",
+    "ck_rejected_deliveries_body_digest_is_sha256": f"body_digest = {SHORT}",
+    "ck_rejected_deliveries_delivery_count_positive": "delivery_count = 0",
+    "ck_rejection_counts_delivery_count_positive": "delivery_count = 0",
+    "ck_unread_deliveries_delivery_count_positive": "delivery_count = 0",
+    "ck_unread_deliveries_token_digest_is_sha256": f"token_digest = {SHORT}",
+    "ck_link_checks_checked_within_wanted": "checked = wanted + 1",
+    "ck_link_checks_counts_not_negative": "attempt = -1",
+    "ck_link_checks_lease_whole": "lease_id = gen_random_uuid()",
+    "ck_link_checks_wanted_is_due": "wanted = 1, checked = 0, due_at = NULL",
+    "ck_payment_links_currency_is_a_code": "currency = 'usd'",
+    "ck_payments_amount_not_negative": "amount = -0.001",
+    "ck_payments_changed_after_stored": "changed_at = stored_at - interval '1 s'",
+    "ck_payments_currency_is_a_code": "currency = 'DOLLAR'",
+    "ck_payments_first_origin": "first_origin = 'rumour'",
+    "ck_payments_last_verdict": "last_verdict = 'maybe'",
+    "ck_payments_match_state": "match_state = 'perhaps'",
+    "ck_payments_one_source": "run_id = gen_random_uuid()",
+    "ck_payments_origin": "origin = 'rumour'",
+    "ck_payments_revision_not_negative": "revision = -1",
+    "ck_reconciliation_runs_finished_when_not_running": "finished_at = now()",
+    "ck_reconciliation_runs_kind": "kind = 'guess'",
+    "ck_reconciliation_runs_reason_when_failed": "reason = 'none'",
+    "ck_reconciliation_runs_status": "status = 'lost', finished_at = now()",
+    "ck_sweeps_lease_whole": "lease_until = now()",
+    "ck_sweeps_position_in_window": (
+        "window_from = now(), window_to = now(), position_at = now() - interval '1 s'"
+    ),
+    "ck_sweeps_window_whole": "window_from = now()",
+    "ck_webhook_events_conflict_count_possible": "conflict_count = delivery_count + 1",
+    "ck_webhook_events_content_digest_is_sha256": f"content_digest = {SHORT}",
+    "ck_webhook_events_delivery_count_positive": "delivery_count = 0",
+    "ck_webhook_events_kind": "kind = 'gossip'",
+    "ck_webhook_events_last_received_after_first": "last_received_at = received_at - interval '1 s'",
+    "ck_webhook_events_reason_when_unreadable": "reason = 'odd'",
+    "ck_webhook_events_status": "status = 'lost'",
+    "ck_webhook_events_token_digest_is_sha256": f"token_digest = {SHORT}",
+    "ck_webhook_events_token_until_erased": "token = NULL",
+    "ck_discrepancies_amount_has_currency": "amount_at_risk = 1, currency = NULL",
+    "ck_discrepancies_closed_when_decided": "state = 'resolved'",
+    "ck_discrepancies_last_seen_after_first": "last_seen_at = first_seen_at - interval '1 s'",
+    "ck_discrepancies_resolution_when_closed": "resolution = 'done'",
+    "ck_discrepancies_severity": "severity = 'meh'",
+    "ck_discrepancies_state": "state = 'forgotten'",
+    "ck_discrepancies_times_seen_positive": "times_seen = 0",
+    "ck_payment_buyers_personal_until_erased": "personal = NULL",
+    "ck_payment_versions_amount_not_negative": "amount = -1",
+    "ck_payment_versions_one_source": "event_id = NULL",
+    "ck_payment_versions_origin": "origin = 'rumour'",
+    "ck_payment_versions_revision_not_negative": "revision = -1",
+    "ck_payment_versions_verdict": "verdict = 'maybe'",
+    "ck_webhook_event_conflicts_content_digest_is_sha256": f"content_digest = {SHORT}",
+    "ck_webhook_event_conflicts_delivery_count_positive": "delivery_count = 0",
+    "ck_webhook_event_conflicts_token_until_erased": "token = NULL",
+}
+TABLE_OF = {
+    str(constraint.name): table.name
+    for table in Base.metadata.sorted_tables
+    for constraint in table.constraints
+    if isinstance(constraint, CheckConstraint)
+}
+
+
+def fill(database: Database) -> None:
+    """A valid row in every table."""
+    install(database)
+    event_id = str(uuid4())
+    receive(database, payment_claims({"id": event_id}))
+    receive(database, payment_claims({"id": event_id}, amount="12.00"))
+    with database.begin() as connection:
+        inbox.keep_unread(connection, token="a.b.c", token_digest=b"x" * 32, why=Unreadable("r"), now=NOW)
+        inbox.keep_refused(connection, inbox.Refused({"r": 1}, {b"y" * 32: "r"}), NOW)
+        runs.count(connection, "jobs", {"x": 1})
+        checks.drain(connection, NOW)
+        links.save(connection, [], NOW)
+        run_id = runs.start(connection, INSTANCE, "check", NOW)
+        difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
+        discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)
+        link = make_link()
+        connection.execute(
+            text(
+                "INSERT INTO payment_links (instance_id, payment_link_id, currency, seen_at)"
+                " VALUES (:instance_id, :link_id, 'USD', :now)"
+            ),
+            {"instance_id": link.instance_id, "link_id": link.payment_link_id, "now": NOW},
+        )
+
+
+def test_every_constraint_has_an_impossible_row_here() -> None:
+    assert set(IMPOSSIBLE) == set(TABLE_OF)
+
+
+def test_impossible_rows_are_refused_by_name(database: Database) -> None:
+    fill(database)
+
+    def make_impossible(name: str) -> None:
+        with database.begin() as connection:
+            connection.execute(text(f"UPDATE {TABLE_OF[name]} SET {IMPOSSIBLE[name]}"))
+
+    for name in IMPOSSIBLE:
+        with pytest.raises(IntegrityError, match=f'"{name}"'):
+            make_impossible(name)

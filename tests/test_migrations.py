@@ -1,0 +1,117 @@
+"""The schema: what models say is what migrations make, in both directions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, text
+
+from processor.config import database_url as sqlalchemy_url
+from processor.store import migrations
+from processor.store.tables import Base
+
+ROOT = Path(__file__).resolve().parents[1]
+CATALOGUE = """
+SELECT 'column' AS kind, c.relname || '.' || a.attname AS name,
+    format('%s|%s|%s|%s|%s', format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated) AS definition
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r'
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relname <> 'alembic_version'
+UNION ALL
+SELECT 'constraint', r.relname || '.' || k.conname, pg_get_constraintdef(k.oid)
+FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid
+    JOIN pg_namespace n ON n.oid = r.relnamespace AND n.nspname = 'public'
+WHERE r.relname <> 'alembic_version'
+UNION ALL
+SELECT 'index', indexname, indexdef FROM pg_indexes
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def url(empty_database_url: str) -> str:
+    return sqlalchemy_url(empty_database_url)
+
+
+def catalogue(engine: Engine) -> dict[tuple[str, str], str]:
+    with engine.connect() as connection:
+        return {(row.kind, row.name): row.definition for row in connection.execute(text(CATALOGUE))}
+
+
+def test_models_and_migrated_schema_are_the_same_catalogue(url: str) -> None:
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    modelled = catalogue(engine)
+    Base.metadata.drop_all(engine)
+    assert catalogue(engine) == {}
+
+    migrations.upgrade(url)
+
+    migrated = catalogue(engine)
+    assert migrated == modelled
+    assert len(migrated) > 200
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    engine.dispose()
+
+
+def test_up_down_and_up_again(url: str) -> None:
+    engine = create_engine(url)
+    migrations.upgrade(url)
+    first = catalogue(engine)
+
+    migrations.downgrade(url, "base")
+
+    assert catalogue(engine) == {}
+    migrations.upgrade(url)
+    assert catalogue(engine) == first
+    engine.dispose()
+
+
+def test_two_migrations_at_once_wait_for_each_other(url: str, empty_database_url: str) -> None:
+    command = [sys.executable, "-m", "processor", "migrate"]
+    environ = {**os.environ, "DATABASE_URL": empty_database_url}
+    running = [subprocess.Popen(command, cwd=ROOT, env=environ) for _ in range(3)]
+
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [
+            migrations.head()
+        ]
+    engine.dispose()
+
+
+def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def look(config: Any, _revision: str) -> None:
+        from alembic import command
+        from alembic.runtime.environment import EnvironmentContext
+
+        def note(self: Any, **kwargs: Any) -> None:
+            connection = config.attributes["connection"]
+            for name in ("lock_timeout", "statement_timeout"):
+                seen[name] = connection.execute(text(f"SHOW {name}")).scalar_one()
+            seen["locks"] = connection.execute(
+                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+            ).scalar_one()
+            original(self, **kwargs)
+
+        original = EnvironmentContext.run_migrations
+        monkeypatch.setattr(EnvironmentContext, "run_migrations", note)
+        command.upgrade(config, "head")
+
+    migrations._run(url, "head", look)
+
+    assert seen == {"lock_timeout": "5s", "statement_timeout": "10min", "locks": 1}
