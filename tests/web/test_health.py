@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from processor import wiring
+from processor.config import Settings
+from processor.processes import free_port
+from processor.store import migrations
+from processor.web import create_app
+from tests import builders
+
+
+@contextmanager
+def served(**environ: str) -> Iterator[FlaskClient]:
+    settings = Settings.read({"WIX_PUBLIC_KEYS": builders.public_pem(), **environ})
+    services = wiring.build(settings, role="web")
+    app = create_app(services)
+    yield app.test_client()
+    app.extensions["after_work"].stop()
+    services.close()
+
+
+def test_it_is_ready_when_database_and_migrations_are(database_url: str, redis_url: str) -> None:
+    with served(DATABASE_URL=database_url, REDIS_URL=redis_url) as client:
+        answer = client.get("/readyz")
+
+        assert answer.status_code == 200
+        assert answer.json == {"ready": True, "database": "ok", "migration": "at head", "redis": "ok"}
+        assert client.get("/healthz").status_code == 200
+
+
+def test_it_is_ready_without_redis_and_says_so(database_url: str) -> None:
+    with served(DATABASE_URL=database_url, REDIS_URL=f"redis://127.0.0.1:{free_port()}") as client:
+        answer = client.get("/readyz")
+
+        assert answer.status_code == 200
+        assert answer.json is not None
+        assert answer.json["redis"] == "unreachable"
+
+
+def test_it_is_not_ready_before_the_migrations(empty_database_url: str) -> None:
+    with served(DATABASE_URL=empty_database_url) as client:
+        answer = client.get("/readyz")
+
+        assert answer.status_code == 503
+        assert answer.json is not None
+        assert answer.json["migration"] == f"at nothing, want {migrations.head()}"
+
+
+def test_it_is_alive_but_not_ready_without_a_database() -> None:
+    with served(DATABASE_URL=f"postgresql://127.0.0.1:{free_port()}/x") as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        assert "processor_database_up 0.0" in client.get("/metrics").text
+
+
+def test_metrics_count_deliveries_and_what_waits(database_url: str, redis_url: str) -> None:
+    with served(DATABASE_URL=database_url, REDIS_URL=redis_url) as client:
+        client.post("/webhooks/wix", data=builders.sign(builders.payment_claims()))
+        families = {
+            family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)
+        }
+
+    held = [one for one in families["processor_deliveries"].samples if one.labels.get("outcome") == "held"]
+    assert held
+    assert families["processor_held_events"].samples[0].value == 1
+    assert families["processor_database_up"].samples[0].value == 1
+    assert "processor_answer_seconds" in families
+
+
+def test_metrics_may_be_kept_for_who_bears_the_token(database_url: str) -> None:
+    with served(DATABASE_URL=database_url, METRICS_TOKEN="s3cret") as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert client.get("/metrics", headers={"Authorization": "Bearer é"}).status_code == 401
+        assert client.get("/metrics", headers={"Authorization": "Bearer s3cret"}).status_code == 200
