@@ -1,0 +1,369 @@
+"""Checks and sweeps against a sandbox: what is recovered, what is raised, what dies and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from processor import jobs
+from processor.errors import WixNotFound
+from processor.store import checks, sweeps
+from tests.shop import Shop, a_shop
+
+
+@pytest.fixture
+def shop(database_url: str, redis_url: str) -> Iterator[Shop]:
+    with a_shop(database_url, redis_url) as built:
+        yield built
+
+
+def test_what_a_webhook_told_is_matched_with_wix(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+
+    shop.check()
+
+    payment = shop.one("SELECT match_state, amount, first_origin FROM payments")
+    assert (payment.match_state, payment.amount, payment.first_origin) == ("matched", Decimal(10), "webhook")
+    link = shop.one("SELECT status, payment_count, total_amount, title FROM payment_links")
+    assert (link.status, link.payment_count, link.total_amount) == ("ACTIVE", 1, Decimal(10))
+    run = shop.one("SELECT * FROM reconciliation_runs WHERE link_count > 0")
+    assert (run.status, run.kind, run.matched) == ("succeeded", "check", 1)
+    assert run.sums == {"USD": {"booked": "10.000", "wix": "10.000"}}
+    assert run.wix_requests > 0
+    assert shop.open() == []
+
+
+def test_a_missed_payment_is_found_by_the_sweep_and_booked_by_the_check_once_it_is_old(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.deliver()
+    [payment_id] = shop.pay(link_id)
+
+    shop.sweep()
+    shop.check()
+    assert shop.rows("SELECT FROM payments") == [], "its webhook may still be on its way"
+    shop.pass_time()
+    shop.check()
+
+    payment = shop.one("SELECT payment_id, first_origin, event_id, run_id, match_state FROM payments")
+    assert (payment.payment_id, payment.first_origin) == (payment_id, "poll")
+    assert (payment.event_id, payment.match_state) == (None, "matched")
+    assert shop.one("SELECT recovered FROM reconciliation_runs WHERE recovered > 0").recovered == 1
+
+
+def test_a_webhook_that_comes_after_the_poll_changes_nothing(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.deliver()
+    [payment_id] = shop.pay(link_id)
+    shop.sweep()
+    shop.pass_time()
+    shop.check()
+    before = shop.one("SELECT * FROM payments")
+
+    shop.deliver(payment_id)
+    shop.check()
+
+    after = shop.one("SELECT * FROM payments")
+    assert (after.first_origin, after.revision, after.amount) == ("poll", before.revision, before.amount)
+    assert after.last_verdict == "same"
+    assert shop.open() == []
+
+
+def test_a_missed_update_is_booked_by_the_check(shop: Shop) -> None:
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    shop.check()
+    shop.sandbox.world.issue_receipt(str(shop.instance_id), str(payment_id))
+
+    shop.request(link_id)
+    shop.check()
+    shop.pass_time()
+    shop.check()
+
+    payment = shop.one("SELECT revision, receipt_id, origin, first_origin FROM payments")
+    assert (payment.revision, payment.origin, payment.first_origin) == (2, "poll", "webhook")
+    assert payment.receipt_id is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "type_"),
+    [
+        ({"kind": "amount_edited", "amount": "99.00"}, "amount_differs"),
+        ({"kind": "payment_deleted"}, "missing_at_wix"),
+        ({"kind": "wrong_total", "by": "3.00"}, "total_differs"),
+    ],
+)
+def test_a_contradiction_is_raised_and_resolved_when_it_goes_away(
+    shop: Shop, fault: dict[str, Any], type_: str
+) -> None:
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    about = {"linkId": str(link_id)} if "by" in fault else {"paymentId": str(payment_id)}
+    added = shop.sandbox.faults.add(fault | about)
+
+    shop.check()
+    shop.pass_time()
+    shop.check()
+
+    assert type_ in shop.open()
+    assert shop.one("SELECT amount FROM payments").amount == Decimal(10), "never overwritten"
+    shop.sandbox.faults.remove(added["id"])
+    shop.pass_time(timedelta(days=2))
+    shop.check()
+    assert shop.open() == []
+    closed = shop.rows("SELECT resolution FROM discrepancies")
+    assert {row.resolution for row in closed} == {"no longer differs"}
+
+
+def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.sandbox.documents.remove("link", str(link_id))
+
+    shop.check()
+    shop.pass_time()
+    shop.check()
+
+    assert shop.open() == ["link_missing"]
+
+
+def test_a_split_purchase_in_exact_money_leaves_nothing_open(shop: Shop) -> None:
+    tenders = [{"type": "GIFT_CARD", "amount": "2.345"}, {"type": "CARD", "amount": "10.000"}]
+    shop.pay(shop.link("12.345", "KWD"), tenders=tenders)
+    shop.pay(shop.link("4800", "JPY"))
+    shop.deliver()
+
+    shop.check()
+
+    sums = shop.rows(
+        "SELECT currency, sum(amount) AS amount FROM payments GROUP BY currency ORDER BY currency"
+    )
+    assert [(row.currency, row.amount) for row in sums] == [
+        ("JPY", Decimal(4800)),
+        ("KWD", Decimal("12.345")),
+    ]
+    assert shop.open() == []
+
+
+def test_a_query_that_lags_behind_the_webhook_raises_nothing(shop: Shop) -> None:
+    shop.sandbox.faults.add({"kind": "read_lag", "seconds": 3600})
+    shop.pay(shop.link())
+    shop.deliver()
+
+    shop.check()
+
+    assert shop.open() == []
+    assert shop.one("SELECT match_state FROM payments").match_state == "expected"
+    shop.sandbox.faults.remove(None)
+    shop.pass_time(timedelta(minutes=1))
+    shop.check()
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
+def test_events_of_an_unconfirmed_instance_are_booked_once_wix_gives_a_token(shop: Shop) -> None:
+    [payment_id] = shop.pay(shop.link())
+    shop.deliver(payment_id)
+    assert shop.rows("SELECT FROM payments") == []
+
+    shop.check()
+
+    assert shop.one("SELECT status FROM app_instances").status == "installed"
+    assert shop.one("SELECT first_origin FROM payments").first_origin == "webhook"
+    assert shop.one("SELECT status FROM webhook_events").status == "recorded"
+    assert shop.rows("SELECT FROM sweeps"), "and it is polled from now on"
+
+
+def test_events_of_an_instance_wix_does_not_know_stay_held(shop: Shop) -> None:
+    [payment_id] = shop.pay(shop.link())
+    shop.deliver(payment_id)
+    shop.sandbox.world.remove(str(shop.instance_id))
+
+    jobs.run_check(shop.services, shop.instance_id)
+
+    assert shop.rows("SELECT FROM payments") == []
+    assert shop.one("SELECT status FROM webhook_events").status == "held"
+    run = shop.one("SELECT status, reason FROM reconciliation_runs")
+    assert run.status == "failed"
+    assert "WixUnauthorized" in run.reason
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_a_wix_that_is_away_postpones_the_check_and_loses_nothing(shop: Shop, status: int) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.services.wix.check_credentials(shop.instance_id)
+    shop.sandbox.faults.add({"kind": "status", "status": status, "retryAfterSeconds": 40})
+
+    jobs.run_check(shop.services, shop.instance_id)
+
+    check = shop.one("SELECT wanted > checked AS wanted, lease_id, due_at > now() AS later FROM link_checks")
+    assert (check.wanted, check.lease_id, check.later) == (True, None, True)
+    assert "WixUnavailable" in shop.one("SELECT reason FROM reconciliation_runs").reason
+    shop.sandbox.faults.remove(None)
+    shop.pass_time(timedelta(minutes=2))
+    shop.check()
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
+def test_many_links_are_checked_in_few_calls(shop: Shop) -> None:
+    link_ids = [shop.link() for _ in range(120)]
+    for link_id in link_ids:
+        shop.pay(link_id)
+    shop.deliver()
+    shop.check()
+    shop.request(*link_ids)
+    before = shop.calls
+
+    shop.check()
+
+    # 100 + 20 links: payments in two pages and one, links in one page each, at most.
+    assert shop.calls - before <= 8
+    states = shop.rows("SELECT match_state, count(*) AS n FROM payments GROUP BY 1")
+    assert [(row.match_state, row.n) for row in states] == [("matched", 120)]
+
+
+def test_a_group_with_too_many_payments_is_asked_for_in_halves(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link_ids = [shop.link() for _ in range(3)]
+    for link_id in link_ids:
+        for _ in range(40):
+            shop.pay(link_id)
+    shop.deliver()
+    monkeypatch.setattr(jobs, "GROUP_PAGES_MAX", 1)
+
+    shop.check()
+
+    states = shop.rows("SELECT match_state, count(*) AS n FROM payments GROUP BY 1")
+    assert [(row.match_state, row.n) for row in states] == [("matched", 120)]
+
+
+def test_a_job_that_died_after_asking_wix_is_done_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+
+    def die(*_: Any, **__: Any) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_decide_and_write", die)
+        with pytest.raises(SystemExit):
+            jobs.run_check(shop.services, shop.instance_id)
+    assert shop.one("SELECT match_state FROM payments").match_state is None
+    shop.check()
+    assert shop.one("SELECT match_state FROM payments").match_state is None, "still leased"
+
+    shop.pass_time(timedelta(minutes=3))
+    shop.check()
+
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
+def test_a_check_whose_lease_was_taken_over_writes_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+    ask = jobs._ask
+
+    def slow(*arguments: Any) -> Any:
+        theirs = ask(*arguments)
+        monkeypatch.setattr(jobs, "_ask", ask)
+        shop.pass_time(timedelta(minutes=5))
+        with shop.services.database.begin() as connection:
+            checks.claim(connection, shop.instance_id, shop.services.now(), timedelta(minutes=1))
+        return theirs
+
+    monkeypatch.setattr(jobs, "_ask", slow)
+    jobs.run_check(shop.services, shop.instance_id)
+
+    assert shop.one("SELECT match_state FROM payments").match_state is None
+
+
+def test_a_sweep_whose_worker_died_resumes_where_it_stood(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link_id = shop.link()
+    shop.deliver()
+    for _ in range(120):
+        shop.pay(link_id)
+    advance = sweeps.advance
+    pages: list[bool] = []
+
+    def once(*arguments: Any) -> bool:
+        if pages:
+            raise SystemExit("killed at the second page")
+        pages.append(advance(*arguments))
+        return pages[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweeps, "advance", once)
+        with pytest.raises(SystemExit):
+            shop.sweep()
+    stood = shop.one("SELECT position_at, window_from FROM sweeps")
+    assert stood.position_at > stood.window_from
+
+    shop.pass_time()
+    shop.sweep()
+    shop.check()
+
+    assert shop.one("SELECT count(*) AS n FROM payments").n == 120
+    assert shop.one("SELECT finished_at FROM sweeps").finished_at is not None
+
+
+def test_the_clock_enqueues_what_is_due_and_beats(shop: Shop) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+
+    ticked = shop.tick()
+
+    assert (ticked.checks, ticked.sweeps) == (1, 1)
+    assert shop.tick() == type(ticked)(0, 0), "one job each is on its way"
+    shop.pass_time(timedelta(minutes=1))
+    assert shop.tick() == ticked, "lost jobs are enqueued again"
+    assert shop.one("SELECT process FROM heartbeats").process == "clock"
+
+
+def test_a_link_wix_does_not_know_is_told_apart_from_one_that_could_not_be_read(shop: Shop) -> None:
+    with pytest.raises(WixNotFound):
+        shop.services.wix.get_link(shop.instance_id, shop.instance_id)
+
+
+def test_an_unreadable_payment_at_wix_is_raised_and_costs_the_others_nothing(shop: Shop) -> None:
+    link_id = shop.link()
+    [odd, _good] = [shop.pay(link_id)[0] for _ in range(2)]
+    shop.deliver()
+    document = shop.sandbox.documents.get("payment", str(odd))
+    assert document is not None
+    document["versions"][-1]["entity"]["amount"] = 10.0
+
+    shop.check()
+    shop.pass_time()
+    shop.check()
+
+    assert shop.open() == ["unreadable_at_wix"]
+    states = shop.rows("SELECT match_state FROM payments ORDER BY 1")
+    assert [row.match_state for row in states] == ["discrepant", "matched"]
+
+
+def test_an_unreadable_link_at_wix_is_raised_and_its_payments_still_matched(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    document = shop.sandbox.documents.get("link", str(link_id))
+    assert document is not None
+    document["versions"][-1]["entity"]["totalReceived"] = "much"
+
+    shop.check()
+
+    assert shop.open() == ["unreadable_at_wix"]
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
