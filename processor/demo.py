@@ -40,7 +40,7 @@ WEB_PORT, SANDBOX_PORT = 8000, 8100
 SETTLED_SECONDS = 120.0
 # What really happens at Wix takes two days; here its resends come within seconds.
 TIME_SCALE = 60
-PLAIN_WIDTH = 110  # where there is no terminal to ask
+PLAIN_WIDTH = 116  # where there is no terminal to ask
 
 
 def run(folder: Path | None, *, is_once: bool, environ: Mapping[str, str]) -> bool:
@@ -316,9 +316,13 @@ def _report(console: Console, system: System, database: Database, told: Told, di
     )
     with database.begin() as connection:
         booked = {one.payment_link_id: one for one in reports.links(connection, told.instance_id)}
-    table = Table(title="\nThe story's payment links", title_justify="left", show_lines=False)
+    table = Table(
+        title="\nThe story's payment links: sums, and in brackets the number of payments",
+        title_justify="left",
+        show_lines=False,
+    )
     table.add_column("payment link")
-    for name in ("Wix says (payments)", "received", "booked (payments)"):
+    for name in ("Wix says", "received", "booked"):
         table.add_column(name, justify="right")
     table.add_column("reconciliation")
     for link in truth["links"]:
@@ -370,9 +374,9 @@ def _finding(report: reports.LinkReport | None) -> Text:
     if report is None:
         return Text("not seen", style="red")
     if report.discrepancies:
-        return Text(f"DISCREPANCY {', '.join(report.discrepancies)}", style="yellow")
+        return Text(f"discrepancy: {', '.join(report.discrepancies)}", style="yellow")
     if report.recovered:
-        return Text("recovered: its webhook was missed", style="cyan")
+        return Text("recovered: webhook missed", style="cyan")
     return Text("matched" if report.matched == report.payments else "open", style="green")
 
 

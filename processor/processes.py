@@ -27,7 +27,12 @@ POLL_SECONDS = 0.05
 # could otherwise be connected to itself and so take the server's port.
 PORTS = range(20_000, 32_000)
 # Reads from a pipe whose other end only we hold; it ends when we do, however that happens.
-_WATCH = 'read -r _; kill -s TERM -- "-$1"; sleep "$2"; kill -s KILL -- "-$1"'
+_WATCH = """
+read -r _
+kill -s TERM -- "-$1"
+while [ "$2" -gt 0 ] && kill -s 0 -- "-$1"; do sleep 1; set -- "$1" $(($2 - 1)); done
+kill -s KILL -- "-$1"
+"""
 
 
 class ChildFailed(ProcessorError):

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from processor import clock, jobs, wiring
 from processor.config import Settings
 from processor.sandbox import Sandbox, running_sandbox
-from processor.store import inbox
+from processor.store import checks, inbox
 from processor.wiring import Services
 from processor.wix import wire
 from processor.wix.parse import parse_claims, parse_event
@@ -63,7 +63,7 @@ class Shop:
     def request(self, *link_ids: UUID) -> None:
         """Ask for a check of these links."""
         with self.services.database.begin() as connection:
-            jobs.checks.request(connection, self.instance_id, link_ids, self.services.now())
+            checks.request(connection, self.instance_id, link_ids, self.services.now())
 
     def pass_time(self, gap: timedelta = SETTLING + timedelta(seconds=1)) -> None:
         self.ahead.append(gap)
@@ -73,7 +73,7 @@ class Shop:
         for _ in range(20):
             jobs.run_check(self.services, self.instance_id)
             with self.services.database.begin() as connection:
-                if not jobs.checks.has_due(connection, self.instance_id, self.services.now()):
+                if not checks.has_due(connection, self.instance_id, self.services.now()):
                     return
         raise AssertionError("still due")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,15 +98,22 @@ class Sandbox:
             base_url=lambda: self.url,
             send=self._send,
         )
-        self._server: BaseWSGIServer = make_server(
-            options.host, options.port, self._flask(), threaded=True, request_handler=_Handler
-        )
+        # A port that is taken raises here; the server's own way would be to print and exit.
+        with socket.create_server((options.host, options.port), backlog=128) as listening:
+            self._server: BaseWSGIServer = make_server(
+                options.host,
+                options.port,
+                self._flask(),
+                threaded=True,
+                request_handler=_Handler,
+                fd=listening.fileno(),
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, name="sandbox", daemon=True)
 
     @property
     def url(self) -> str:
         """Where it serves, without a trailing slash."""
-        return f"http://{self._options.host}:{self._server.server_port}"
+        return f"http://{self._options.host}:{self._server.port}"
 
     def start(self) -> None:
         """Serve, and deliver what was pending."""

@@ -1,0 +1,274 @@
+"""The command line: one sentence for an error, no traceback, documented exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.cli import cli
+from processor.config import declared_settings
+from processor.processes import Child, free_port, wait_until
+from processor.sandbox import running_sandbox
+from tests import builders
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "processor", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of an error."""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_explains_itself(name: str) -> None:
+    done = run(name, "--help")
+
+    assert done.returncode == 0
+    assert cli.commands[name].get_short_help_str()[:20] in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.startswith("processor, version ")
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    done = run("dance")
+
+    assert done.returncode == 2
+    assert "dance" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["serve", "worker", "clock", "migrate"])
+def test_a_process_without_a_database_says_what_is_missing(name: str) -> None:
+    done = run(name)
+
+    assert done.returncode == 2
+    assert "DATABASE_URL is not set" in said(done)
+
+
+def test_every_fault_of_the_configuration_is_named_at_once() -> None:
+    done = run("serve", PORT="x", ANSWER_SECONDS="9", DATABASE_URL="mysql://secret@h/d")
+
+    assert done.returncode == 2
+    for variable in ("PORT", "ANSWER_SECONDS", "DATABASE_URL"):
+        assert variable in said(done)
+    assert "secret" not in done.stderr
+
+
+def test_an_unusable_key_is_found_before_anything_is_served() -> None:
+    done = run("serve", DATABASE_URL="postgres://h/d", WIX_PUBLIC_KEYS="nonsense!")
+
+    assert done.returncode == 2
+    assert "key 1" in said(done)
+
+
+def test_a_database_that_is_away_is_an_exit_code_of_its_own() -> None:
+    done = run("migrate", DATABASE_URL=f"postgres://u:secret@127.0.0.1:{free_port()}/d")
+
+    assert done.returncode == 3
+    assert "cannot be migrated" in said(done)
+    assert "secret" not in done.stderr
+
+
+def test_migrate_makes_the_tables_and_may_be_repeated(empty_database_url: str) -> None:
+    for _ in range(2):
+        done = run("migrate", DATABASE_URL=empty_database_url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "at migration 0001" in done.stdout
+
+
+def test_settings_lists_every_variable_and_hides_secrets() -> None:
+    done = run("settings", "--json", WIX_APP_SECRET="hush", PORT="81", DATABASE_URL="postgres://u:hush@h/d")
+
+    rows = {row["variable"]: row for row in json.loads(done.stdout)}
+    assert set(rows) == {declared.variable for declared in declared_settings().values()}
+    assert rows["PORT"] == rows["PORT"] | {"value": "81", "default": "8000", "is_set": True}
+    assert rows["WIX_APP_SECRET"]["value"] == "(set, hidden)"
+    assert "hush" not in done.stdout + run("settings", WIX_APP_SECRET="hush").stdout
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do() -> None:
+    done = run("doctor", "--json")
+
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert found["configuration"]["is_ok"]
+    for name in ("public keys", "database"):
+        assert not found[name]["is_ok"]
+        assert found[name]["remedy"]
+
+
+def test_doctor_looks_at_everything(database_url: str, redis_url: str) -> None:
+    with running_sandbox() as sandbox:
+        app = sandbox.documents.get("app", "app")
+        assert app is not None
+        environ = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "WIX_API_URL": sandbox.url,
+            "WIX_APP_ID": app["appId"],
+            "WIX_APP_SECRET": app["appSecret"],
+            "WIX_PUBLIC_KEYS": sandbox.key.public_pem,
+        }
+        found = doctor(environ)
+        assert {name for name, one in found.items() if not one["is_ok"]} == {"clock"}
+        assert set(found) >= {
+            "configuration",
+            "public keys",
+            "database",
+            "migrations",
+            "redis",
+            "wix",
+            "worker",
+        }
+
+        away = doctor(environ | {"REDIS_URL": f"redis://127.0.0.1:{free_port()}", "WIX_APP_SECRET": "wrong"})
+        assert not away["redis"]["is_ok"]
+        assert "wrong" not in json.dumps(away)
+
+
+def test_doctor_notices_a_database_without_tables(empty_database_url: str) -> None:
+    found = doctor({"DATABASE_URL": empty_database_url, "WIX_PUBLIC_KEYS": builders.public_pem()})
+
+    assert found["migrations"]["remedy"] == "run `processor migrate`"
+
+
+def doctor(environ: dict[str, str]) -> dict[str, Any]:
+    return {one["name"]: one for one in json.loads(run("doctor", "--json", **environ).stdout)}
+
+
+def test_the_sandbox_tells_the_settings_it_needs_and_stops_on_request(tmp_path: Path) -> None:
+    port = free_port()
+    child = Child(
+        "sandbox",
+        [sys.executable, "-m", "processor", "sandbox", "--port", str(port), "--data", str(tmp_path / "data")],
+        environ=os.environ,
+        log_file=tmp_path / "log",
+    )
+    child.start()
+    wait_until(lambda: "WIX_PUBLIC_KEYS" in child.tail(), what="its words", seconds=30, children=[child])
+
+    assert f"WIX_API_URL=http://127.0.0.1:{port}" in child.tail()
+    assert child.stop() == 0
+    assert list((tmp_path / "data").iterdir())
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with running_sandbox() as sandbox:
+        done = run("sandbox", "--port", sandbox.url.rpartition(":")[2])
+
+    assert done.returncode == 2
+    assert "cannot start" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+# -- The demo --------------------------------------------------------------------------------------
+
+
+def demo_child(folder: Path, number: int, *options: str) -> Child:
+    return Child(
+        f"demo {number}",
+        [sys.executable, "-m", "processor", "demo", "--data", str(folder / "data"), *options],
+        environ=os.environ,
+        log_file=folder / f"demo-{number}.log",
+    )
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Every process of this machine: its parent and its command; those that ended but were not collected are out."""
+    listed = subprocess.run(
+        ["ps", "-Aww", "-o", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+    )
+    found = {}
+    for line in listed.stdout.splitlines():
+        pid, parent, state, command = line.split(None, 3)
+        if not state.startswith("Z"):
+            found[int(pid)] = (int(parent), command)
+    return found
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Every process that this one started, and those started: number and command."""
+    everything = processes()
+    found = {pid: everything[pid][1]}
+    while more := {
+        child: command
+        for child, (parent, command) in everything.items()
+        if parent in found and child not in found
+    }:
+        found |= more
+    return found
+
+
+def still_living(before: dict[int, str]) -> dict[int, str]:
+    """Those that are the same processes still."""
+    now = processes()
+    return {pid: command for pid, command in before.items() if pid in now and now[pid][1] == command}
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("demo")
+    for part in (made, *made.parents[:2]):  # root's servers run as another user
+        part.chmod(0o755)
+    return made
+
+
+@pytest.mark.timeout(240)
+def test_two_demos_at_once_and_a_second_start_end_with_right_books(folder: Path) -> None:
+    both = [demo_child(folder, number, "--once") for number in range(2)]
+    for child in both:
+        child.start()
+    wait_until(lambda: not any(child.is_running for child in both), what="two demos", seconds=180)
+
+    assert [child.stop() for child in both] == [0, 0], [child.tail(40) for child in both]
+    for child in both:
+        assert "7 of 7 payments" in child.tail(40)
+        assert "discrepancy: total_differs" in child.tail(40)
+        assert "recovered: webhook missed" in child.tail(40)
+
+    again = demo_child(folder, 3, "--once")
+    again.start()
+    wait_until(lambda: not again.is_running, what="a second start", seconds=120)
+    assert again.stop() == 0, again.tail(40)
+    assert "14 of 14 payments" in again.tail(40)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_that_is_stopped_or_killed_leaves_nothing_behind(folder: Path, number: signal.Signals) -> None:
+    child = demo_child(folder, 1)
+    child.start()
+    wait_until(
+        lambda: "Ctrl-C stops everything" in child.tail(5), what="the story", seconds=120, children=[child]
+    )
+    family = descendants(child.pid)
+    words = {word for command in family.values() for word in command.split()}
+    assert words >= {"sandbox", "worker", "clock", "wsgi:app"}
+
+    os.kill(child.pid, number)
+
+    wait_until(lambda: not child.is_running, what="its end", seconds=60)
+    wait_until(lambda: not still_living(family), what="the end of its children", seconds=60)
+    assert child.stop() == (-9 if number is signal.SIGKILL else 0)
