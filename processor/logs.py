@@ -11,7 +11,7 @@ import sys
 import structlog
 
 # Libraries that would log every request, query or job.
-_QUIET = ("httpx2", "httpcore2", "rq", "rq.worker", "rq.queue", "rq.job", "alembic", "werkzeug", "_granian")
+QUIET = ("httpx2", "httpcore2", "rq", "rq.worker", "rq.queue", "rq.job", "alembic", "werkzeug", "_granian")
 
 
 def configure(level: str, format_: str, *, process: str) -> None:
@@ -48,5 +48,5 @@ def configure(level: str, format_: str, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _QUIET:
+    for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -160,19 +161,30 @@ def test_a_value_no_column_takes_is_kept_unread_rather_than_refused(
     assert tuple(row) == ("unreadable", "not_storable")
 
 
+@contextmanager
+def logs_as_in_production() -> Iterator[None]:
+    """Configured by us, then as pytest had it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    loggers = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    levels = {one.name: one.level for one in loggers}
+    logs.configure("DEBUG", "json", process="web")
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for name in (*levels, *logs.QUIET):
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+
+
 def test_no_log_line_holds_a_person_or_a_token(
     client: FlaskClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
-    try:
-        logs.configure("DEBUG", "json", process="web")
-        body = sign(payment_claims())
+    body = sign(payment_claims())
+    with logs_as_in_production():
         for one in (body, body, sign(payment_claims(amount="x")), b"secret.forged.token", sign(claims("{"))):
             post(client, one)
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
 
     said = capsys.readouterr().err
     lines = [json.loads(line) for line in said.splitlines()]
