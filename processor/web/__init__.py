@@ -13,7 +13,9 @@ from processor.wiring import Services
 def create_app(services: Services) -> Flask:
     """The WSGI application. Raises ConfigurationError when the public keys cannot be used."""
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max
+    # One more than allowed: of a body without a length the framework reads up to this and no further, so
+    # that only the byte beyond the bound tells "too large" from "just fits".
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max + 1
     after_work = AfterWork(services)
     intake = webhooks.Intake(services, wiring.public_keys(services.settings), after_work)
     app.register_blueprint(webhooks.blueprint(intake))

@@ -54,8 +54,15 @@ class Intake:
         self._keys = tuple(keys)
         self._after_work = after_work
 
+    def refuse_size(self, request_id: str) -> Answer:
+        """The body is above the bound, so it was not read whole."""
+        log.warning("delivery_too_large", request_id=request_id)
+        return Answer(413, "too_large")
+
     def receive(self, body: bytes, request_id: str) -> Answer:
         """Verify and store one delivery. Never raises what a sender can cause."""
+        if len(body) > self._services.settings.body_bytes_max:
+            return self.refuse_size(request_id)
         now = self._services.now()
         try:
             verified = verify(body, self._keys)
@@ -162,12 +169,9 @@ def blueprint(intake: Intake) -> Blueprint:
         began = time.perf_counter()
         request_id = str(uuid4())
         try:
-            body = request.get_data(cache=False)
+            answer = intake.receive(request.get_data(cache=False), request_id)
         except RequestEntityTooLarge:
-            answer = Answer(413, "too_large")
-            log.warning("delivery_too_large", request_id=request_id)
-        else:
-            answer = intake.receive(body, request_id)
+            answer = intake.refuse_size(request_id)
         DELIVERIES.labels(answer.outcome, answer.reason).inc()
         ANSWER_SECONDS.observe(time.perf_counter() - began)
         return Response(status=answer.status, headers={"X-Request-Id": request_id}, mimetype="text/plain")
