@@ -266,7 +266,7 @@ def _order(shop: _Shop) -> None:
 def _weaving(shop: _Shop, say: Any) -> None:
     """Three decimals; the update overtakes the creation."""
     link_id = shop.custom("Sadu weaving", "KWD", "12.345")
-    shop.fault("reorder", link_id)
+    shop.fault("reorder", link_id, sameEntity=True)
     [payment] = shop.pay(link_id, "in dinars with three decimals; its webhook is held up")
     shop.control.post(f"payments/{payment['id']}/receipt")
     say("issued a receipt: the second revision arrives before the first")

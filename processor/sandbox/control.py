@@ -154,7 +154,7 @@ def blueprint(
     @routes.post("/deliveries/flush")
     def flush() -> Response:
         """Send what `reorder` keeps back."""
-        return jsonify(released=deliverer.release(None))
+        return jsonify(released=deliverer.release_all())
 
     @routes.post("/events/<event_id>/redeliver")
     def redeliver(event_id: str) -> Response:

@@ -86,7 +86,7 @@ class Deliverer:
             if event["status"] == "pending":
                 self.send(event["id"])
             elif event["status"] == "held":
-                self.release(event["instanceId"])
+                self._release(event)
         self._thread.start()
 
     def send(self, event_id: str, *, after_seconds: float = 0.0, copies: int = 1) -> None:
@@ -95,16 +95,24 @@ class Deliverer:
             for copy in range(copies):
                 self._push(event_id, after_seconds, is_copy=copy > 0)
 
-    def release(self, instance_id: str | None) -> int:
-        """Send events kept back by `reorder`, of one instance or all. Returns how many."""
-        released = 0
+    def release_all(self) -> int:
+        """Send every event kept back by `reorder`. Returns how many."""
+        held = [event for event in self._documents.all("event") if event["status"] == "held"]
+        for event in held:
+            self._release(event)
+        return len(held)
+
+    def _release_overtaken(self, delivered: Document) -> None:
+        """Send what was kept back until an event such as this was delivered."""
         for event in self._documents.all("event"):
-            if event["status"] == "held" and instance_id in (None, event["instanceId"]):
-                event["status"] = "pending"
-                self._documents.put("event", event["id"], event)
-                self.send(event["id"])
-                released += 1
-        return released
+            waits_for = "entityId" if event["waitsForEntity"] else "instanceId"
+            if event["status"] == "held" and event[waits_for] == delivered[waits_for]:
+                self._release(event)
+
+    def _release(self, event: Document) -> None:
+        event["status"] = "pending"
+        self._documents.put("event", event["id"], event)
+        self.send(event["id"])
 
     def await_idle(self, seconds: float) -> Idle:
         """Wait until nothing is in flight or soon due, at most `seconds`."""
@@ -210,7 +218,7 @@ class Deliverer:
                         self._push(event["id"], RESEND_SECONDS[number - 1] / self._scale, is_copy=False)
             self._documents.put("event", event["id"], event)
         if is_success:
-            self.release(event["instanceId"])
+            self._release_overtaken(event)
 
     def _post(self, url: str, token: str) -> tuple[int | None, str | None]:
         """Status and error of one request; the error is None when an answer came."""

@@ -4,7 +4,7 @@
 |---|---|---|
 | `drop` | | the event is never delivered |
 | `duplicate` | `copies` (2) | the event is delivered that often, all at once |
-| `reorder` | | the event waits until a later one of its instance was delivered |
+| `reorder` | `sameEntity` (false) | the event waits for a later one of its instance, or of its payment or link |
 | `delay` | `seconds` | the event is delivered that much later |
 | `read_lag` | `seconds` | queries show new payments and links, and changes, only after that time |
 | `wrong_total` | `linkId`, `by` | the link's `totalReceived.amount` is off by that amount |
@@ -136,6 +136,9 @@ def _checked(given: Any) -> Document:
         elif name in ("by", "amount"):
             if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
                 wrong.append(Violation(name, 'must be a decimal as text, such as "1.50"'))
+        elif name == "sameEntity":
+            if not isinstance(value, bool):
+                wrong.append(Violation(name, "must be true or false"))
         elif name not in _TEXTS:
             wrong.append(Violation(name, "is not a parameter of any fault"))
         elif not isinstance(value, str):

@@ -94,7 +94,7 @@ def _parse(body: Any, fields: dict[str, frozenset[str]]) -> _Query:
     query = body["query"]
     if unknown := set(query) - {"filter", "sort", "cursorPaging"}:
         raise invalid(Violation(f"query.{min(unknown)}", "is not supported"))
-    paging = query.get("cursorPaging") or {}
+    paging = query.get("cursorPaging", {})
     if not isinstance(paging, dict):
         raise invalid(Violation("query.cursorPaging", "must be an object"))
     limit = paging.get("limit")
@@ -106,14 +106,14 @@ def _parse(body: Any, fields: dict[str, frozenset[str]]) -> _Query:
         if query.get("filter") or query.get("sort"):
             raise invalid(Violation("query.cursorPaging.cursor", "cannot be combined with filter or sort"))
         return _opened(cursor, limit)
-    filter_ = query.get("filter") or {}
+    filter_ = query.get("filter", {})
     if not isinstance(filter_, dict):
         raise invalid(Violation("query.filter", "must be an object"))
     return _Query(filter_, _sort(query.get("sort"), fields), limit or PAGE_DEFAULT, 0)
 
 
 def _sort(given: Any, fields: dict[str, frozenset[str]]) -> list[tuple[str, bool]]:
-    if not given:
+    if given is None or given == []:
         return [("createdDate", True)]  # the default of most Wix APIs
     if not isinstance(given, list) or len(given) > SORTS_MAX:
         raise invalid(Violation("query.sort", f"must be a list of at most {SORTS_MAX}", "MAX_SIZE"))

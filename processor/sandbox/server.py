@@ -174,6 +174,7 @@ class Sandbox:
             "status": kept if is_subscribed else "unsubscribed",
             "attempts": 0,
             "fault": fault["kind"],
+            "waitsForEntity": fault.get("sameEntity", False),
             "envelope": new.envelope,
             # Signed once: a resend carries the data as of the event.
             "token": self._sign(new.envelope),
