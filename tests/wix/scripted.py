@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,7 +44,7 @@ class Raw:
     gap_seconds: between the pieces. A hang is one without pieces that is kept open.
     """
 
-    pieces: Sequence[bytes] = ()
+    pieces: Iterable[bytes] = ()
     gap_seconds: float = 0.0
     is_kept_open: bool = False
 

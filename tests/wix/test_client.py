@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import logging
 import os
+import signal
 import threading
 import time
 import traceback
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +22,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.errors import (
@@ -585,6 +588,9 @@ def test_a_retry_after_that_is_past_or_unreadable_is_an_ordinary_failure(
     assert len(wix.asked) == 2
 
 
+@example("Mon, 01 Jan 2020 10:00:00 +99999999999999999999")
+@example("Mon, 01 Jan 99999999999999999999 10:00:00 +0000")
+@example("Mon, 31 Dec 9999 23:59:59 -2359")
 @given(st.text(max_size=60) | st.from_regex(r"Mon, [0-9]{1,4} Jan [0-9]{1,6} 10:00:00 [+-][0-9]{1,30}"))
 def test_no_retry_after_breaks_us(text: str) -> None:
     why = failure("get_link", Answer(503, {"retry-after": text}, None, is_json=False))
@@ -657,6 +663,32 @@ def test_an_endless_answer_is_left_at_the_bound(
 
     with pytest.raises(WixUnavailable, match="more than"):
         client.get_link(INSTANCE, LINK)
+
+
+def test_a_small_answer_that_unpacks_to_a_large_one_is_left_at_the_bound(
+    wix: Scripted, client: WixClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ANSWER_BYTES_MAX", 100_000)
+    wix.otherwise(ONE, Reply(body=gzip.compress(bytes(50_000_000)), headers=GZIP))
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(WixUnavailable, match="more than"):
+            client.get_link(INSTANCE, LINK)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 10_000_000
+
+
+def test_a_flood_without_any_pause_ends_at_the_timeout(wix: Scripted, make: Make) -> None:
+    # No read ever waits, so no timeout of a read can end it.
+    wix.otherwise(LINKS, Raw(itertools.chain([head(10**12)], itertools.repeat(b" " * 10))))
+    client = make(timeout_seconds=0.2)
+
+    with pytest.raises(WixUnavailable, match="nothing whole within"):
+        client.create_link(INSTANCE, NEW)
 
 
 def test_a_compression_we_did_not_ask_for_is_not_unpacked(wix: Scripted, client: WixClient) -> None:
@@ -1025,6 +1057,7 @@ def test_a_forked_child_makes_its_own_connection(
 
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # a child that hangs dies of it
         status = 1
         try:
             client.get_link(INSTANCE, LINK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -414,6 +415,7 @@ def test_a_forked_child_asks_for_itself_even_while_the_parent_is_asking(wix: Scr
 
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a child that hangs dies of it
             status = 1
             try:
                 status = 0 if credentials.headers(INSTANCE) == {"Authorization": "child"} else 2
