@@ -1,0 +1,66 @@
+"""What the documents name exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from processor.config import database_url as sqlalchemy_url
+from processor.config import declared_settings
+from processor.sandbox.faults import EVENT_KINDS, READ_KINDS, REST_KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def source(*parts: str) -> str:
+    return "\n".join(path.read_text() for path in ROOT.joinpath("processor", *parts).rglob("*.py"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_setting_that_is_named_exists(document: Path) -> None:
+    known = {declared.variable for declared in declared_settings().values()}
+    named = set(
+        re.findall(
+            r"\b(?:WIX|SWEEP|WEB|DATABASE|REDIS|METRICS|LOG|SETTLING|LEASE)_[A-Z_]+\b", document.read_text()
+        )
+    )
+
+    assert named <= known
+
+
+def test_every_log_action_and_metric_is_explained() -> None:
+    told = (ROOT / "docs" / "operations.md").read_text()
+    actions = set(re.findall(r'log\.(?:info|warning|error)\(\s*"([a-z_]+)"', source()))
+
+    assert len(actions) > 20
+    assert {action for action in actions if f"`{action}`" not in told} == set()
+    metrics = set(re.findall(r'"(processor_[a-z_]+)"', (ROOT / "processor" / "metrics.py").read_text()))
+    assert {metric for metric in metrics if metric not in told} == set()
+
+
+def test_every_fault_of_the_sandbox_is_explained() -> None:
+    told = (ROOT / "docs" / "sandbox.md").read_text()
+
+    assert {kind for kind in (*EVENT_KINDS, *REST_KINDS, *READ_KINDS) if f"`{kind}`" not in told} == set()
+
+
+def test_the_questions_to_the_tables_can_be_asked(database_url: str) -> None:
+    told = (ROOT / "docs" / "operations.md").read_text().partition("## Questions to the tables")[2]
+    statements = re.findall(r"^    ((?:SELECT|select).*?;)$", told, re.DOTALL | re.MULTILINE)
+    engine = create_engine(sqlalchemy_url(database_url))
+
+    assert len(statements) == 6
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement.replace("'…'", "NULL")))
+    engine.dispose()
