@@ -214,6 +214,42 @@ def test_a_wix_that_is_away_postpones_the_check_and_loses_nothing(shop: Shop, st
     assert shop.one("SELECT match_state FROM payments").match_state == "matched"
 
 
+def test_waits_grow_while_wix_is_away_and_a_success_forgets_them(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.check()
+    shop.sandbox.faults.add({"kind": "status", "status": 503})
+    waits = []
+    for _ in range(4):
+        shop.request(link_id)
+        jobs.run_check(shop.services, shop.instance_id)
+        [row] = shop.rows("SELECT due_at, failures FROM link_checks")
+        waits.append(round((row.due_at - shop.services.now()).total_seconds()))
+    assert waits == [5, 30, 120, 600]
+
+    shop.sandbox.faults.remove(None)
+    shop.pass_time(timedelta(minutes=11))
+    shop.check()
+
+    assert shop.one("SELECT failures FROM link_checks").failures == 0
+
+
+def test_a_removed_app_is_asked_about_no_more(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.sandbox.world.remove(str(shop.instance_id))
+    shop.deliver()
+    shop.request(link_id)
+    shop.pass_time(timedelta(hours=1))
+    before = shop.calls
+
+    assert shop.tick() == type(shop.tick())(0, 0)
+
+    assert shop.calls == before
+    assert shop.one("SELECT count(*) AS n FROM payments").n == 1, "but what it told is booked"
+
+
 def test_many_links_are_checked_in_few_calls(shop: Shop) -> None:
     link_ids = [shop.link() for _ in range(120)]
     for link_id in link_ids:

@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("starts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempt", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("unsettled_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_checked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_run_id", sa.Uuid(), nullable=True),
@@ -122,7 +123,9 @@ def upgrade() -> None:
             "(lease_id IS NULL) = (lease_until IS NULL)", name=op.f("ck_link_checks_lease_whole")
         ),
         sa.CheckConstraint("checked BETWEEN 0 AND wanted", name=op.f("ck_link_checks_checked_within_wanted")),
-        sa.CheckConstraint("starts >= 0 AND attempt >= 0", name=op.f("ck_link_checks_counts_not_negative")),
+        sa.CheckConstraint(
+            "starts >= 0 AND attempt >= 0 AND failures >= 0", name=op.f("ck_link_checks_counts_not_negative")
+        ),
         sa.CheckConstraint(
             "wanted = checked OR due_at IS NOT NULL", name=op.f("ck_link_checks_wanted_is_due")
         ),
@@ -295,6 +298,8 @@ def upgrade() -> None:
         sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.CheckConstraint("failures >= 0", name=op.f("ck_sweeps_failures_not_negative")),
         sa.CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", name=op.f("ck_sweeps_lease_whole")),
         sa.CheckConstraint(
             "num_nonnulls(window_from, window_to, position_at) IN (0, 3)", name=op.f("ck_sweeps_window_whole")

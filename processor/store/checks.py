@@ -62,7 +62,8 @@ def take_instances_to_enqueue(connection: Connection, now: datetime, again_after
             UPDATE app_instances SET checks_enqueued_at = :now
             WHERE instance_id IN (
                 SELECT instance_id FROM app_instances a
-                WHERE (checks_enqueued_at IS NULL OR checks_enqueued_at < :before OR checks_enqueued_at > :after)
+                WHERE status <> 'removed'
+                AND (checks_enqueued_at IS NULL OR checks_enqueued_at < :before OR checks_enqueued_at > :after)
                 AND EXISTS (
                     SELECT FROM link_checks c WHERE c.instance_id = a.instance_id AND c.due_at <= :now
                     AND (c.lease_until IS NULL OR c.lease_until < :now))
@@ -90,6 +91,7 @@ class Claim:
     wanted: int
     attempt: int
     starts: int
+    failures: int
     unsettled_since: datetime | None
 
 
@@ -104,6 +106,11 @@ class Lease:
     def took_over(self) -> int:
         """How many of the claims a worker had died in before."""
         return sum(claim.starts > 1 for claim in self.claims)
+
+    @property
+    def failures(self) -> int:
+        """How often in a row Wix could not be asked, for the claim that fared worst."""
+        return max((claim.failures for claim in self.claims), default=0)
 
 
 def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timedelta) -> Lease:
@@ -131,7 +138,7 @@ def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timed
             FROM numbered f
             WHERE c.instance_id = f.instance_id AND c.payment_link_id = f.payment_link_id
                 AND (f.starts <= :together OR f.place = 1)
-            RETURNING c.payment_link_id, c.wanted, c.attempt, c.starts, c.unsettled_since"""),
+            RETURNING c.payment_link_id, c.wanted, c.attempt, c.starts, c.failures, c.unsettled_since"""),
         {
             "instance_id": instance_id,
             "now": now,
@@ -144,7 +151,8 @@ def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timed
         },
     )
     claims = tuple(
-        Claim(row.payment_link_id, row.wanted, row.attempt, row.starts, row.unsettled_since) for row in rows
+        Claim(row.payment_link_id, row.wanted, row.attempt, row.starts, row.failures, row.unsettled_since)
+        for row in rows
     )
     return Lease(lease_id, claims)
 
@@ -198,6 +206,7 @@ def finish(
     connection.execute(
         text("""
             UPDATE link_checks SET checked = :read, lease_id = NULL, lease_until = NULL, starts = 0,
+                failures = 0,
                 -- A request that landed while we looked has not been answered.
                 due_at = CASE WHEN wanted > :read THEN :now ELSE CAST(:due_at AS timestamptz) END,
                 attempt = CASE WHEN :settled THEN 0 ELSE attempt + 1 END,
@@ -212,7 +221,8 @@ def postpone(connection: Connection, instance_id: UUID, lease: Lease, due_at: da
     """Give the lease back unused: Wix could not be asked. The links stay wanted."""
     connection.execute(
         text("""
-            UPDATE link_checks SET lease_id = NULL, lease_until = NULL, starts = 0, due_at = :due_at
+            UPDATE link_checks SET lease_id = NULL, lease_until = NULL, starts = 0, due_at = :due_at,
+                failures = failures + 1
             WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
         {"instance_id": instance_id, "lease_id": lease.lease_id, "due_at": due_at},
     )

@@ -39,12 +39,17 @@ def backlog(connection: Connection, now: datetime) -> Backlog:
     """The work waiting, over all instances."""
     row = connection.execute(
         text("""
+            -- Nothing is checked for a site that removed the app.
+            WITH due AS (
+                SELECT c.due_at FROM link_checks c JOIN app_instances a USING (instance_id)
+                WHERE c.due_at <= :now AND a.status <> 'removed'
+            )
             SELECT
-                (SELECT count(*) FROM link_checks WHERE due_at <= :now) AS due_links,
+                (SELECT count(*) FROM due) AS due_links,
                 (SELECT count(*) FROM check_requests) AS waiting_requests,
                 (SELECT count(*) FROM webhook_events WHERE status = 'held') AS held_events,
                 GREATEST(0, EXTRACT(epoch FROM :now - LEAST(
-                    (SELECT min(due_at) FROM link_checks WHERE due_at <= :now),
+                    (SELECT min(due_at) FROM due),
                     (SELECT min(requested_at) FROM check_requests)))) AS oldest"""),
         {"now": now},
     ).one()

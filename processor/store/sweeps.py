@@ -37,6 +37,7 @@ class SweepLease:
     window_from: datetime
     window_to: datetime
     position_at: datetime
+    failures: int
 
 
 def claim(
@@ -56,7 +57,7 @@ def claim(
             FROM app_instances a
             WHERE s.instance_id = :instance_id AND a.instance_id = s.instance_id AND a.status = 'installed'
                 AND s.due_at <= :now AND (s.lease_until IS NULL OR s.lease_until < :now)
-            RETURNING s.window_from, s.window_to, s.position_at"""),
+            RETURNING s.window_from, s.window_to, s.position_at, s.failures"""),
         {
             "instance_id": instance_id,
             "lease_id": lease_id,
@@ -65,7 +66,9 @@ def claim(
             "overlap": overlap,
         },
     ).one_or_none()
-    return SweepLease(lease_id, row.window_from, row.window_to, row.position_at) if row else None
+    if row is None:
+        return None
+    return SweepLease(lease_id, row.window_from, row.window_to, row.position_at, row.failures)
 
 
 def advance(
@@ -96,7 +99,7 @@ def finish(
     connection.execute(
         text("""
             UPDATE sweeps SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
-                position_at = NULL, swept_to = :swept_to, due_at = :due_at, finished_at = :now
+                position_at = NULL, swept_to = :swept_to, due_at = :due_at, finished_at = :now, failures = 0
             WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
         {
             "instance_id": instance_id,
@@ -112,7 +115,7 @@ def postpone(connection: Connection, instance_id: UUID, lease: SweepLease, due_a
     """Give the sweep back where it stands; it resumes at `due_at`."""
     connection.execute(
         text("""
-            UPDATE sweeps SET lease_id = NULL, lease_until = NULL, due_at = :due_at
+            UPDATE sweeps SET lease_id = NULL, lease_until = NULL, due_at = :due_at, failures = failures + 1
             WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
         {"instance_id": instance_id, "lease_id": lease.lease_id, "due_at": due_at},
     )

@@ -384,7 +384,8 @@ class LinkCheck(Base):
     wanted, checked: generations; a request raises `wanted`, a finished check writes `checked` = the
     generation it read, so a request that lands mid-check leaves the link due. due_at: NULL when nothing
     is due. lease_id, lease_until: held by a running check. starts: claims since the last finished check;
-    a link that keeps killing its check is checked alone. attempt: unsettled checks in a row.
+    a link that keeps killing its check is checked alone. attempt: unsettled checks in a row. failures:
+    times in a row that Wix could not be asked.
     """
 
     __tablename__ = "link_checks"
@@ -398,6 +399,7 @@ class LinkCheck(Base):
     lease_until: Mapped[datetime | None]
     starts: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     attempt: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    failures: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     unsettled_since: Mapped[datetime | None]
     last_checked_at: Mapped[datetime | None]
     last_run_id: Mapped[UUID | None]
@@ -406,7 +408,7 @@ class LinkCheck(Base):
         CheckConstraint("checked BETWEEN 0 AND wanted", "checked_within_wanted"),
         CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
         CheckConstraint("wanted = checked OR due_at IS NOT NULL", "wanted_is_due"),
-        CheckConstraint("starts >= 0 AND attempt >= 0", "counts_not_negative"),
+        CheckConstraint("starts >= 0 AND attempt >= 0 AND failures >= 0", "counts_not_negative"),
         Index("ix_link_checks_due", "instance_id", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     )
 
@@ -415,7 +417,8 @@ class Sweep(Base):
     """The polling of one instance over a window of creation dates, resumable at any page.
 
     window_from, window_to, position_at: the sweep under way, NULL between sweeps; everything created
-    before position_at has been read. swept_to: end of the last finished window.
+    before position_at has been read. swept_to: end of the last finished window. failures: times in a row
+    that Wix could not be asked.
     """
 
     __tablename__ = "sweeps"
@@ -430,10 +433,12 @@ class Sweep(Base):
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
 
     __table_args__ = (
         CheckConstraint("num_nonnulls(window_from, window_to, position_at) IN (0, 3)", "window_whole"),
         CheckConstraint("position_at BETWEEN window_from AND window_to", "position_in_window"),
+        CheckConstraint("failures >= 0", "failures_not_negative"),
         CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
         Index("ix_sweeps_due", "due_at"),
     )

@@ -43,6 +43,7 @@ IMPOSSIBLE = {
     "ck_reconciliation_runs_kind": "kind = 'guess'",
     "ck_reconciliation_runs_reason_when_failed": "reason = 'none'",
     "ck_reconciliation_runs_status": "status = 'lost', finished_at = now()",
+    "ck_sweeps_failures_not_negative": "failures = -1",
     "ck_sweeps_lease_whole": "lease_until = now()",
     "ck_sweeps_position_in_window": (
         "window_from = now(), window_to = now(), position_at = now() - interval '1 s'"
