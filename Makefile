@@ -34,8 +34,9 @@ types: environment ## Types (mypy, strict)
 imports: environment ## Who may import whom (import-linter; docs/architecture.md has the picture)
 	.venv/bin/lint-imports
 
-migrations: environment ## What migrations would do to a busy database (squawk)
+migrations: environment ## What migrations would do to a busy database (squawk); is their schema that of the models
 	$(PYTHON_OF_VENV) .ci/migrations.py
+	$(PYTHON_OF_VENV) -m pytest --quiet tests/test_migrations.py
 
 audit: environment ## Known vulnerabilities of what is locked (pip-audit)
 	$(PYTHON_OF_VENV) .ci/audit.py

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +231,11 @@ def still_living(before: dict[int, str]) -> dict[int, str]:
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("demo")
-    for part in (made, *made.parents[:2]):  # root's servers run as another user
-        part.chmod(0o755)
-    return made
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="processor-demo-"))
+    made.chmod(0o755)  # root's servers run as another user
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.mark.timeout(240)
