@@ -112,7 +112,7 @@ def serve() -> None:
         # A slow sender must not hold a thread; the server reads the body before a thread is taken.
         *("--backpressure", str(settings.web_threads * 2), "--http", "1"),
         *("--workers-kill-timeout", "10", "--respawn-failed-workers"),
-        *("--no-ws", "--log-level", "warning", "--working-dir", str(root), "wsgi:app"),
+        *("--no-ws", "--log-level", "error", "--working-dir", str(root), "wsgi:app"),
     ]
     os.execv(granian, arguments)
 

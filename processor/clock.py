@@ -10,7 +10,7 @@ import structlog
 
 from processor.errors import StoreUnavailable
 from processor.jobs import LOST_AFTER, enqueue_due_checks
-from processor.store import operations, runs, sweeps
+from processor.store import instances, operations, runs, sweeps
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -46,12 +46,24 @@ def tick(services: Services) -> Ticked:
     return Ticked(enqueued_checks, sum(services.queue.enqueue_sweep(instance_id) for instance_id in due))
 
 
+def seed(services: Services) -> None:
+    """Poll the instance an API key is configured for from the start: its owner vouches for it."""
+    instance_id = services.settings.instance_id
+    if instance_id is not None:
+        with services.database.begin() as connection:
+            instances.confirm(connection, instance_id, services.now())
+
+
 def run(services: Services, stop: threading.Event) -> None:
     """Tick until `stop` is set. A database that is away is waited for."""
     log.info("clock_started", seconds=services.settings.tick_seconds)
     is_away = False
+    is_seeded = False
     while not stop.is_set():
         try:
+            if not is_seeded:
+                seed(services)
+                is_seeded = True
             ticked = tick(services)
         except StoreUnavailable as why:
             if not is_away:

@@ -57,7 +57,8 @@ def public_keys(text: str) -> tuple[str, ...]:
     Raises ValueError. Whether each is a usable key is said by `wix.signature.parse_key`.
     """
     text = text.replace("\\n", "\n")
-    keys = tuple(_PEM.findall(text) or text.replace(",", " ").split())
+    # Both forms may stand side by side, as during a rotation.
+    keys = (*_PEM.findall(text), *_PEM.sub(" ", text).replace(",", " ").split())
     if not keys:
         raise ValueError("holds no key: copy the public key from the app's Webhooks page")
     return keys

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
@@ -16,8 +17,15 @@ QUIET = ("httpx2", "httpcore2", "rq", "rq.worker", "rq.queue", "rq.job", "alembi
 
 def configure(level: str, format_: str, *, process: str) -> None:
     """Send this process's logs to standard error. format_: "json" or "console"."""
+
+    def name_process(
+        _logger: Any, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        # Not by a context variable: those of the main thread do not reach a server's own threads.
+        return {"process": process, **event}
+
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_process,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
     ]
@@ -27,7 +35,6 @@ def configure(level: str, format_: str, *, process: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(process=process)
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if format_ == "json"

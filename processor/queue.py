@@ -6,10 +6,10 @@ answers whether it worked, never raises, and waits a bounded time.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,7 +17,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 QUEUE = "reconcile"
 CONNECT_SECONDS = 0.5
@@ -73,7 +73,7 @@ class JobQueue:
                 description=" ".join((job.rsplit(".", 1)[-1], *args)),
             )
         except RedisError as why:
-            log.warning("action=enqueue_failed job=%s error=%s", job, type(why).__name__)
+            log.warning("enqueue_failed", job=job.rsplit(".", 1)[-1], why=type(why).__name__)
             return False
         return True
 

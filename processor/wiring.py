@@ -100,7 +100,10 @@ def _wix_client(settings: Settings, responses: Counter[str]) -> WixClient | None
     credentials: Credentials
     if settings.api_key:
         assert settings.site_id is not None
-        credentials = ApiKeyCredentials(api_key=settings.api_key, site_id=settings.site_id)
+        assert settings.instance_id is not None
+        credentials = ApiKeyCredentials(
+            api_key=settings.api_key, site_id=settings.site_id, instance_id=settings.instance_id
+        )
     else:
         assert settings.app_id is not None
         assert settings.app_secret is not None

@@ -116,6 +116,7 @@ def test_several_keys_are_told_apart_in_either_form() -> None:
     assert Settings.read({"WIX_PUBLIC_KEYS": f"{pem}\n{pem}"}).public_keys == (pem, pem)
     assert Settings.read({"WIX_PUBLIC_KEYS": pem.replace("\n", "\\n")}).public_keys == (pem,)
     assert Settings.read({"WIX_PUBLIC_KEYS": "QUE= QkI="}).public_keys == ("QUE=", "QkI=")
+    assert Settings.read({"WIX_PUBLIC_KEYS": f"QUE= {pem}"}).public_keys == (pem, "QUE=")
 
 
 def test_a_missing_setting_is_named_with_its_meaning() -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from processor import jobs
-from processor.errors import WixNotFound
+from processor import clock, jobs, wiring
+from processor.config import Settings
+from processor.errors import WixNotFound, WixUnauthorized
 from processor.store import checks, sweeps
 from tests.shop import Shop, a_shop
 
@@ -367,6 +369,31 @@ def test_the_clock_enqueues_what_is_due_and_beats(shop: Shop) -> None:
     shop.pass_time(timedelta(minutes=1))
     assert shop.tick() == ticked, "lost jobs are enqueued again"
     assert shop.one("SELECT process FROM heartbeats").process == "clock"
+
+
+def test_the_instance_of_an_api_key_is_polled_from_the_start_and_no_other_is_vouched_for(
+    database_url: str, redis_url: str
+) -> None:
+    with a_shop(database_url, redis_url) as shop:
+        instance = shop.sandbox.documents.get("instance", str(shop.instance_id))
+        assert instance is not None
+        environ = {
+            "DATABASE_URL": database_url,
+            "WIX_API_URL": shop.sandbox.url,
+            "WIX_API_KEY": instance["apiKey"],
+            "WIX_SITE_ID": instance["siteId"],
+            "WIX_INSTANCE_ID": instance["instanceId"],
+        }
+        services = wiring.build(Settings.read(environ), role="worker")
+
+        clock.seed(services)
+
+        assert shop.one("SELECT instance_id, status FROM app_instances").status == "installed"
+        assert len(shop.rows("SELECT FROM sweeps")) == 1
+        services.wix.check_credentials(shop.instance_id)
+        with pytest.raises(WixUnauthorized):
+            services.wix.check_credentials(uuid4())
+        services.close()
 
 
 def test_a_link_wix_does_not_know_is_told_apart_from_one_that_could_not_be_read(shop: Shop) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-LINKS_MAX = 100  # Wix: a filter's `$in` and a page hold at most 100
+LINKS_MAX = 100  # a page of Wix holds that many; how many a filter's `$in` may hold is not documented
 DRAIN_MAX = 5_000  # requests merged in one statement; the rest wait for the next
 STARTS_TOGETHER_MAX = 2  # claims a link may die in beside others, before it is checked alone
 BACKOFF_DOUBLINGS_MAX = 6

@@ -27,6 +27,14 @@ def head() -> str | None:
     return ScriptDirectory.from_config(configuration()).get_current_head()
 
 
+@cache
+def is_known(revision: str) -> bool:
+    """Whether this code has the migration; one it has not is newer, made by later code."""
+    return any(
+        one.revision == revision for one in ScriptDirectory.from_config(configuration()).walk_revisions()
+    )
+
+
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to `revision`. Waits for another migration under way; see migrations/env.py."""
     _run(url, revision, command.upgrade)

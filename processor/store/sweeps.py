@@ -8,6 +8,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+# A lease that ends later than this was given under a clock since set back.
+FAR = timedelta(days=1)
+
 
 def take_due(connection: Connection, now: datetime, again_after: timedelta) -> list[UUID]:
     """Installed instances whose sweep is due and not yet enqueued, noted as enqueued from now on.
@@ -20,11 +23,11 @@ def take_due(connection: Connection, now: datetime, again_after: timedelta) -> l
             WHERE instance_id IN (
                 SELECT s.instance_id FROM sweeps s JOIN app_instances a USING (instance_id)
                 WHERE s.due_at <= :now AND a.status = 'installed'
-                    AND (s.lease_until IS NULL OR s.lease_until < :now)
+                    AND (s.lease_until IS NULL OR s.lease_until < :now OR s.lease_until > :far)
                     AND (s.enqueued_at IS NULL OR s.enqueued_at < :before OR s.enqueued_at > :after)
                 ORDER BY s.instance_id FOR NO KEY UPDATE OF s SKIP LOCKED)
             RETURNING instance_id"""),
-        {"now": now, "before": now - again_after, "after": now + again_after},
+        {"now": now, "before": now - again_after, "after": now + again_after, "far": now + FAR},
     )
     return [row.instance_id for row in rows]
 
@@ -56,12 +59,14 @@ def claim(
                 position_at = COALESCE(s.position_at, COALESCE(s.swept_to, a.first_seen_at, :now) - :overlap)
             FROM app_instances a
             WHERE s.instance_id = :instance_id AND a.instance_id = s.instance_id AND a.status = 'installed'
-                AND s.due_at <= :now AND (s.lease_until IS NULL OR s.lease_until < :now)
+                AND s.due_at <= :now
+                AND (s.lease_until IS NULL OR s.lease_until < :now OR s.lease_until > :far)
             RETURNING s.window_from, s.window_to, s.position_at, s.failures"""),
         {
             "instance_id": instance_id,
             "lease_id": lease_id,
             "until": now + lease,
+            "far": now + FAR,
             "now": now,
             "overlap": overlap,
         },

@@ -48,11 +48,14 @@ class Credentials(Protocol):
 class ApiKeyCredentials:
     """An API key of the site's owner, for one site (Wix docs, "About API Keys"). It does not expire.
 
-    Raises ConfigurationError for what cannot stand in a header.
+    instance_id: the app instance on that site. Wix takes the key whatever instance a call is meant for, so
+    a call for any other is refused here: it would vouch for an instance that does not exist. Raises
+    ConfigurationError for what cannot stand in a header.
     """
 
     api_key: str = field(repr=False)
     site_id: str
+    instance_id: UUID
 
     def __post_init__(self) -> None:
         for name, value in (("WIX_API_KEY", self.api_key), ("WIX_SITE_ID", self.site_id)):
@@ -60,7 +63,9 @@ class ApiKeyCredentials:
                 raise ConfigurationError(f"{name} has characters that cannot be sent: copy it again")
 
     def headers(self, instance_id: UUID) -> dict[str, str]:
-        """The same for every call."""
+        """The same for every call. Raises WixUnauthorized for an instance the key does not speak for."""
+        if instance_id != self.instance_id:
+            raise WixUnauthorized(f"the API key is not for instance {instance_id}: see WIX_INSTANCE_ID")
         return {"Authorization": self.api_key, "wix-site-id": self.site_id}
 
     def forget(self, instance_id: UUID, headers: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -49,6 +50,17 @@ def test_it_is_not_ready_before_the_migrations(empty_database_url: str) -> None:
         assert answer.status_code == 503
         assert answer.json is not None
         assert answer.json["migration"] == f"at nothing, want {migrations.head()}"
+
+
+def test_it_stays_ready_when_the_next_release_has_migrated(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with served(DATABASE_URL=database_url) as client:
+        answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert answer.json["migration"] == "at 9999, newer than this code"
 
 
 def test_it_is_alive_but_not_ready_without_a_database() -> None:

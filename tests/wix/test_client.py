@@ -115,7 +115,7 @@ def make(wix: Scripted, responses: Responses) -> Iterator[Make]:
         credentials = (
             OAuthCredentials(app_id="the-app", app_secret=SECRET, **common)
             if is_oauth
-            else ApiKeyCredentials(api_key=KEY, site_id="site-1")
+            else ApiKeyCredentials(api_key=KEY, site_id="site-1", instance_id=INSTANCE)
         )
         made.append(WixClient(credentials=credentials, **common))
         return made[-1]
@@ -720,7 +720,7 @@ def test_cookies_are_not_sent_back(wix: Scripted, client: WixClient) -> None:
     wix.plan(ONE, Reply(body={"paymentLink": {"id": "x"}}, headers={"Set-Cookie": "session=one; Path=/"}))
 
     client.get_link(INSTANCE, LINK)
-    client.get_link(uuid4(), LINK)
+    client.get_link(INSTANCE, LINK)
 
     assert "cookie" not in wix.asked[1].headers
 

@@ -431,19 +431,26 @@ def test_a_forked_child_asks_for_itself_even_while_the_parent_is_asking(wix: Scr
 
 
 def test_an_api_key_is_sent_with_its_site_and_cannot_be_forgotten() -> None:
-    credentials: Credentials = ApiKeyCredentials(api_key=SECRET, site_id="site-1")
+    credentials: Credentials = ApiKeyCredentials(api_key=SECRET, site_id="site-1", instance_id=INSTANCE)
 
     headers = credentials.headers(INSTANCE)
     credentials.forget(INSTANCE, headers)
 
-    assert credentials.headers(OTHER) == headers == {"Authorization": SECRET, "wix-site-id": "site-1"}
+    assert credentials.headers(INSTANCE) == headers == {"Authorization": SECRET, "wix-site-id": "site-1"}
     assert SECRET not in repr(credentials)
     credentials.close()
+
+
+def test_an_api_key_vouches_for_its_own_instance_alone() -> None:
+    credentials = ApiKeyCredentials(api_key=SECRET, site_id="site-1", instance_id=INSTANCE)
+
+    with pytest.raises(WixUnauthorized, match=str(OTHER)):
+        credentials.headers(OTHER)
 
 
 @pytest.mark.parametrize("key", ["", "two\nlines", "ключ", " padded", "tab\t"])
 def test_a_key_that_cannot_be_sent_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(ConfigurationError, match="WIX_API_KEY") as raised:
-        ApiKeyCredentials(api_key=key, site_id="site-1")
+        ApiKeyCredentials(api_key=key, site_id="site-1", instance_id=INSTANCE)
 
     assert not key or key not in str(raised.value)
