@@ -5,7 +5,6 @@ Everything else is answered 404. Paths, wrappers and errors: `docs/wix.md`.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import defaultdict, deque
@@ -20,7 +19,7 @@ from processor.sandbox.documents import Document, Documents
 from processor.sandbox.errors import Refused, Violation, failed, invalid, plain, system
 from processor.sandbox.faults import REST_KINDS, Faults
 from processor.sandbox.world import World
-from processor.wix.wire import PATH_LINKS, PATH_PAYMENTS, PATH_TOKEN
+from processor.wix.wire import PATH_LINKS, PATH_PAYMENTS, PATH_TOKEN, NotJson, decode_json
 
 TOKEN_SECONDS = 14_400
 RATE_SECONDS = 60.0
@@ -50,8 +49,8 @@ class RateLimit:
 def body_json() -> Any:
     """The request's JSON. Raises Refused (400)."""
     try:
-        return json.loads(request.get_data() or b"{}")
-    except (ValueError, RecursionError):
+        return decode_json(request.get_data() or b"{}")
+    except NotJson:
         raise invalid(Violation("body", "must be JSON", "FORMAT")) from None
 
 
@@ -102,8 +101,12 @@ def blueprint(
     @routes.post(PATH_TOKEN)
     def create_token() -> Response:
         """OAuth 2 client credentials, for one instance."""
-        asked = body_json()
-        asked = asked if isinstance(asked, dict) else {}
+        try:
+            asked = decode_json(request.get_data())
+        except NotJson:
+            asked = None
+        if not isinstance(asked, dict):
+            raise _oauth(400, "invalid_request", "the body must be a JSON object")
         app = documents.get("app", "app") or {}
         if asked.get("grant_type") != "client_credentials":
             raise _oauth(400, "unsupported_grant_type", "only client_credentials")

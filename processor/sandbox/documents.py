@@ -37,20 +37,39 @@ class Documents:
         ):
             self._held.setdefault(kind, {})[id_] = json.loads(body)
         self._depth = 0
+        self._touched: set[tuple[str, str]] = set()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing on disk; what was changed in memory before an error stays the caller's to avoid."""
+        """All or nothing, in memory as on disk: an error takes back every `put` and `remove` of the outermost."""
         with self.lock:
             self._depth += 1
             if self._depth == 1:
                 self._connection.execute("BEGIN")
             try:
                 yield
+            except BaseException:
+                if self._depth == 1:
+                    self._connection.execute("ROLLBACK")
+                    self._restore()
+                raise
+            else:
+                if self._depth == 1:
+                    self._connection.execute("COMMIT")
             finally:
                 self._depth -= 1
                 if self._depth == 0:
-                    self._connection.execute("COMMIT")
+                    self._touched.clear()
+
+    def _restore(self) -> None:
+        for kind, id_ in self._touched:
+            row = self._connection.execute(
+                "SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, id_)
+            ).fetchone()
+            if row is None:
+                self._held.get(kind, {}).pop(id_, None)
+            else:
+                self._held.setdefault(kind, {})[id_] = json.loads(row[0])
 
     def get(self, kind: str, id_: str) -> Document | None:
         """One document, None when there is none."""
@@ -65,6 +84,7 @@ class Documents:
     def put(self, kind: str, id_: str, document: Document) -> Document:
         """Keep a document, new or changed."""
         with self.transaction():
+            self._touched.add((kind, id_))
             self._held.setdefault(kind, {})[id_] = document
             self._connection.execute(
                 "INSERT INTO documents (kind, id, body) VALUES (?, ?, ?)"
@@ -76,6 +96,7 @@ class Documents:
     def remove(self, kind: str, id_: str) -> None:
         """Forget a document."""
         with self.transaction():
+            self._touched.add((kind, id_))
             self._held.get(kind, {}).pop(id_, None)
             self._connection.execute("DELETE FROM documents WHERE kind = ? AND id = ?", (kind, id_))
 

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 
 from processor.sandbox.documents import Document, Documents
 from processor.sandbox.errors import Refused, not_found
-from processor.sandbox.world import World, current, money
+from processor.sandbox.world import World, current, digits_of, money
 
 SHOWN_MAX = 50
 GIFT_CARD_SHARE = 4  # the gift card pays one part of so many
@@ -114,10 +114,11 @@ def _paid(world: World, link: Document, pay: Any) -> str | Response:
         given["buyer"] = {"name": name[:100]}
     match request.form.get("method"):
         case "split":
-            part = round(due / GIFT_CARD_SHARE, 0)
+            part = round(due / GIFT_CARD_SHARE, digits_of(currency))
             given["tenders"] = [
-                {"type": "GIFT_CARD", "amount": money(part, currency)},
-                {"type": "CARD", "amount": money(due - part, currency)},
+                {"type": kind, "amount": money(amount, currency)}
+                for kind, amount in (("GIFT_CARD", part), ("CARD", due - part))
+                if amount
             ]
         case "gift_card":
             given["tenders"] = [{"type": "GIFT_CARD", "amount": money(due, currency)}]

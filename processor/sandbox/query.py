@@ -7,12 +7,12 @@ Sources: "API Query and Search Language", "Sorting and Paging", and the two "Fil
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from processor.sandbox.errors import Violation, invalid
 
@@ -63,6 +63,15 @@ class Page:
         return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
 
 
+class _Held(msgspec.Struct):
+    """What a cursor holds. A client may have made it up, so it is checked like any input."""
+
+    filter: dict[str, Any]
+    sort: list[tuple[str, bool]]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Query:
     filter: dict[str, Any]
@@ -94,7 +103,9 @@ def _parse(body: Any, fields: dict[str, frozenset[str]]) -> _Query:
     query = body["query"]
     if unknown := set(query) - {"filter", "sort", "cursorPaging"}:
         raise invalid(Violation(f"query.{min(unknown)}", "is not supported"))
-    paging = query.get("cursorPaging", {})
+    paging = query.get("cursorPaging")
+    if paging is None:
+        paging = {}
     if not isinstance(paging, dict):
         raise invalid(Violation("query.cursorPaging", "must be an object"))
     limit = paging.get("limit")
@@ -105,8 +116,10 @@ def _parse(body: Any, fields: dict[str, frozenset[str]]) -> _Query:
     if (cursor := paging.get("cursor")) is not None:
         if query.get("filter") or query.get("sort"):
             raise invalid(Violation("query.cursorPaging.cursor", "cannot be combined with filter or sort"))
-        return _opened(cursor, limit)
-    filter_ = query.get("filter", {})
+        return _opened(cursor, limit, fields)
+    filter_ = query.get("filter")
+    if filter_ is None:
+        filter_ = {}
     if not isinstance(filter_, dict):
         raise invalid(Violation("query.filter", "must be an object"))
     return _Query(filter_, _sort(query.get("sort"), fields), limit or PAGE_DEFAULT, 0)
@@ -120,31 +133,29 @@ def _sort(given: Any, fields: dict[str, frozenset[str]]) -> list[tuple[str, bool
     found = []
     for number, one in enumerate(given):
         where = f"query.sort[{number}]"
-        if not isinstance(one, dict) or one.get("fieldName") not in fields:
+        name = one.get("fieldName") if isinstance(one, dict) else None
+        if not isinstance(name, str) or name not in fields:
             raise invalid(Violation(f"{where}.fieldName", "is not a sortable field"))
         if one.get("order", "ASC") not in ("ASC", "DESC"):
             raise invalid(Violation(f"{where}.order", "must be ASC or DESC", "ENUM"))
-        found.append((str(one["fieldName"]), one.get("order") == "DESC"))
+        found.append((name, one.get("order") == "DESC"))
     return found
 
 
 def _cursor(query: _Query, offset: int) -> str:
-    held = {"f": query.filter, "s": query.sort, "l": query.limit, "o": offset}
-    return base64.urlsafe_b64encode(json.dumps(held).encode()).decode()
+    held = _Held(query.filter, query.sort, query.limit, offset)
+    return base64.urlsafe_b64encode(msgspec.json.encode(held)).decode()
 
 
-def _opened(cursor: Any, limit: int | None) -> _Query:
+def _opened(cursor: Any, limit: int | None, fields: dict[str, frozenset[str]]) -> _Query:
     try:
         if not isinstance(cursor, str) or len(cursor) > CURSOR_MAX:
-            raise ValueError
-        held = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
-        return _Query(
-            dict(held["f"]),
-            [(str(name), bool(is_descending)) for name, is_descending in held["s"]],
-            limit or int(held["l"]),
-            int(held["o"]),
-        )
-    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
+            raise ValueError("not text, or too long")
+        held = msgspec.json.decode(base64.urlsafe_b64decode(cursor.encode("ascii")), type=_Held)
+        if any(name not in fields for name, _ in held.sort):
+            raise ValueError("a cursor of another query")
+        return _Query(held.filter, held.sort, limit or held.limit, held.offset)
+    except (ValueError, RecursionError):
         raise invalid(Violation("query.cursorPaging.cursor", "is not a cursor of ours", "FORMAT")) from None
 
 

@@ -25,6 +25,7 @@ from processor.sandbox.faults import Faults
 from processor.wix import wire
 
 TITLE_MAX, RECIPIENTS_MAX, QUANTITY_MAX, NOTE_MAX = 200, 50, 100_000, 500
+DESCRIPTION_MAX, ITEM_DESCRIPTION_MAX = 500, 600
 VERSIONS_KEPT = 8
 _NO_DIGITS = frozenset(
     (
@@ -33,9 +34,10 @@ _NO_DIGITS = frozenset(
     )
 )
 _THREE_DIGITS = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
-_DECIMAL = re.compile(r"\d{1,15}(\.\d+)?")
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 TENDERS = ("CARD", "GIFT_CARD", "OFFLINE")
+BUYER_FIELDS = ("name", "email", "phone", "company")
 
 # For test data only; nobody lives there.
 _NAMES = ("Ada Byron", "Grace Murray", "Emmy Nathan", "Lise Philipp", "Mary Anning", "Rosa Parks")
@@ -195,8 +197,16 @@ class World:
             wrong.append(Violation("paymentLink.title", f"must have 1 to {TITLE_MAX} characters"))
         if not _CURRENCY.fullmatch(told.currency):
             wrong.append(Violation("paymentLink.currency", "must be an ISO 4217 code", "FORMAT"))
-        if told.expiration_date is not None and told.expiration_date <= self._now():
-            wrong.append(Violation("paymentLink.expirationDate", "must lie in the future"))
+        if told.description is not None and len(told.description) > DESCRIPTION_MAX:
+            wrong.append(
+                Violation(
+                    "paymentLink.description", f"has more than {DESCRIPTION_MAX} characters", "MAX_LENGTH"
+                )
+            )
+        if told.expiration_date is not None and not _is_after(told.expiration_date, self._now()):
+            wrong.append(
+                Violation("paymentLink.expirationDate", "must lie in the future and have a time zone")
+            )
         if told.payments_limit is not None and told.payments_limit < 1:
             wrong.append(Violation("paymentLink.paymentsLimit", "must be at least 1", "MIN"))
         if wrong:
@@ -254,10 +264,15 @@ class World:
             place = f"{where}[{number}]"
             match item.type, item.custom_item, item.catalog_item:
                 case "CUSTOM", wire.CustomItem() as custom, None:
+                    where_quantity = f"{place}.customItem.quantity"
                     quantity = custom.quantity
+                    if len(custom.description or "") > ITEM_DESCRIPTION_MAX:
+                        too_long = f"has more than {ITEM_DESCRIPTION_MAX} characters"
+                        raise invalid(Violation(f"{place}.customItem.description", too_long, "MAX_LENGTH"))
                     parse_money(custom.price, currency, f"{place}.customItem.price")
                     _text(custom.name, f"{place}.customItem.name", TITLE_MAX)
                 case "CATALOG", None, wire.CatalogItem() as catalog:
+                    where_quantity = f"{place}.catalogItem.quantity"
                     quantity = catalog.quantity
                     self._catalog_product(instance_id, catalog.catalog_reference, currency)
                 case _:
@@ -265,7 +280,7 @@ class World:
                         Violation(f"{place}.type", "must be CUSTOM or CATALOG, and agree with the item sent")
                     )
             if not 1 <= quantity <= QUANTITY_MAX:
-                raise invalid(Violation(f"{place}.quantity", f"must be from 1 to {QUANTITY_MAX}"))
+                raise invalid(Violation(where_quantity, f"must be from 1 to {QUANTITY_MAX}"))
         built: Entity = msgspec.to_builtins(ecom)
         return built
 
@@ -340,7 +355,8 @@ class World:
     def _with_expiry(self, link: Document) -> Document:
         entity = current(link)
         expires = entity.get("expirationDate")
-        if expires and entity["status"] == "ACTIVE" and datetime.fromisoformat(expires) <= self._now():
+        is_open = entity["status"] in ("ACTIVE", "INACTIVE")
+        if expires and is_open and datetime.fromisoformat(expires) <= self._now():
             self._change_link(link, {"status": "EXPIRED"}, "updated")
         return link
 
@@ -373,7 +389,10 @@ class World:
         """Send to contacts: those given, else those of the link's creation. Noted, not mailed."""
         with self._documents.transaction():
             link = self.link(instance_id, link_id)
-            asked = _object(given, "").get("recipients") or current(link).get("recipients")
+            given = _object(given, "")
+            if given.get("paymentLinkId", link_id) != link_id:
+                raise invalid(Violation("paymentLinkId", "is not the link of the path"))
+            asked = given.get("recipients") or current(link).get("recipients")
             for recipient in self._recipients(instance_id, asked, "recipients"):
                 id_ = str(uuid4())
                 mail = {"id": id_, "instanceId": instance_id, "linkId": link_id, "at": self._time()}
@@ -434,8 +453,11 @@ class World:
         entity = current(link)
         currency = entity["currency"]
         tenders = self._tenders(given.get("tenders"), self.due(link), currency)
-        buyer = _object(given.get("buyer") or {}, "buyer")
-        if given.get("isDeclined") is True:
+        buyer = self._buyer(given.get("buyer"))
+        is_declined = given.get("isDeclined", False)
+        if not isinstance(is_declined, bool):
+            raise invalid(Violation("isDeclined", "must be true or false"))
+        if is_declined:
             return []
         at = self._time()
         if entity["type"] == "ECOM_ORDER":
@@ -490,6 +512,8 @@ class World:
                     Violation(f"tenders[{number}].type", f"must be one of {', '.join(TENDERS)}", "ENUM")
                 )
             amount = parse_money(tender.get("amount"), currency, f"tenders[{number}].amount")
+            if not amount and due:
+                raise invalid(Violation(f"tenders[{number}].amount", "must be more than nothing", "MIN"))
             found.append((tender["type"], amount))
         if sum(amount for _, amount in found) != due:
             raise invalid(Violation("tenders", f"must add up to {money(due, currency)} {currency}"))
@@ -501,6 +525,32 @@ class World:
             raise failed(428, "SANDBOX_LINK_NOT_ACTIVE", f"the link is {entity['status']}")
         if link["purchases"] >= entity.get("paymentsLimit", 1 << 62):
             raise failed(428, "SANDBOX_PAYMENTS_LIMIT_REACHED", "the link was paid as often as it may be")
+        if entity["type"] == "ECOM_ORDER":
+            # Another link may have paid the order meanwhile.
+            order = self._found("order", entity["ecomOrderPaymentLink"]["orderId"])
+            balance = Decimal(order["total"]) - Decimal(order["paid"])
+            if self.due(link) > balance:
+                raise failed(428, "SANDBOX_AMOUNT_EXCEEDS_BALANCE", f"the order's balance is {balance}")
+
+    def _buyer(self, given: Any) -> Entity:
+        """The buyer's contact details: what was given, the rest made up. Raises Refused (400)."""
+        given = {} if given is None else _object(given, "buyer")
+        if unknown := set(given) - set(BUYER_FIELDS):
+            known = ", ".join(BUYER_FIELDS)
+            raise invalid(Violation(f"buyer.{min(unknown)}", f"is not one of {known}"))
+        told = {
+            name: _text(value, f"buyer.{name}", 100) for name, value in given.items() if value is not None
+        }
+        name = told.get("name") or self._random.choice(_NAMES)
+        first, _, last = name.partition(" ")
+        details = {
+            "firstName": first,
+            "lastName": last,
+            "fullName": name,
+            "phone": told.get("phone") or f"+1 555 01{self._random.randrange(100):02d}",
+            "email": told.get("email") or _email(name),
+        }
+        return details | ({"company": told["company"]} if "company" in told else {})
 
     def _payment_details(self, tender: str, buyer: Entity, order_id: str, payment_id: str) -> Entity:
         if tender == "GIFT_CARD":
@@ -512,23 +562,16 @@ class World:
                     "maskedCode": f"****{self._random.randrange(10_000):04d}",
                 },
             }
-        name = _text(buyer.get("name", self._random.choice(_NAMES)), "buyer.name", 100)
-        first, _, last = name.partition(" ")
-        email = _text(buyer.get("email", _email(name)), "buyer.email", 100)
+        house = str(self._random.randrange(1, 99))
         details: Entity = {
-            "contactDetails": {
-                "firstName": first,
-                "lastName": last,
-                "fullName": name,
-                "email": email,
-                "phone": f"+1 555 01{self._random.randrange(100):02d}",
-            },
+            "contactDetails": buyer,
             "billingAddress": {
                 "country": "US",
-                "subdivision": "US-VT",
+                "subdivision": "VT",
                 "city": "Springfield",
                 "postalCode": "05156",
-                "streetAddress": {"number": str(self._random.randrange(1, 99)), "name": "Main Street"},
+                "streetAddress": {"number": house, "name": "Main Street"},
+                "formattedAddress": f"VT, Main Street {house}",
             },
             "order": {"type": "ECOM", "ecomOrder": {"ecomOrderId": order_id}},
         }
@@ -539,8 +582,8 @@ class World:
                 "paymentProvider": "Credit/Debit Cards",
                 "creditCardPaymentMethodData": {
                     "network": "visa",
-                    "maskedCreditCard": f"************{self._random.randrange(10_000):04d}",
-                    "holderName": name,
+                    "maskedCreditCard": f"**** **** **** {self._random.randrange(10_000):04d}",
+                    "holderName": buyer["fullName"],
                 },
             }
         else:
@@ -667,7 +710,8 @@ class World:
                     "id": payment["id"],
                     "paymentLinkId": payment["linkId"],
                     "amount": current(payment)["amount"],
-                    "currency": current(payment)[self._rules.currency_field],
+                    # The field's name is an option, which may have been another when this was paid.
+                    "currency": current(payment).get("currency") or current(payment)["currencyCode"],
                     "revision": current(payment)["revision"],
                     "type": current(payment)["type"],
                 }
@@ -765,6 +809,16 @@ def _object(given: Any, where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise invalid(Violation(where or "body", "must be an object"))
     return given
+
+
+def _is_after(moment: datetime, now: datetime) -> bool:
+    """Whether `moment` is an instant that Wix could write, and later than `now`."""
+    if moment.tzinfo is None:
+        return False
+    try:
+        return moment.astimezone(UTC) > now
+    except OverflowError:  # a day before the first or after the last year
+        return False
 
 
 def _text(given: Any, where: str, length: int) -> str:
