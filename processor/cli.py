@@ -21,6 +21,7 @@ import click
 from processor import __version__
 from processor.config import Settings, declared_settings
 from processor.errors import ConfigurationError, ProcessorError, StoreUnavailable, WixUnavailable
+from processor.sandbox.cli import sandbox
 
 EXIT_NO = 1
 EXIT_USAGE = 2
@@ -63,7 +64,7 @@ def main() -> NoReturn:
         code = cli.main(prog_name="processor", standalone_mode=False)
     except click.ClickException as why:
         why.show()
-        raise SystemExit(EXIT_USAGE) from None
+        raise SystemExit(max(why.exit_code, EXIT_USAGE)) from None
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(EXIT_INTERRUPTED) from None
     raise SystemExit(code or 0)
@@ -87,6 +88,10 @@ def _stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
     return stop
+
+
+# The sandbox imitates Wix for programs in any language, so its commands are its own.
+cli.add_command(sandbox)
 
 
 @cli.command()
@@ -207,48 +212,6 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"      -> {one.remedy}")
     if not all(one.is_ok for one in found):
         raise click.exceptions.Exit(EXIT_NO)
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8100, show_default=True, type=click.IntRange(0, 65_535), help="0: any free one."
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that keeps its state; without, it forgets all.",
-)
-@click.option(
-    "--time-scale",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(min=1.0, max=1e6),
-    help="How many times faster than Wix it resends.",
-)
-@click.option("--calls-per-minute", default=200, show_default=True, type=click.IntRange(min=1))
-@click.option("--resign-retries", is_flag=True, help="Sign every resend anew.")
-@click.option("--seed", type=int, help="Makes what is random repeatable.")
-@click.option(
-    "--currency-field", default="currency", show_default=True, type=click.Choice(("currency", "currencyCode"))
-)
-def sandbox(data: Path | None, **options: Any) -> None:
-    """Serve a pretend Wix: the Payment Links API, checkout pages, signed webhooks, fault switches."""
-    from processor.sandbox import Options, Sandbox, serve
-
-    def started(running: Sandbox) -> None:
-        app = running.documents.get("app", "app") or {}
-        click.echo(f"sandbox at {running.url}, its state at {running.url}/_sandbox/truth")
-        click.echo("settings for the service:")
-        click.echo(f"  WIX_API_URL={running.url}")
-        click.echo(f"  WIX_APP_ID={app['appId']}")
-        click.echo(f"  WIX_APP_SECRET={app['appSecret']}")
-        click.echo(f'  WIX_PUBLIC_KEYS="$(curl -s {running.url}/_sandbox/public-key)"')
-
-    try:
-        serve(Options(folder=data, **options), started)
-    except OSError as why:
-        raise ConfigurationError(f"the sandbox cannot start: {why.strerror or why}") from why
 
 
 @cli.command()

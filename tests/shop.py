@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
-from processor.sandbox import Sandbox, running_sandbox
+from processor.sandbox.server import Sandbox, running_sandbox
 from processor.store import checks, inbox
 from processor.wiring import Services
 from processor.wix import wire

@@ -18,7 +18,7 @@ import pytest
 from processor.cli import cli
 from processor.config import declared_settings
 from processor.processes import Child, free_port, wait_until
-from processor.sandbox import running_sandbox
+from processor.sandbox.server import running_sandbox
 from tests import builders
 
 ROOT = Path(__file__).resolve().parents[1]

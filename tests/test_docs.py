@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, text
 
 from processor.config import database_url as sqlalchemy_url
 from processor.config import declared_settings
-from processor.sandbox.faults import EVENT_KINDS, READ_KINDS, REST_KINDS
+from processor.sandbox.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,7 +51,7 @@ def test_every_log_action_and_metric_is_explained() -> None:
 def test_every_fault_of_the_sandbox_is_explained() -> None:
     told = (ROOT / "docs" / "sandbox.md").read_text()
 
-    assert {kind for kind in (*EVENT_KINDS, *REST_KINDS, *READ_KINDS) if f"`{kind}`" not in told} == set()
+    assert {kind for kind in FAULTS if f"`{kind}`" not in told} == set()
 
 
 def test_the_questions_to_the_tables_can_be_asked(database_url: str) -> None:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, request
 
+from processor.sandbox import scenarios
 from processor.sandbox.api import body_json
-from processor.sandbox.delivery import Deliverer
-from processor.sandbox.documents import Document, Documents
+from processor.sandbox.core import as_list, as_object, as_text
+from processor.sandbox.documents import Document
 from processor.sandbox.errors import Violation, invalid, not_found
-from processor.sandbox.faults import Faults
-from processor.sandbox.keys import SigningKey
-from processor.sandbox.world import World
+from processor.sandbox.faults import FAULTS, parameters_of
 
+if TYPE_CHECKING:
+    from processor.sandbox.server import Sandbox
+
+STRAYS = ("test_event", "unknown_event")
 LISTED_MAX = 1_000
 
 
-def blueprint(
-    documents: Documents,
-    world: World,
-    faults: Faults,
-    deliverer: Deliverer,
-    key: SigningKey,
-    token_of: Callable[[Document, int], str],
-) -> Blueprint:
+def blueprint(sandbox: Sandbox) -> Blueprint:
     """Paths of the control API."""
     routes = Blueprint("control", __name__, url_prefix="/_sandbox")
+    documents, world, faults, deliverer = sandbox.documents, sandbox.world, sandbox.faults, sandbox.deliverer
 
     @routes.get("/health")
     def health() -> Response:
@@ -38,34 +34,40 @@ def blueprint(
     @routes.get("/public-key")
     def public_key() -> Response:
         """The PEM that a developer copies from the dashboard."""
-        return Response(key.public_pem, mimetype="application/x-pem-file")
+        return Response(sandbox.key.public_pem, mimetype="application/x-pem-file")
 
     @routes.get("/app")
     def app() -> Response:
         """What the dashboard shows of the app."""
         held = documents.get("app", "app") or {}
-        return jsonify(**held, publicKey=key.public_pem)
+        return jsonify(**held, publicKey=sandbox.key.public_pem)
 
     @routes.put("/webhook")
     def set_webhook() -> Response:
-        """Where events go; null for nowhere."""
-        url = _object(body_json()).get("url")
+        """Where events go, and of which types; a null url for nowhere, null eventTypes for those of payment links."""
+        given = as_object(body_json(), "")
+        url, types = given.get("url"), given.get("eventTypes")
         if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
             raise invalid(Violation("url", "must be an http or https URL, or null", "FORMAT"))
-        with documents.transaction():
-            held = documents.get("app", "app") or {}
-            documents.put("app", "app", {**held, "webhookUrl": url})
-        return jsonify(url=url)
+        if types is not None:
+            types = [as_text(one, "eventTypes", 150) for one in as_list(types, "eventTypes", 100)]
+        sandbox.set_webhook(url, types)
+        return jsonify(url=url, eventTypes=types)
 
     @routes.get("/instances")
     def instances() -> Response:
         """Every site on which the app was installed."""
-        return jsonify(instances=documents.all("instance"))
+        return jsonify(instances=[world.shown(one) for one in documents.all("instance")])
 
     @routes.post("/instances")
     def install() -> Response:
         """Install the app on a new site."""
         return jsonify(world.install(body_json()))
+
+    @routes.patch("/instances/<instance_id>")
+    def change_site(instance_id: str) -> Response:
+        """Take something from a site, or give it back."""
+        return jsonify(world.change_site(instance_id, body_json()))
 
     @routes.delete("/instances/<instance_id>")
     def remove(instance_id: str) -> Response:
@@ -106,40 +108,71 @@ def blueprint(
     @routes.post("/payments/<payment_id>/receipt")
     def issue_receipt(payment_id: str) -> Response:
         """The site's owner issues a receipt in the dashboard."""
-        payment = documents.get("payment", payment_id)
-        if payment is None:
-            raise not_found("payment", payment_id)
-        return jsonify(world.issue_receipt(payment["instanceId"], payment_id))
+        return jsonify(world.issue_receipt(world.payment(payment_id)["instanceId"], payment_id))
+
+    @routes.post("/payments/<payment_id>/refund")
+    def refund(payment_id: str) -> Response:
+        """The site's owner refunds a payment, or a part of it."""
+        return jsonify(world.refund(payment_id, body_json()))
+
+    @routes.post("/links/<link_id>/expire")
+    def expire(link_id: str) -> Response:
+        """Let a link's validity end now."""
+        return jsonify(paymentLink=world.expire(link_id))
 
     @routes.get("/truth")
     def truth() -> Response:
-        """What really happened."""
-        dropped = sum(event["status"] == "dropped" for event in documents.all("event"))
-        return jsonify(instances=world.truth(), droppedEvents=dropped)
+        """What really happened; `summary` for counts and sums alone, `instanceId` for one site."""
+        instance_id = request.args.get("instanceId")
+        found = world.summary(instance_id) if "summary" in request.args else list(world.truth(instance_id))
+        return jsonify(instances=found, droppedEvents=documents.count("event", {"status": "dropped"}))
+
+    @routes.get("/scenarios")
+    def list_scenarios() -> Response:
+        """Stories that can be played."""
+        found = [{"name": name, "title": scenarios.read(name)["title"]} for name in scenarios.names()]
+        return jsonify(scenarios=found)
+
+    @routes.post("/scenarios/<name>")
+    def play_scenario(name: str) -> Response:
+        """Play a story to its end."""
+        return jsonify(scenarios.play(sandbox, name))
+
+    @routes.get("/rate")
+    def rate() -> Response:
+        """Calls of each instance since the start, and the most within one minute."""
+        return jsonify(instances=sandbox.rate.seen())
+
+    @routes.get("/mails")
+    def mails() -> Response:
+        """Links that were sent to contacts, newest first."""
+        return jsonify(mails=_newest("mail", {"instance": "instanceId", "link": "linkId"}))
 
     @routes.get("/events")
     def events() -> Response:
-        """Events, newest first; `paymentLinkId`, `entityId` and `instanceId` narrow it down."""
-        return jsonify(events=_newest("event", ("paymentLinkId", "entityId", "instanceId", "status")))
+        """Events, newest first; `paymentLinkId`, `entityId`, `instanceId` and `status` narrow it down."""
+        names = {
+            "link": "paymentLinkId",
+            "entity_id": "entityId",
+            "instance": "instanceId",
+            "status": "status",
+        }
+        return jsonify(events=_newest("event", names))
 
     @routes.get("/deliveries")
     def deliveries() -> Response:
         """Delivery attempts, newest first; `eventId` and `instanceId` narrow it down."""
-        return jsonify(deliveries=_newest("delivery", ("eventId", "instanceId")))
+        return jsonify(deliveries=_newest("delivery", {"event": "eventId", "instance": "instanceId"}))
 
-    def _newest(kind: str, names: tuple[str, ...]) -> list[Document]:
-        wanted = {name: request.args[name] for name in names if name in request.args}
-        found = [
-            document
-            for document in reversed(documents.all(kind))
-            if all(document.get(name) == value for name, value in wanted.items())
-        ]
-        return found[:LISTED_MAX]
+    def _newest(kind: str, names: dict[str, str]) -> list[Document]:
+        """Documents whose columns are as the parameters of the URL say. names: parameter by column."""
+        wanted = {column: request.args[name] for column, name in names.items() if name in request.args}
+        return documents.find(kind, wanted, newest_first=True, limit=LISTED_MAX)
 
     @routes.post("/deliveries/idle")
     def idle() -> Response:
         """Wait until nothing is in flight or soon due."""
-        seconds = _object(body_json()).get("timeoutSeconds", 10)
+        seconds = as_object(body_json(), "").get("timeoutSeconds", 10)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 60:
             raise invalid(Violation("timeoutSeconds", "must be a number from 0 to 60"))
         stand = asdict(deliverer.await_idle(seconds))
@@ -166,7 +199,7 @@ def blueprint(
     @routes.get("/events/<event_id>/token")
     def token(event_id: str) -> Response:
         """The signed body of an event, as text: pipe it to curl."""
-        return Response(token_of(_event(event_id), 1), mimetype="text/plain")
+        return Response(sandbox.token_of(_event(event_id), 1), mimetype="text/plain")
 
     def _event(event_id: str) -> Document:
         event = documents.get("event", event_id)
@@ -174,13 +207,23 @@ def blueprint(
             raise not_found("event", event_id)
         return event
 
+    @routes.post("/strays")
+    def send_stray() -> Response:
+        """Send a test of the dashboard, or an event of an unknown type, about a site."""
+        given = as_object(body_json(), "")
+        kind = given.get("kind")
+        if kind not in STRAYS:
+            raise invalid(Violation("kind", f"must be one of {', '.join(STRAYS)}", "ENUM"))
+        instance_id = as_text(given.get("instanceId"), "instanceId", 100)
+        return jsonify(eventId=sandbox.send_stray(kind, instance_id))
+
     @routes.post("/tokens")
     def sign() -> Response:
         """Sign any claims with the app's key, as text."""
-        claims = _object(body_json()).get("claims")
+        claims = as_object(body_json(), "").get("claims")
         if not isinstance(claims, dict):
             raise invalid(Violation("claims", "must be an object"))
-        return Response(key.sign(claims), mimetype="text/plain")
+        return Response(sandbox.key.sign(claims), mimetype="text/plain")
 
     @routes.get("/faults")
     def list_faults() -> Response:
@@ -191,6 +234,27 @@ def blueprint(
     def add_fault() -> Response:
         """Switch a fault on."""
         return jsonify(faults.add(body_json()))
+
+    @routes.get("/faults/kinds")
+    def fault_kinds() -> Response:
+        """Every kind of fault: what it does and which parameters it takes."""
+        return jsonify(
+            kinds=[
+                {
+                    "kind": kind,
+                    "group": one.group,
+                    "summary": one.summary,
+                    "parameters": parameters_of(kind),
+                    "required": [name for name, is_required in one.parameters.items() if is_required],
+                }
+                for kind, one in FAULTS.items()
+            ]
+        )
+
+    @routes.post("/faults/mix")
+    def add_mix() -> Response:
+        """Switch on a bit of everything; `share`: how likely each is."""
+        return jsonify(faults=faults.add_mix(body_json()))
 
     @routes.delete("/faults")
     def remove_faults() -> Response:
@@ -205,9 +269,3 @@ def blueprint(
         return jsonify({})
 
     return routes
-
-
-def _object(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise invalid(Violation("body", "must be an object"))
-    return given

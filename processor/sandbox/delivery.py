@@ -82,11 +82,10 @@ class Deliverer:
 
     def start(self) -> None:
         """Begin to deliver, with what was pending when the last process ended."""
-        for event in self._documents.all("event"):
-            if event["status"] == "pending":
-                self.send(event["id"])
-            elif event["status"] == "held":
-                self._release(event)
+        for event in self._documents.find("event", {"status": "pending"}):
+            self.send(event["id"])
+        for event in self._documents.find("event", {"status": "held"}):
+            self._release(event)
         self._thread.start()
 
     def send(self, event_id: str, *, after_seconds: float = 0.0, copies: int = 1) -> None:
@@ -97,17 +96,19 @@ class Deliverer:
 
     def release_all(self) -> int:
         """Send every event kept back by `reorder`. Returns how many."""
-        held = [event for event in self._documents.all("event") if event["status"] == "held"]
-        for event in held:
-            self._release(event)
+        with self._documents.transaction():
+            held = self._documents.find("event", {"status": "held"})
+            for event in held:
+                self._release(event)
         return len(held)
 
     def _release_overtaken(self, delivered: Document) -> None:
         """Send what was kept back until an event such as this was delivered."""
-        for event in self._documents.all("event"):
-            waits_for = "entityId" if event["waitsForEntity"] else "instanceId"
-            if event["status"] == "held" and event[waits_for] == delivered[waits_for]:
-                self._release(event)
+        with self._documents.transaction():
+            for event in self._documents.find("event", {"status": "held"}):
+                waits_for = "entityId" if event["waitsForEntity"] else "instanceId"
+                if event[waits_for] == delivered[waits_for]:
+                    self._release(event)
 
     def _release(self, event: Document) -> None:
         event["status"] = "pending"
@@ -119,7 +120,7 @@ class Deliverer:
         deadline = time.monotonic() + seconds
         while True:
             # Asked before our own lock: who holds the documents may be waiting for it.
-            held = sum(event["status"] == "held" for event in self._documents.all("event"))
+            held = self._documents.count("event", {"status": "held"})
             with self._changed:
                 stand = self._stand(held)
                 left = deadline - time.monotonic()
@@ -178,16 +179,19 @@ class Deliverer:
                 self._changed.notify_all()
 
     def _attempt(self, job: _Job) -> None:
-        with self._documents.lock:
+        with self._documents.transaction():
             event = self._documents.get("event", job.event_id)
             app = self._documents.get("app", "app")
             url = app["webhookUrl"] if app else None
             if event is None or url is None:
                 return
-            number = event["attempts"] + 1
+            # A copy repeats what was sent first.
+            number = event["attempts"] + 1 if not job.is_copy else 1
             if not job.is_copy:
                 event["attempts"] = number
+                self._documents.put("event", event["id"], event)
             token = self._token_of(event, number)
+        at = self._now_text()
         began = time.monotonic()
         status, error = self._post(url, token)
         took = time.monotonic() - began
@@ -202,18 +206,21 @@ class Deliverer:
                 "eventType": event["eventType"],
                 "attempt": number,
                 "isCopy": job.is_copy,
-                "at": self._now_text(),
+                "at": at,
                 "status": status,
                 "error": error,
                 "milliseconds": round(took * 1000),
             }
             self._documents.put("delivery", attempt["id"], attempt)
+            # Other attempts of the same event may have ended meanwhile.
+            event = self._documents.get("event", job.event_id) or event
             if is_success:
                 event["status"] = "delivered"
             elif not job.is_copy and event["status"] != "delivered":
                 if number > len(RESEND_SECONDS):
                     event["status"] = "given_up"
                 else:
+                    event["status"] = "pending"
                     with self._changed:
                         self._push(event["id"], RESEND_SECONDS[number - 1] / self._scale, is_copy=False)
             self._documents.put("event", event["id"], event)

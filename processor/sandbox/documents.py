@@ -1,6 +1,8 @@
-"""The pretend Wix's memory: JSON documents by kind and id, in SQLite, kept over a restart when given a file.
+"""The pretend Wix's memory: JSON documents in SQLite, a table for each kind, kept over a restart when given a file.
 
-Every document is also held in memory, so that reading is a dictionary. One lock guards all of it.
+Nothing is held in memory, so a million payments cost disk only. What is asked by is a column with an index;
+the rest is JSON. Links and payments are `entity` in Wix's own shape beside our `body`, and their latest past
+versions are kept, so that a query can be answered as of a moment ago. One lock guards all of it.
 """
 
 from __future__ import annotations
@@ -8,12 +10,161 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 Document = dict[str, Any]
+
+PAST_KEPT = 8  # versions of one link or payment beside its current one
+_SCHEMA_VERSION = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime | str) -> int:
+    """An aware moment, or its ISO text, as whole microseconds since 1970: how dates are kept and compared."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def value_at(document: Any, path: str) -> Any:
+    """The value at a dotted path, None when any part is missing."""
+    for part in path.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(part)
+    return document
+
+
+Column = Callable[[Document], Any]
+
+
+def _at(path: str) -> Column:
+    return lambda document: value_at(document, path)
+
+
+def _thousandths(document: Document) -> int:
+    # No currency has more than three decimals, so sums stay exact.
+    return int(Decimal(document["entity"]["amount"]) * 1000)
+
+
+def _date_at(path: str) -> Column:
+    def column(document: Document) -> int | None:
+        value = value_at(document, path)
+        return microseconds(value) if isinstance(value, str) else None
+
+    return column
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """columns: by name, how each is taken from a document. indexes: on which columns, in order."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    indexes: tuple[str, ...] = ()
+    is_versioned: bool = False
+
+
+_OWNED = _Kind({"instance": _at("instanceId")}, ("instance",))
+KINDS: dict[str, _Kind] = {
+    "app": _Kind(),
+    "key": _Kind(),
+    "settings": _Kind(),
+    "fault": _Kind(),
+    "instance": _Kind({"api_key": _at("apiKey"), "site": _at("siteId")}, ("api_key", "site")),
+    "token": _OWNED,
+    "contact": _OWNED,
+    "product": _OWNED,
+    "receipt": _OWNED,
+    "mail": _Kind({"instance": _at("instanceId"), "link": _at("linkId")}, ("instance", "link")),
+    "checkout": _OWNED,
+    "order": _Kind(
+        {"instance": _at("instanceId"), "status": _at("paymentStatus")}, ("instance, status", "instance")
+    ),
+    "link": _Kind(
+        {
+            "instance": _at("instanceId"),
+            "created": _date_at("entity.createdDate"),
+            "payment_count": _at("entity.totalReceived.paymentCount"),
+            "payments_limit": _at("entity.paymentsLimit"),
+            "status": _at("entity.status"),
+            "source": _at("entity.source.appId"),
+            "expires": _date_at("entity.expirationDate"),
+            "changed": _at("changed"),
+        },
+        (
+            "instance, created, id",
+            "instance, status, created, id",
+            "instance, payment_count, id",
+            "expires",
+        ),
+        is_versioned=True,
+    ),
+    "payment": _Kind(
+        {
+            "instance": _at("instanceId"),
+            "link": _at("linkId"),
+            "created": _date_at("entity.createdDate"),
+            "transacted": _date_at("entity.transactionDate"),
+            "type": _at("entity.type"),
+            "method": _at("entity.regularPaymentLinkPayment.method"),
+            "payment_method": _at("entity.regularPaymentLinkPayment.paymentMethod"),
+            "thousandths": _thousandths,
+            # The field's name is an option, which may have been another when this was paid.
+            "currency": lambda document: (
+                document["entity"].get("currency") or document["entity"]["currencyCode"]
+            ),
+            "changed": _at("changed"),
+        },
+        (
+            "instance, created, id",
+            "instance, transacted, id",
+            "instance, link, created, id",
+            "instance, type, created, id",
+            "link",
+        ),
+        is_versioned=True,
+    ),
+    "event": _Kind(
+        {
+            "instance": _at("instanceId"),
+            "type": _at("eventType"),
+            "entity_id": _at("entityId"),
+            "link": _at("paymentLinkId"),
+            "status": _at("status"),
+        },
+        ("instance", "entity_id", "link", "status"),
+    ),
+    "delivery": _Kind({"event": _at("eventId"), "instance": _at("instanceId")}, ("event", "instance")),
+}
+
+
+def _create(kind: str) -> Iterator[str]:
+    shape = KINDS[kind]
+    columns = "".join(f", {name}" for name in shape.columns)
+    entity = ", entity TEXT NOT NULL" if shape.is_versioned else ""
+    yield (
+        f'CREATE TABLE IF NOT EXISTS "{kind}"'
+        f" (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL{entity}{columns})"
+    )
+    for number, index in enumerate(shape.indexes):
+        yield f'CREATE INDEX IF NOT EXISTS "{kind}_{number}" ON "{kind}" ({index})'
+    if shape.is_versioned:
+        yield (
+            f"CREATE TABLE IF NOT EXISTS {kind}_past"
+            f" (past INTEGER PRIMARY KEY, id TEXT NOT NULL, until INTEGER NOT NULL, entity TEXT NOT NULL{columns})"
+        )
+        yield f"CREATE INDEX IF NOT EXISTS {kind}_past_id ON {kind}_past (id, past)"
+        yield f"CREATE INDEX IF NOT EXISTS {kind}_past_instance ON {kind}_past (instance, until)"
+
+
+class UnreadableState(Exception):
+    """The file was written by another version of the sandbox."""
 
 
 class Documents:
@@ -24,24 +175,29 @@ class Documents:
             file.parent.mkdir(parents=True, exist_ok=True)
         self.lock = threading.RLock()
         self._connection = sqlite3.connect(
-            str(file) if file else ":memory:", check_same_thread=False, isolation_level=None
+            str(file) if file else ":memory:",
+            check_same_thread=False,
+            isolation_level=None,
+            cached_statements=512,
         )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS documents (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id))"
-        )
-        self._held: dict[str, dict[str, Document]] = {}
-        for kind, id_, body in self._connection.execute(
-            "SELECT kind, id, body FROM documents ORDER BY rowid"
-        ):
-            self._held.setdefault(kind, {})[id_] = json.loads(body)
+        [version] = self._connection.execute("PRAGMA user_version").fetchone()
+        [tables] = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and version != _SCHEMA_VERSION:
+            self._connection.close()
+            raise UnreadableState(
+                f"{file} was written by another version of the sandbox; choose another folder or remove it"
+            )
+        self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        for kind in KINDS:
+            for statement in _create(kind):
+                self._connection.execute(statement)
         self._depth = 0
-        self._touched: set[tuple[str, str]] = set()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, in memory as on disk: an error takes back every `put` and `remove` of the outermost."""
+        """All or nothing: an error takes back every `put` and `remove` of the outermost."""
         with self.lock:
             self._depth += 1
             if self._depth == 1:
@@ -51,56 +207,133 @@ class Documents:
             except BaseException:
                 if self._depth == 1:
                     self._connection.execute("ROLLBACK")
-                    self._restore()
                 raise
             else:
                 if self._depth == 1:
                     self._connection.execute("COMMIT")
             finally:
                 self._depth -= 1
-                if self._depth == 0:
-                    self._touched.clear()
-
-    def _restore(self) -> None:
-        for kind, id_ in self._touched:
-            row = self._connection.execute(
-                "SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, id_)
-            ).fetchone()
-            if row is None:
-                self._held.get(kind, {}).pop(id_, None)
-            else:
-                self._held.setdefault(kind, {})[id_] = json.loads(row[0])
 
     def get(self, kind: str, id_: str) -> Document | None:
         """One document, None when there is none."""
-        with self.lock:
-            return self._held.get(kind, {}).get(id_)
+        found = self._documents(kind, "WHERE id = ?", (id_,))
+        return found[0] if found else None
 
     def all(self, kind: str) -> list[Document]:
-        """Every document of a kind, oldest first."""
-        with self.lock:
-            return list(self._held.get(kind, {}).values())
+        """Every document of a kind, oldest first: for kinds of which there are few."""
+        return self._documents(kind, "ORDER BY number", ())
+
+    def find(
+        self,
+        kind: str,
+        equal: Mapping[str, Any] | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int = -1,
+        before: int | None = None,
+    ) -> list[Document]:
+        """Documents whose columns are as given, in the order of their making. before: only numbers below it."""
+        equal = equal or {}
+        conditions = [f"{_column(kind, name)} IS ?" for name in equal]
+        values = [*equal.values()]
+        if before is not None:
+            conditions.append("number < ?")
+            values.append(before)
+        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+        order = "DESC" if newest_first else "ASC"
+        return self._documents(kind, f"{where}ORDER BY number {order} LIMIT ?", (*values, limit))
+
+    def count(self, kind: str, equal: Mapping[str, Any] | None = None) -> int:
+        """How many documents have these columns."""
+        equal = equal or {}
+        conditions = " AND ".join(f"{_column(kind, name)} IS ?" for name in equal) or "TRUE"
+        [(number,)] = self.rows(f'SELECT count(*) FROM "{kind}" WHERE {conditions}', tuple(equal.values()))
+        return int(number)
 
     def put(self, kind: str, id_: str, document: Document) -> Document:
-        """Keep a document, new or changed."""
-        with self.transaction():
-            self._touched.add((kind, id_))
-            self._held.setdefault(kind, {})[id_] = document
-            self._connection.execute(
-                "INSERT INTO documents (kind, id, body) VALUES (?, ?, ?)"
-                " ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-                (kind, id_, json.dumps(document)),
-            )
+        """Keep a document, new or changed. Of a link or payment, the version stays as it is: see `put_version`."""
+        self.put_many(kind, [(id_, document)])
         return document
 
-    def remove(self, kind: str, id_: str) -> None:
-        """Forget a document."""
+    def put_many(self, kind: str, documents: Iterable[tuple[str, Document]]) -> None:
+        """Keep many documents."""
+        shape = KINDS[kind]
+        names = ["id", "body", *(["entity"] if shape.is_versioned else []), *shape.columns]
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+
+        def rows() -> Iterator[list[Any]]:
+            for id_, document in documents:
+                body = document
+                entity: list[str] = []
+                if shape.is_versioned:
+                    body = {name: value for name, value in document.items() if name != "entity"}
+                    entity = [json.dumps(document["entity"])]
+                yield [
+                    id_,
+                    json.dumps(body),
+                    *entity,
+                    *(column(document) for column in shape.columns.values()),
+                ]
+
         with self.transaction():
-            self._touched.add((kind, id_))
-            self._held.get(kind, {}).pop(id_, None)
-            self._connection.execute("DELETE FROM documents WHERE kind = ? AND id = ?", (kind, id_))
+            self._connection.executemany(
+                f'INSERT INTO "{kind}" ({", ".join(names)}) VALUES ({", ".join("?" * len(names))})'
+                f" ON CONFLICT (id) DO UPDATE SET {updates}",
+                rows(),
+            )
+
+    def put_version(self, kind: str, document: Document, entity: Document, at: datetime) -> None:
+        """Make `entity` the current version of a link or payment; the one before becomes a past one."""
+        columns = ", ".join(KINDS[kind].columns)
+        moment = microseconds(at)
+        with self.transaction():
+            self._connection.execute(
+                f"INSERT INTO {kind}_past (id, until, entity, {columns})"
+                f' SELECT id, ?, entity, {columns} FROM "{kind}" WHERE id = ?',
+                (moment, document["id"]),
+            )
+            self._connection.execute(
+                f"DELETE FROM {kind}_past WHERE id = ? AND past NOT IN"
+                f" (SELECT past FROM {kind}_past WHERE id = ? ORDER BY past DESC LIMIT {PAST_KEPT})",
+                (document["id"], document["id"]),
+            )
+            document["entity"] = entity
+            document["changed"] = moment
+            self.put(kind, document["id"], document)
+
+    def remove(self, kind: str, id_: str) -> None:
+        """Forget a document and its past."""
+        with self.transaction():
+            self._connection.execute(f'DELETE FROM "{kind}" WHERE id = ?', (id_,))
+            if KINDS[kind].is_versioned:
+                self._connection.execute(f"DELETE FROM {kind}_past WHERE id = ?", (id_,))
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT of our own making."""
+        with self.lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    def plan(self, sql: str, values: Sequence[Any] = ()) -> list[str]:
+        """How SQLite would answer a SELECT, step by step."""
+        return [str(row[3]) for row in self.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+    def define(self, name: str, arguments: int, function: Callable[..., Any]) -> None:
+        """Make a pure Python function usable in SELECTs."""
+        self._connection.create_function(name, arguments, function, deterministic=True)
 
     def close(self) -> None:
         """Close the file."""
         with self.lock:
             self._connection.close()
+
+    def _documents(self, kind: str, rest: str, values: Sequence[Any]) -> list[Document]:
+        if not KINDS[kind].is_versioned:
+            return [json.loads(body) for (body,) in self.rows(f'SELECT body FROM "{kind}" {rest}', values)]
+        found = self.rows(f'SELECT body, entity FROM "{kind}" {rest}', values)
+        return [{**json.loads(body), "entity": json.loads(entity)} for body, entity in found]
+
+
+def _column(kind: str, name: str) -> str:
+    if name not in KINDS[kind].columns:
+        raise KeyError(f"{kind} has no column {name}")
+    return name

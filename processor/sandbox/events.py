@@ -7,6 +7,7 @@ SDK. The FQDN of payment LINK events is not known; a guess is an option of the s
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,11 @@ from uuid import uuid4
 from processor.wix.wire import APP_INSTALLED, APP_REMOVED, PAYMENT_FQDN
 
 Entity = dict[str, Any]
+
+ORDER_FQDN = "wix.ecom.v1.order"
+REFUND_FQDN = "wix.payments.refunds.v1.refund"
+# Types that an app hears of only when it subscribed to them by name.
+NEIGHBOURS = (ORDER_FQDN, REFUND_FQDN)
 
 _ACTIONS = ("activated", "deactivated", "note_set", "payment_initiated", "sent")
 
@@ -49,13 +55,7 @@ def domain_event(
     is_anonymization: bool = False,
 ) -> NewEvent:
     """An event about a payment or a link. slug: what happened, such as `created`."""
-    event: dict[str, Any] = {
-        "id": str(uuid4()),
-        "entityFqdn": fqdn,
-        "slug": slug,
-        "entityId": entity_id,
-    }
-    name = "payment" if fqdn == PAYMENT_FQDN else "paymentLink"
+    event = _head(fqdn, slug, entity_id)
     if slug == "created":
         event["createdEvent"] = {"entity": entity}
     elif slug == "updated":
@@ -64,36 +64,173 @@ def domain_event(
         event["deletedEvent"] = {"deletedEntity": entity}
     else:
         assert slug in _ACTIONS, slug
-        event["actionEvent"] = {"body": {name: entity}}
-    event |= {
-        "eventTime": at,
-        "triggeredByAnonymizeRequest": is_anonymization,
-        "originatedFrom": "",
-        "entityEventSequence": str(sequence),
-    }
-    event_type = f"{fqdn}_{slug}"
-    return NewEvent(
-        event_id=event["id"],
-        event_type=event_type,
-        instance_id=instance["instanceId"],
-        entity_id=entity_id,
-        payment_link_id=payment_link_id,
-        envelope=_envelope(instance, event_type, event, identity),
-    )
+        event["actionEvent"] = {"body": {"paymentLink": entity}}
+    event |= _tail(at, sequence=sequence, is_anonymization=is_anonymization)
+    return _new(instance, f"{fqdn}_{slug}", event, identity, payment_link_id)
 
 
 def app_event(instance: Entity, *, app_id: str, is_installation: bool) -> NewEvent:
     """AppInstalled or AppRemoved: flat, with no id of its own."""
     event_type = APP_INSTALLED if is_installation else APP_REMOVED
-    identity = {"identityType": "WIX_USER", "wixUserId": instance["accountId"]}
     return NewEvent(
         event_id=str(uuid4()),  # ours alone; the body carries none
         event_type=event_type,
         instance_id=instance["instanceId"],
         entity_id=None,
         payment_link_id=None,
-        envelope=_envelope(instance, event_type, {"appId": app_id}, identity),
+        envelope=_envelope(instance, event_type, {"appId": app_id}, _owner(instance)),
     )
+
+
+def order_event(instance: Entity, *, order: Entity, slug: str, at: str) -> NewEvent:
+    """An event of Wix eCommerce about an order. Only apps that subscribed to it hear it."""
+    return _action(instance, ORDER_FQDN, slug, order["id"], {"order": order}, at)
+
+
+def refund_event(instance: Entity, *, refund: Entity, currency: str, is_full: bool, at: str) -> NewEvent:
+    """Refund Created of Wix Payments. Only apps that subscribed to it hear it."""
+    entity = {
+        "id": refund["id"],
+        "chargeId": refund["paymentId"],  # inferred: the id of the charge is that of the payment
+        "amount": refund["amount"],
+        "currencyCode": currency,
+        "full": is_full,
+        "status": refund["refundStatus"],
+        "createdDate": at,
+    }
+    event = {
+        **_head(REFUND_FQDN, "created", refund["id"]),
+        "createdEvent": {"entity": entity},
+        **_tail(at, sequence=1),
+    }
+    return _new(instance, f"{REFUND_FQDN}_created", event, _owner(instance))
+
+
+def test_event(site: Entity, *, app_id: str, at: str) -> NewEvent:
+    """What the dashboard sends to try a webhook out: well signed, about things that do not exist.
+
+    What such an event names is not documented; here it is an instance nobody has heard of.
+    """
+    stranger = {**site, "instanceId": str(uuid4()), "siteId": str(uuid4())}
+    payment_id, link_id = str(uuid4()), str(uuid4())
+    payment = {
+        "id": payment_id,
+        "revision": "1",
+        "createdDate": at,
+        "amount": "10.99",
+        "currency": "USD",
+        "paymentLinkId": link_id,
+        "type": "REGULAR",
+    }
+    return domain_event(
+        instance=stranger,
+        fqdn=PAYMENT_FQDN,
+        slug="created",
+        entity=payment,
+        entity_id=payment_id,
+        payment_link_id=link_id,
+        sequence=1,
+        at=at,
+        identity={"identityType": "APP", "appId": app_id},
+    )
+
+
+def unknown_event(instance: Entity, *, at: str) -> NewEvent:
+    """An event of a type that no app could know: Wix adds types as it grows."""
+    return _action(instance, "wix.sandbox.v1.unheard_of", "happened", str(uuid4()), {"unheardOf": {}}, at)
+
+
+def _action(instance: Entity, fqdn: str, slug: str, entity_id: str, body: Entity, at: str) -> NewEvent:
+    event = {**_head(fqdn, slug, entity_id), "actionEvent": {"body": body}, **_tail(at, sequence=1)}
+    return _new(instance, f"{fqdn}_{slug}", event, _owner(instance))
+
+
+def _owner(instance: Entity) -> Entity:
+    return {"identityType": "WIX_USER", "wixUserId": instance["accountId"]}
+
+
+def _head(fqdn: str, slug: str, entity_id: str) -> Entity:
+    return {"id": str(uuid4()), "entityFqdn": fqdn, "slug": slug, "entityId": entity_id}
+
+
+def _tail(at: str, *, sequence: int, is_anonymization: bool = False) -> Entity:
+    return {
+        "eventTime": at,
+        "triggeredByAnonymizeRequest": is_anonymization,
+        "originatedFrom": "",
+        "entityEventSequence": str(sequence),
+    }
+
+
+def _new(
+    instance: Entity, event_type: str, event: Entity, identity: Entity, payment_link_id: str | None = None
+) -> NewEvent:
+    return NewEvent(
+        event_id=event["id"],
+        event_type=event_type,
+        instance_id=instance["instanceId"],
+        entity_id=event["entityId"],
+        payment_link_id=payment_link_id,
+        envelope=_envelope(instance, event_type, event, identity),
+    )
+
+
+# -- Other shapes that occur, or may ---------------------------------------------------------------
+
+
+def without_identity(envelope: Entity) -> Entity:
+    """Without `identity`, which is optional."""
+    return {name: value for name, value in envelope.items() if name != "identity"}
+
+
+def with_entity_as_json(event: Entity) -> Entity:
+    """With `entityAsJson` instead of `entity`, as some of Wix's hand-written samples have it."""
+    if "entity" not in event.get("createdEvent", {}):
+        return event
+    created = {name: value for name, value in event["createdEvent"].items() if name != "entity"}
+    return {**event, "createdEvent": {**created, "entityAsJson": text(event["createdEvent"]["entity"])}}
+
+
+def with_created_current_entity(event: Entity) -> Entity:
+    """With `currentEntity` inside `createdEvent`, as in the sample of "Payment Link Payment Updated"."""
+    if "updatedEvent" not in event:
+        return event
+    rest = {name: value for name, value in event.items() if name != "updatedEvent"}
+    return {**rest, "createdEvent": event["updatedEvent"]}
+
+
+def with_currency_code(event: Entity) -> Entity:
+    """With `currencyCode` instead of `currency`, as in the sample of "Query Payment Link Payments"."""
+    changed = dict(event)
+    for holder, name in (("createdEvent", "entity"), ("updatedEvent", "currentEntity")):
+        entity = event.get(holder, {}).get(name)
+        if isinstance(entity, dict) and "currency" in entity:
+            rest = {key: value for key, value in entity.items() if key != "currency"}
+            changed[holder] = {**event[holder], name: {**rest, "currencyCode": entity["currency"]}}
+    return changed
+
+
+def without_sequence(event: Entity) -> Entity:
+    """Without `entityEventSequence`, which no sample of payment links shows."""
+    return {name: value for name, value in event.items() if name != "entityEventSequence"}
+
+
+EVENT_SHAPES = {
+    "entity_as_json": with_entity_as_json,
+    "created_current_entity": with_created_current_entity,
+    "currency_code": with_currency_code,
+    "missing_sequence": without_sequence,
+}
+
+
+def shaped(envelope: Entity, shapes: Collection[str]) -> Entity:
+    """The envelope as the faults of these kinds have it."""
+    event = json.loads(envelope["data"])
+    for kind, change in EVENT_SHAPES.items():
+        if kind in shapes:
+            event = change(event)
+    envelope = {**envelope, "data": text(event)}
+    return without_identity(envelope) if "missing_identity" in shapes else envelope
 
 
 def _envelope(instance: Entity, event_type: str, event: Entity, identity: Entity) -> dict[str, Any]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from processor.sandbox.documents import Document, Documents
+from processor.sandbox.core import digits_of, money
+from processor.sandbox.documents import Document
 from processor.sandbox.errors import Refused, not_found
-from processor.sandbox.world import World, current, digits_of, money
+from processor.sandbox.world import World
+
+if TYPE_CHECKING:
+    from processor.sandbox.server import Sandbox
 
 SHOWN_MAX = 50
 GIFT_CARD_SHARE = 4  # the gift card pays one part of so many
 
 
-def blueprint(documents: Documents, world: World) -> Blueprint:
+def blueprint(sandbox: Sandbox) -> Blueprint:
     """Pages, all of them plain HTML."""
+    documents, world = sandbox.documents, sandbox.world
     routes = Blueprint("pages", __name__, template_folder="templates")
 
     @routes.get("/")
@@ -84,7 +89,7 @@ def blueprint(documents: Documents, world: World) -> Blueprint:
 
     def _order_link(order_id: str) -> Document:
         link = world.any_link(request.args.get("link", ""))
-        if current(link).get("ecomOrderPaymentLink", {}).get("orderId") != order_id:
+        if link["entity"].get("ecomOrderPaymentLink", {}).get("orderId") != order_id:
             raise not_found("order", order_id)
         return link
 
@@ -107,7 +112,7 @@ def _page(world: World, link: Document, message: str | None = None) -> str:
 
 def _paid(world: World, link: Document, pay: Any) -> str | Response:
     """Pay by the method the form names."""
-    currency = current(link)["currency"]
+    currency = link["entity"]["currency"]
     due = world.due(link)
     given: dict[str, Any] = {}
     if name := request.form.get("name"):

@@ -1,49 +1,95 @@
-"""Wix's query language, exactly as far as it is documented for payment links: anything else is refused.
+"""Wix's query and search language, exactly as far as it is documented for payment links: anything else is refused.
 
 Wix does not say what it does with a filter on another field. Refusing keeps a client from relying on it.
+A query becomes one SELECT that an index answers, and a cursor holds the last item's place, so the
+ten-thousandth page costs what the first does.
 Sources: "API Query and Search Language", "Sorting and Paging", and the two "Filtering and Sorting" pages.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from processor.sandbox.documents import Documents, microseconds, value_at
 from processor.sandbox.errors import Violation, invalid
 
 PAGE_MAX = 100
 PAGE_DEFAULT = 50  # inferred: the default of Wix's sister APIs
 SORTS_MAX = 5
-CURSOR_MAX = 16_000
+CURSOR_MAX = 32_000
 IN_MAX = 100
+NESTED_MAX = 10
+CONDITIONS_MAX = 200
+EXPRESSION_MAX = 100
+AGGREGATIONS_MAX = 10
+BUCKETS_MAX = 250
+_WHOLE_MAX = 2**63 - 1
 
 _ALWAYS = frozenset(("$eq", "$ne", "$exists", "$in", "$hasSome"))
 _ORDERED = frozenset(("$lt", "$lte", "$gt", "$gte"))
-
-LINK_FIELDS: dict[str, frozenset[str]] = {
-    "createdDate": _ALWAYS | _ORDERED,
-    "totalReceived.paymentCount": _ALWAYS | _ORDERED,
-    "paymentsLimit": _ALWAYS | _ORDERED,
-    "status": _ALWAYS,
-    "source": _ALWAYS,
-}
-PAYMENT_FIELDS: dict[str, frozenset[str]] = {
-    "createdDate": _ALWAYS | _ORDERED,
-    "transactionDate": _ALWAYS | _ORDERED,
-    "paymentLinkId": _ALWAYS | {"$startsWith"},
-    "type": _ALWAYS,
-    "regularPaymentLinkPayment.method": _ALWAYS,
-    "regularPaymentLinkPayment.paymentMethod": _ALWAYS | {"$startsWith"},
-}
-_DATES = frozenset(("createdDate", "transactionDate"))
+_SQL_OF = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
 Entity = dict[str, Any]
-Test = Callable[[Entity], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A documented field: the column that holds it, what its values are, and the operators it takes."""
+
+    column: str
+    type: Literal["date", "number", "text"]
+    operators: frozenset[str] = _ALWAYS
+
+
+LINK_FIELDS: dict[str, Field] = {
+    "createdDate": Field("created", "date", _ALWAYS | _ORDERED),
+    "totalReceived.paymentCount": Field("payment_count", "number", _ALWAYS | _ORDERED),
+    "paymentsLimit": Field("payments_limit", "number", _ALWAYS | _ORDERED),
+    "status": Field("status", "text"),
+    "source": Field("source", "text"),  # the id of the app that made the link
+}
+PAYMENT_FIELDS: dict[str, Field] = {
+    "createdDate": Field("created", "date", _ALWAYS | _ORDERED),
+    "transactionDate": Field("transacted", "date", _ALWAYS | _ORDERED),
+    "paymentLinkId": Field("link", "text", _ALWAYS | {"$startsWith"}),
+    "type": Field("type", "text"),
+    "regularPaymentLinkPayment.method": Field("method", "text"),
+    "regularPaymentLinkPayment.paymentMethod": Field("payment_method", "text", _ALWAYS | {"$startsWith"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What is queried. searched: fields in which Search looks for words; Wix does not list them."""
+
+    kind: Literal["link", "payment"]
+    fields: dict[str, Field]
+    searched: tuple[str, ...]
+
+
+LINKS = Resource("link", LINK_FIELDS, ("title", "description", "note.text"))
+_BUYER = "regularPaymentLinkPayment.contactDetails"
+PAYMENTS = Resource(
+    "payment",
+    PAYMENT_FIELDS,
+    (f"{_BUYER}.fullName", f"{_BUYER}.email", f"{_BUYER}.company", f"{_BUYER}.phone"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whose entities a query sees, and how. as_of: in microseconds, None for now; hidden: ids left out."""
+
+    instance_id: str
+    as_of: int | None = None
+    hidden: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +99,7 @@ class Page:
     items: list[Entity]
     next: str | None
     prev: str | None
+    aggregations: list[dict[str, Any]] | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -63,221 +110,491 @@ class Page:
         return {"count": len(self.items), "cursors": cursors, "hasNext": self.next is not None}
 
 
+class _Search(msgspec.Struct, frozen=True):
+    expression: Annotated[str, msgspec.Meta(max_length=EXPRESSION_MAX)] = ""
+    fields: Annotated[list[str], msgspec.Meta(max_length=20)] = []
+    mode: Literal["AND", "OR"] = "OR"
+    fuzzy: bool = False
+
+
 class _Held(msgspec.Struct):
-    """What a cursor holds. A client may have made it up, so it is checked like any input."""
+    """What a cursor holds. A client may have made it up, so it is checked like any input.
+
+    place: values of the sorted columns and the id of the item at the edge. back: the page lies before it.
+    """
 
     filter: dict[str, Any]
-    sort: list[tuple[str, bool]]
+    sort: Annotated[list[tuple[str, bool]], msgspec.Meta(max_length=SORTS_MAX)]
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
-    offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+    place: Annotated[list[str | int | None], msgspec.Meta(max_length=SORTS_MAX + 1)]
+    back: bool = False
+    search: _Search | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    filter: dict[str, Any]
-    sort: list[tuple[str, bool]]
-    limit: int
-    offset: int
+@dataclass(slots=True)
+class _Sql:
+    """A condition and its values."""
+
+    text: str
+    values: list[Any] = field(default_factory=list)
 
 
-def run(body: Any, entities: Sequence[Entity], fields: dict[str, frozenset[str]]) -> Page:
-    """The page of `entities` that the request `body` asks for. Raises Refused (400)."""
-    query = _parse(body, fields)
-    test = _conjunction(query.filter, fields, "query.filter", depth=0)
-    found = [entity for entity in entities if test(entity)]
-    # Ties are broken by id, so that pages never overlap.
-    found.sort(key=lambda entity: str(entity["id"]))
-    for name, is_descending in reversed(query.sort):
-        found.sort(key=lambda entity: _sort_key(name, entity), reverse=is_descending)
-    end = query.offset + query.limit
-    return Page(
-        items=found[query.offset : end],
-        next=_cursor(query, end) if end < len(found) else None,
-        prev=_cursor(query, max(0, query.offset - query.limit)) if query.offset else None,
-    )
+def define_functions(documents: Documents) -> None:
+    """Teach the state what Search needs."""
+    documents.define("matches", 3, _matches)
 
 
-def _parse(body: Any, fields: dict[str, frozenset[str]]) -> _Query:
+def has_cursor(body: Any) -> bool:
+    """Whether the request asks for a further page."""
+    asked = body.get("query", body.get("search")) if isinstance(body, dict) else None
+    return value_at(asked, "cursorPaging.cursor") is not None
+
+
+def run_query(body: Any, documents: Documents, resource: Resource, view: View) -> Page:
+    """The page that a Query request asks for. Raises Refused (400)."""
     if not isinstance(body, dict) or not isinstance(body.get("query"), dict):
         raise invalid(Violation("query", "is required and must be an object", "REQUIRED_FIELD"))
     query = body["query"]
     if unknown := set(query) - {"filter", "sort", "cursorPaging"}:
         raise invalid(Violation(f"query.{min(unknown)}", "is not supported"))
-    paging = query.get("cursorPaging")
+    return _page(_read(query, "query", resource, None), documents, resource, view)
+
+
+def run_search(body: Any, documents: Documents, resource: Resource, view: View) -> Page:
+    """The page that a Search request asks for, with its aggregations. Raises Refused (400)."""
+    if not isinstance(body, dict) or not isinstance(body.get("search"), dict):
+        raise invalid(Violation("search", "is required and must be an object", "REQUIRED_FIELD"))
+    asked = body["search"]
+    if unknown := set(asked) - {"filter", "sort", "cursorPaging", "search", "aggregations", "timeZone"}:
+        raise invalid(Violation(f"search.{min(unknown)}", "is not supported"))
+    if asked.get("timeZone") not in (None, "UTC"):
+        raise invalid(Violation("search.timeZone", "must be UTC: the sandbox knows no other", "ENUM"))
+    held = _read(asked, "search", resource, _searched(asked.get("search"), resource))
+    page = _page(held, documents, resource, view)
+    aggregations = [
+        _aggregated(one, f"search.aggregations[{number}]", held, documents, resource, view)
+        for number, one in enumerate(_listed(asked.get("aggregations"), "search.aggregations"))
+    ]
+    return Page(page.items, page.next, page.prev, aggregations if "aggregations" in asked else None)
+
+
+# -- Reading a request -----------------------------------------------------------------------------
+
+
+def _read(asked: dict[str, Any], name: str, resource: Resource, search: _Search | None) -> _Held:
+    paging = asked.get("cursorPaging")
     if paging is None:
         paging = {}
     if not isinstance(paging, dict):
-        raise invalid(Violation("query.cursorPaging", "must be an object"))
+        raise invalid(Violation(f"{name}.cursorPaging", "must be an object"))
     limit = paging.get("limit")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise invalid(Violation("query.cursorPaging.limit", "must be a positive integer", "MIN"))
+        raise invalid(Violation(f"{name}.cursorPaging.limit", "must be a positive integer", "MIN"))
     if limit is not None and limit > PAGE_MAX:
-        raise invalid(Violation("query.cursorPaging.limit", f"must be at most {PAGE_MAX}", "MAX"))
+        raise invalid(Violation(f"{name}.cursorPaging.limit", f"must be at most {PAGE_MAX}", "MAX"))
     if (cursor := paging.get("cursor")) is not None:
-        if query.get("filter") or query.get("sort"):
-            raise invalid(Violation("query.cursorPaging.cursor", "cannot be combined with filter or sort"))
-        return _opened(cursor, limit, fields)
-    filter_ = query.get("filter")
+        if asked.get("filter") or asked.get("sort") or search is not None:
+            raise invalid(
+                Violation(f"{name}.cursorPaging.cursor", "cannot be combined with filter, sort or search")
+            )
+        held = _opened(cursor, f"{name}.cursorPaging.cursor", resource)
+        held.limit = limit or held.limit
+        return held
+    filter_ = asked.get("filter")
     if filter_ is None:
         filter_ = {}
     if not isinstance(filter_, dict):
-        raise invalid(Violation("query.filter", "must be an object"))
-    return _Query(filter_, _sort(query.get("sort"), fields), limit or PAGE_DEFAULT, 0)
+        raise invalid(Violation(f"{name}.filter", "must be an object"))
+    sort = _sorted(asked.get("sort"), f"{name}.sort", resource)
+    held = _Held(filter_, sort, limit or PAGE_DEFAULT, [], search=search)
+    _Filter(resource, f"{name}.filter").conjunction(filter_)  # so that a mistake names its place
+    return held
 
 
-def _sort(given: Any, fields: dict[str, frozenset[str]]) -> list[tuple[str, bool]]:
+def _sorted(given: Any, where: str, resource: Resource) -> list[tuple[str, bool]]:
     if given is None or given == []:
         return [("createdDate", True)]  # the default of most Wix APIs
     if not isinstance(given, list) or len(given) > SORTS_MAX:
-        raise invalid(Violation("query.sort", f"must be a list of at most {SORTS_MAX}", "MAX_SIZE"))
-    found = []
+        raise invalid(Violation(where, f"must be a list of at most {SORTS_MAX}", "MAX_SIZE"))
+    found: list[tuple[str, bool]] = []
     for number, one in enumerate(given):
-        where = f"query.sort[{number}]"
         name = one.get("fieldName") if isinstance(one, dict) else None
-        if not isinstance(name, str) or name not in fields:
-            raise invalid(Violation(f"{where}.fieldName", "is not a sortable field"))
+        if not isinstance(name, str) or name not in resource.fields:
+            raise invalid(Violation(f"{where}[{number}].fieldName", "is not a sortable field"))
         if one.get("order", "ASC") not in ("ASC", "DESC"):
-            raise invalid(Violation(f"{where}.order", "must be ASC or DESC", "ENUM"))
+            raise invalid(Violation(f"{where}[{number}].order", "must be ASC or DESC", "ENUM"))
         found.append((name, one.get("order") == "DESC"))
     return found
 
 
-def _cursor(query: _Query, offset: int) -> str:
-    held = _Held(query.filter, query.sort, query.limit, offset)
-    return base64.urlsafe_b64encode(msgspec.json.encode(held)).decode()
+def _searched(given: Any, resource: Resource) -> _Search | None:
+    if given is None:
+        return None
+    try:
+        search = msgspec.convert(given, _Search)
+    except msgspec.ValidationError as why:
+        raise invalid(Violation("search.search", str(why), "FORMAT")) from None
+    for name in search.fields:
+        if name not in resource.searched:
+            known = ", ".join(resource.searched)
+            raise invalid(Violation("search.search.fields", f"must be among {known}", "ENUM"))
+    return search if search.expression.strip() else None
 
 
-def _opened(cursor: Any, limit: int | None, fields: dict[str, frozenset[str]]) -> _Query:
+def _listed(given: Any, where: str) -> list[Any]:
+    if given is None:
+        return []
+    if not isinstance(given, list) or len(given) > AGGREGATIONS_MAX:
+        raise invalid(Violation(where, f"must be a list of at most {AGGREGATIONS_MAX}", "MAX_SIZE"))
+    return given
+
+
+def _cursor(held: _Held, place: list[Any], *, back: bool) -> str:
+    content = _Held(held.filter, held.sort, held.limit, place, back, held.search)
+    return base64.urlsafe_b64encode(msgspec.json.encode(content)).decode()
+
+
+def _opened(cursor: Any, where: str, resource: Resource) -> _Held:
     try:
         if not isinstance(cursor, str) or len(cursor) > CURSOR_MAX:
             raise ValueError("not text, or too long")
         held = msgspec.json.decode(base64.urlsafe_b64decode(cursor.encode("ascii")), type=_Held)
-        if any(name not in fields for name, _ in held.sort):
+        if any(name not in resource.fields for name, _ in held.sort):
             raise ValueError("a cursor of another query")
-        return _Query(held.filter, held.sort, limit or held.limit, held.offset)
+        if len(held.place) != len(held.sort) + 1 or not isinstance(held.place[-1], str):
+            raise ValueError("a cursor without a place")
+        for (name, _), value in zip(held.sort, held.place, strict=False):
+            if value is not None and isinstance(value, str) is not (resource.fields[name].type == "text"):
+                raise ValueError("a place of another kind")
+            if isinstance(value, int) and abs(value) > _WHOLE_MAX:
+                raise ValueError("a place beyond reckoning")
     except (ValueError, RecursionError):
-        raise invalid(Violation("query.cursorPaging.cursor", "is not a cursor of ours", "FORMAT")) from None
+        raise invalid(Violation(where, "is not a cursor of ours", "FORMAT")) from None
+    return held
+
+
+# -- One page --------------------------------------------------------------------------------------
+
+
+def _source(resource: Resource, view: View) -> _Sql:
+    """What is selected from: the current versions, or those of the moment the view is of."""
+    if view.as_of is None:
+        return _Sql(f'"{resource.kind}"')
+    columns = ", ".join(dict.fromkeys(one.column for one in resource.fields.values()))
+    return _Sql(
+        f'(SELECT id, entity, instance, {columns} FROM "{resource.kind}" WHERE instance = ? AND changed <= ?'
+        f" UNION ALL SELECT id, entity, instance, {columns} FROM {resource.kind}_past"
+        " WHERE instance = ? AND until > ? AND changed <= ?)",
+        [view.instance_id, view.as_of, view.instance_id, view.as_of, view.as_of],
+    )
+
+
+def _conditions(held: _Held, resource: Resource, view: View) -> _Sql:
+    found = _Sql("instance = ?", [view.instance_id])
+    if view.hidden:
+        found.text += f" AND id NOT IN ({', '.join('?' * len(view.hidden))})"
+        found.values += view.hidden
+    if held.filter:
+        condition = _Filter(resource, "query.filter").conjunction(held.filter)
+        found.text += f" AND {condition.text}"
+        found.values += condition.values
+    if held.search is not None:
+        fields = held.search.fields or list(resource.searched)
+        how = {"fields": fields, "mode": held.search.mode, "fuzzy": held.search.fuzzy}
+        found.text += " AND matches(entity, ?, ?)"
+        found.values += [held.search.expression, json.dumps(how)]
+    return found
+
+
+def _page(held: _Held, documents: Documents, resource: Resource, view: View) -> Page:
+    statement, values = selection(held, resource, view)
+    rows = documents.rows(statement, values)
+    has_more = len(rows) > held.limit
+    rows = rows[: held.limit]
+    if held.back:
+        rows.reverse()
+    has_next, has_prev = (True, has_more) if held.back else (has_more, bool(held.place))
+    return Page(
+        items=[json.loads(row[0]) for row in rows],
+        next=_cursor(held, list(rows[-1][1:]), back=False) if rows and has_next else None,
+        prev=_cursor(held, list(rows[0][1:]), back=True) if rows and has_prev else None,
+    )
+
+
+def selection(held: _Held, resource: Resource, view: View) -> tuple[str, list[Any]]:
+    """The SELECT of a page, one row more than fits, and its values."""
+    # Ties are broken by id, in the direction of the last sort, so that pages never overlap.
+    sort = [(resource.fields[name].column, is_descending != held.back) for name, is_descending in held.sort]
+    sort.append(("id", sort[-1][1] if sort else False))
+    columns = [column for column, _ in sort]
+    source, where = _source(resource, view), _conditions(held, resource, view)
+    values = [*source.values, *where.values]
+    text = f"SELECT entity, {', '.join(columns)} FROM {source.text} WHERE {where.text}"
+    if held.place:
+        after = _after(sort, held.place)
+        text += f" AND {after.text}"
+        values += after.values
+    order = ", ".join(f"{column} {'DESC' if is_descending else 'ASC'}" for column, is_descending in sort)
+    return f"{text} ORDER BY {order} LIMIT ?", [*values, held.limit + 1]
+
+
+def _after(sort: list[tuple[str, bool]], place: list[Any]) -> _Sql:
+    """The condition that a row lies behind `place` in the order of `sort`. NULL is the smallest, as in SQLite."""
+    choices: list[_Sql] = []
+    equal: list[str] = []
+    values: list[Any] = []
+    for (column, is_descending), value in zip(sort, place, strict=True):
+        if value is None:
+            beyond = None if is_descending else _Sql(f"{column} IS NOT NULL")
+        elif is_descending:
+            beyond = _Sql(f"({column} < ? OR {column} IS NULL)", [value])
+        else:
+            beyond = _Sql(f"{column} > ?", [value])
+        if beyond is not None:
+            choices.append(_Sql(" AND ".join([*equal, beyond.text]), [*values, *beyond.values]))
+        equal.append(f"{column} IS ?")
+        values.append(value)
+    text = "(" + " OR ".join(f"({choice.text})" for choice in choices) + ")"
+    found = _Sql(text, [value for choice in choices for value in choice.values])
+    (column, is_descending), value = sort[0], place[0]
+    if value is not None and (not is_descending or column in ("created", "id")):
+        # Says no more than the rest, but lets the index begin at the place.
+        found.text += f" AND {column} {'<=' if is_descending else '>='} ?"
+        found.values.append(value)
+    return found
 
 
 # -- Filters ---------------------------------------------------------------------------------------
 
 
-def _conjunction(given: Any, fields: dict[str, frozenset[str]], where: str, depth: int) -> Test:
-    if not isinstance(given, dict):
-        raise invalid(Violation(where, "must be an object"))
-    if depth > 10:
-        raise invalid(Violation(where, "is nested too deeply"))
-    tests = [_one(name, value, fields, f"{where}.{name}", depth) for name, value in given.items()]
-    return lambda entity: all(test(entity) for test in tests)
+class _Filter:
+    """Turns a filter into a condition. Raises Refused (400) where it is not as documented."""
+
+    def __init__(self, resource: Resource, where: str) -> None:
+        self._fields = resource.fields
+        self._where = where
+        self._count = 0
+
+    def conjunction(self, given: Any, where: str | None = None, depth: int = 0) -> _Sql:
+        """Every member must hold."""
+        where = where or self._where
+        if not isinstance(given, dict):
+            raise invalid(Violation(where, "must be an object"))
+        if depth > NESTED_MAX:
+            raise invalid(Violation(where, "is nested too deeply"))
+        return _joined(
+            [self._one(name, value, f"{where}.{name}", depth) for name, value in given.items()], "AND"
+        )
+
+    def _one(self, name: str, value: Any, where: str, depth: int) -> _Sql:
+        if name in ("$and", "$or"):
+            if not isinstance(value, list) or not value:
+                raise invalid(Violation(where, "must be a list of filters"))
+            return _joined([self.conjunction(part, where, depth + 1) for part in value], name[1:].upper())
+        if name == "$not":
+            inner = self.conjunction(value, where, depth + 1)
+            return _Sql(f"NOT {inner.text}", inner.values)
+        known = self._fields.get(name)
+        if known is None:
+            raise invalid(Violation(where, "is not a filterable field"))
+        if not isinstance(value, dict):
+            value = {"$eq": value}
+        conditions = []
+        for operator, operand in value.items():
+            self._count += 1
+            if self._count > CONDITIONS_MAX:
+                raise invalid(
+                    Violation(self._where, f"has more than {CONDITIONS_MAX} conditions", "MAX_SIZE")
+                )
+            if operator not in known.operators:
+                raise invalid(Violation(f"{where}.{operator}", "is not supported for this field"))
+            conditions.append(_operation(known, operator, operand, f"{where}.{operator}"))
+        return _joined(conditions, "AND")
 
 
-def _one(name: str, value: Any, fields: dict[str, frozenset[str]], where: str, depth: int) -> Test:
-    if name in ("$and", "$or"):
-        if not isinstance(value, list) or not value:
-            raise invalid(Violation(where, "must be a list of filters"))
-        tests = [_conjunction(part, fields, where, depth + 1) for part in value]
-        if name == "$and":
-            return lambda entity: all(test(entity) for test in tests)
-        return lambda entity: any(test(entity) for test in tests)
-    if name == "$not":
-        inner = _conjunction(value, fields, where, depth + 1)
-        return lambda entity: not inner(entity)
-    if name not in fields:
-        raise invalid(Violation(where, "is not a filterable field"))
-    if not isinstance(value, dict):
-        value = {"$eq": value}
-    tests = []
-    for operator, operand in value.items():
-        if operator not in fields[name]:
-            raise invalid(Violation(f"{where}.{operator}", "is not supported for this field"))
-        tests.append(_operation(name, operator, operand, f"{where}.{operator}"))
-    return lambda entity: all(test(entity) for test in tests)
+def _joined(conditions: list[_Sql], word: str) -> _Sql:
+    if not conditions:
+        return _Sql("TRUE")
+    text = f" {word} ".join(condition.text for condition in conditions)
+    return _Sql(f"({text})", [value for condition in conditions for value in condition.values])
 
 
-def _operation(name: str, operator: str, operand: Any, where: str) -> Test:
+def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
+    """A condition that is true or false, never NULL, so that `$not` means what it says."""
+    column = known.column
     if operator == "$exists":
         if not isinstance(operand, bool):
             raise invalid(Violation(where, "must be true or false"))
-        return lambda entity: (value_at(entity, name) is not None) is operand
+        return _Sql(f"{column} IS {'NOT ' if operand else ''}NULL")
     if operator in ("$in", "$hasSome"):
         if not isinstance(operand, list) or len(operand) > IN_MAX:
             raise invalid(Violation(where, f"must be a list of at most {IN_MAX}", "MAX_SIZE"))
-        wanted = [_comparable(name, one, where) for one in operand]
-        return lambda entity: _held(name, entity) in wanted
-    bound = _comparable(name, operand, where)
-    match operator:
-        case "$eq":
-            return lambda entity: _held(name, entity) == bound
-        case "$ne":
-            return lambda entity: _held(name, entity) != bound
-        case "$startsWith":
-            if not isinstance(bound, str):
-                raise invalid(Violation(where, "must be text"))
-            return lambda entity: str(_held(name, entity) or "").lower().startswith(bound.lower())
-        case _:
-            return _ordering(name, operator, bound, where)
+        wanted = [_comparable(known, one, where) for one in operand]
+        values = [one for one in wanted if one is not None]
+        choices = [_Sql(f"({column} IS NOT NULL AND {column} IN ({', '.join('?' * len(values))}))", values)]
+        if len(values) < len(wanted):
+            choices.append(_Sql(f"{column} IS NULL"))
+        return _joined(choices, "OR")
+    bound = _comparable(known, operand, where)
+    if operator == "$eq":
+        return _Sql(f"{column} IS ?", [bound])
+    if operator == "$ne":
+        return _Sql(f"{column} IS NOT ?", [bound])
+    if bound is None:
+        raise invalid(Violation(where, "must not be null"))
+    if operator == "$startsWith":
+        pattern = str(bound).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        # LIKE ignores case, as Wix's $startsWith does.
+        return _Sql(f"({column} IS NOT NULL AND {column} LIKE ? ESCAPE '\\')", [pattern])
+    return _Sql(f"({column} IS NOT NULL AND {column} {_SQL_OF[operator]} ?)", [bound])
 
 
-def _ordering(name: str, operator: str, bound: Any, where: str) -> Test:
-    if not isinstance(bound, datetime | int):
-        raise invalid(Violation(where, "must be a date" if name in _DATES else "must be a number"))
-
-    def test(entity: Entity) -> bool:
-        value = _held(name, entity)
-        if value is None:
-            return False
-        match operator:
-            case "$lt":
-                return bool(value < bound)
-            case "$lte":
-                return bool(value <= bound)
-            case "$gt":
-                return bool(value > bound)
-            case _:
-                return bool(value >= bound)
-
-    return test
-
-
-def _comparable(name: str, value: Any, where: str) -> Any:
-    """`value` of a filter as it can be compared with the field. Raises Refused."""
-    if value is None or name not in _DATES:
-        if isinstance(value, dict | list):
-            raise invalid(Violation(where, "must be a plain value"))
-        return value
-    moment = _date(value)
-    if moment is None:
-        raise invalid(Violation(where, "must be an ISO 8601 date with a time zone", "FORMAT"))
-    return moment
-
-
-def _held(name: str, entity: Entity) -> Any:
-    value = value_at(entity, name)
-    if isinstance(value, dict):  # `source` holds the id of the app that made the link
-        value = value.get("appId")
-    return _date(value) if name in _DATES else value
-
-
-def _date(value: Any) -> datetime | None:
-    if not isinstance(value, str):
+def _comparable(known: Field, value: Any, where: str) -> str | int | None:
+    """`value` of a filter as it can be compared with the column. Raises Refused."""
+    if value is None:
         return None
+    match known.type:
+        case "number":
+            if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _WHOLE_MAX:
+                raise invalid(Violation(where, "must be a whole number", "FORMAT"))
+            return value
+        case "date":
+            moment = _date(value)
+            if moment is None:
+                raise invalid(Violation(where, "must be an ISO 8601 date with a time zone", "FORMAT"))
+            return moment
+        case _:
+            if not isinstance(value, str):
+                raise invalid(Violation(where, "must be text", "FORMAT"))
+            return value
+
+
+def _date(value: Any) -> int | None:
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return microseconds(moment) if moment.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else None
 
 
-def _sort_key(name: str, entity: Entity) -> tuple[bool, Any]:
-    value = _held(name, entity)
-    return (value is not None, value if value is not None else 0)
+# -- Search ----------------------------------------------------------------------------------------
 
 
-def value_at(entity: Entity, path: str) -> Any:
-    """The value at a dotted path, None when any part is missing."""
-    value: Any = entity
-    for part in path.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value
+def _matches(entity: str, expression: str, how: str) -> bool:
+    """Whether the words of `expression` are found in the fields of an entity, whatever their case."""
+    asked = json.loads(how)
+    held = json.loads(entity)
+    text = " ".join(str(value_at(held, name) or "") for name in asked["fields"]).casefold()
+    words = text.split()
+    found = [
+        word in text or (asked["fuzzy"] and any(_is_alike(word, other) for other in words))
+        for word in expression.casefold().split()
+    ]
+    return all(found) if asked["mode"] == "AND" else any(found)
+
+
+def _is_alike(word: str, other: str) -> bool:
+    """Whether one letter more, less or different makes one word the other; short words must be equal."""
+    if min(len(word), len(other)) < 4 or abs(len(word) - len(other)) > 1:
+        return word == other
+    if len(word) > len(other):
+        word, other = other, word
+    start = next((n for n, letter in enumerate(word) if other[n] != letter), len(word))
+    return word[start + (len(word) == len(other)) :] == other[start + 1 :]
+
+
+# -- Aggregations ----------------------------------------------------------------------------------
+
+_INTERVALS = {"YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%dT%H"}
+_SCALARS = {"COUNT_DISTINCT": "count(DISTINCT {})", "MIN": "min({})", "MAX": "max({})"}
+
+
+def _aggregated(
+    given: Any, where: str, held: _Held, documents: Documents, resource: Resource, view: View
+) -> dict[str, Any]:
+    """One aggregation over everything the search finds, in the shape of Wix's sister APIs."""
+    if not isinstance(given, dict):
+        raise invalid(Violation(where, "must be an object"))
+    name, path, type_ = (given.get(one) for one in ("name", "fieldPath", "type"))
+    if not isinstance(name, str) or not 1 <= len(name) <= 100:
+        raise invalid(Violation(f"{where}.name", "must be text of 1 to 100 characters"))
+    known = resource.fields.get(path) if isinstance(path, str) else None
+    if known is None:
+        raise invalid(Violation(f"{where}.fieldPath", "is not a filterable field"))
+    source, condition = _source(resource, view), _conditions(held, resource, view)
+    rest = f"FROM {source.text} WHERE {condition.text} AND {known.column} IS NOT NULL"
+    values = [*source.values, *condition.values]
+    found: dict[str, Any] = {"name": name, "type": type_, "fieldPath": path}
+    match type_:
+        case "VALUE":
+            options = _options(given, "value", where)
+            by = "2 DESC, 1" if options.get("sortType", "COUNT") == "COUNT" else "1"
+            rows = documents.rows(
+                f"SELECT {known.column}, count(*) {rest} GROUP BY 1 ORDER BY {by} LIMIT ?",
+                [*values, _limit(options, f"{where}.value")],
+            )
+            found["values"] = {"results": [{"value": _shown(known, row[0]), "count": row[1]} for row in rows]}
+        case "SCALAR":
+            kind = _options(given, "scalar", where).get("type")
+            if kind not in _SCALARS:
+                raise invalid(
+                    Violation(f"{where}.scalar.type", f"must be one of {', '.join(_SCALARS)}", "ENUM")
+                )
+            [(value,)] = documents.rows(f"SELECT {_SCALARS[kind].format(known.column)} {rest}", values)
+            found["scalar"] = {
+                "type": kind,
+                "value": value if kind == "COUNT_DISTINCT" else _shown(known, value),
+            }
+        case "DATE_HISTOGRAM":
+            interval = _options(given, "dateHistogram", where).get("interval")
+            if known.type != "date" or interval not in _INTERVALS:
+                raise invalid(Violation(where, f"needs a date and one of {', '.join(_INTERVALS)}", "ENUM"))
+            # strftime reads whole seconds; the column is in microseconds.
+            bucket = f"strftime('{_INTERVALS[interval]}', {known.column} / 1000000, 'unixepoch')"
+            rows = documents.rows(
+                f"SELECT {bucket}, count(*) {rest} GROUP BY 1 ORDER BY 1 LIMIT {BUCKETS_MAX}", values
+            )
+            found["dateHistogram"] = {"results": [{"value": row[0], "count": row[1]} for row in rows]}
+        case "RANGE":
+            results = []
+            buckets = _options(given, "range", where).get("buckets")
+            for number, one in enumerate(_listed(buckets, f"{where}.range.buckets")):
+                place = f"{where}.range.buckets[{number}]"
+                if known.type != "number" or not isinstance(one, dict) or set(one) - {"from", "to"}:
+                    raise invalid(Violation(place, "needs a number, and has from and to"))
+                low, high = (_comparable(known, one.get(name), place) for name in ("from", "to"))
+                [(count,)] = documents.rows(
+                    f"SELECT count(*) {rest} AND {known.column} >= coalesce(?, {known.column})"
+                    f" AND (? IS NULL OR {known.column} < ?)",
+                    [*values, low, high, high],
+                )
+                results.append({**one, "count": count})
+            found["ranges"] = {"results": results}
+        case _:
+            raise invalid(
+                Violation(f"{where}.type", "must be VALUE, SCALAR, RANGE or DATE_HISTOGRAM", "ENUM")
+            )
+    return found
+
+
+def _options(given: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    options = given.get(name)
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise invalid(Violation(f"{where}.{name}", "must be an object"))
+    return options
+
+
+def _limit(options: dict[str, Any], where: str) -> int:
+    limit = options.get("limit", BUCKETS_MAX)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= BUCKETS_MAX:
+        raise invalid(Violation(f"{where}.limit", f"must be from 1 to {BUCKETS_MAX}"))
+    return limit
+
+
+def _shown(known: Field, value: Any) -> Any:
+    if known.type != "date" or value is None:
+        return value
+    moment = datetime.fromtimestamp(value // 1_000_000, tz=UTC).replace(microsecond=value % 1_000_000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

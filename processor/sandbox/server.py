@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,17 +19,18 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from processor.sandbox import api, control, events, pages
+from processor.sandbox import api, control, events, pages, query
+from processor.sandbox.core import Rules, timestamp
 from processor.sandbox.delivery import DEADLINE_SECONDS, Deliverer
 from processor.sandbox.documents import Document, Documents
 from processor.sandbox.errors import Refused
 from processor.sandbox.events import NewEvent
-from processor.sandbox.faults import EVENT_KINDS, Faults
+from processor.sandbox.faults import Faults
 from processor.sandbox.keys import SigningKey
-from processor.sandbox.world import Rules, World
-from processor.wix import wire
+from processor.sandbox.world import World
 
 BODY_BYTES_MAX = 1_048_576
+EXPIRED_SECONDS = 604_800
 
 
 def utc_now() -> datetime:
@@ -43,8 +44,8 @@ class Options:
 
     port: 0 for any free one. folder: where its state is kept, None for in memory only. time_scale: how many
     times faster than Wix it resends. resign_retries: sign every attempt anew (Wix does not say whether it
-    does). token_lifetime_seconds: `exp` - `iat`. seed: makes what is random repeatable. currency_field:
-    `currency` or `currencyCode`. link_fqdn: entity name of link events, which Wix does not document.
+    does). token_lifetime_seconds: `exp` - `iat`. seed: makes what is random repeatable. rate_seconds: what is
+    taken for a minute when calls are counted. rules: what Wix leaves open.
     """
 
     host: str = "127.0.0.1"
@@ -56,8 +57,8 @@ class Options:
     resign_retries: bool = False
     token_lifetime_seconds: int = 300_000
     seed: int | None = None
-    currency_field: str = "currency"
-    link_fqdn: str = wire.LINK_FQDN_GUESS
+    rate_seconds: float = 60.0
+    rules: Rules = field(default_factory=Rules)
     now: Callable[[], datetime] = field(default=utc_now)
 
 
@@ -79,6 +80,8 @@ class Sandbox:
         self._options = options
         self._stopping = threading.Event()
         self.documents = Documents(options.folder / "sandbox.sqlite" if options.folder else None)
+        query.define_functions(self.documents)
+        self.rate = api.RateLimit(options.calls_per_minute, options.rate_seconds)
         self.key = self._app_key()
         chance = random.Random(options.seed)
         self.faults = Faults(self.documents, chance)
@@ -94,7 +97,7 @@ class Sandbox:
             self.faults,
             now=options.now,
             chance=chance,
-            rules=Rules(link_fqdn=options.link_fqdn, currency_field=options.currency_field),
+            rules=options.rules,
             base_url=lambda: self.url,
             send=self._send,
         )
@@ -115,6 +118,16 @@ class Sandbox:
         """Where it serves, without a trailing slash."""
         return f"http://{self._options.host}:{self._server.port}"
 
+    def now(self) -> datetime:
+        """The present moment of this sandbox."""
+        return self._options.now()
+
+    def set_webhook(self, url: str | None, event_types: list[str] | None = None) -> None:
+        """Send events there, None for nowhere. event_types: endings of their types, None for the usual ones."""
+        with self.documents.transaction():
+            held = self.documents.get("app", "app") or {}
+            self.documents.put("app", "app", {**held, "webhookUrl": url, "eventTypes": event_types})
+
     def start(self) -> None:
         """Serve, and deliver what was pending."""
         self.deliverer.start()
@@ -129,18 +142,43 @@ class Sandbox:
         self.deliverer.stop()
         self.documents.close()
 
+    def close(self) -> None:
+        """Close the state of a sandbox that was never started."""
+        self._server.server_close()
+        self.deliverer.stop()
+        self.documents.close()
+
     def token_of(self, event: Document, attempt: int) -> str:
         """The signed body of an event for one attempt."""
-        if attempt == 1 or not self._options.resign_retries:
-            return str(event["token"])
-        return self._sign(event["envelope"])
+        fault = event["tokenFault"] or {"kind": None}
+        is_spoiled = attempt <= fault.get("attempts", attempt)
+        match fault["kind"]:
+            case "wrong_key" if is_spoiled:
+                return self._sign(event["envelope"], event["issuedAt"], self._stray_key())
+            case "expired_token" if is_spoiled:
+                # So that `exp` lies that far back, and `iat` a whole lifetime before it.
+                ago = int(fault.get("seconds", EXPIRED_SECONDS)) + self._options.token_lifetime_seconds
+                return self._sign(event["envelope"], event["issuedAt"] - ago)
+        if attempt > 1 and (self._options.resign_retries or fault["kind"] == "resigned"):
+            return self._sign(event["envelope"], self._issued_at())
+        return str(event["token"])
 
-    def _sign(self, envelope: dict[str, Any]) -> str:
-        issued_at = int(self._options.now().timestamp())
+    def _issued_at(self) -> int:
+        return int(self._options.now().timestamp())
+
+    def _sign(self, envelope: dict[str, Any], issued_at: int, key: SigningKey | None = None) -> str:
         claims = events.claims(
             envelope, issued_at=issued_at, lifetime_seconds=self._options.token_lifetime_seconds
         )
-        return self.key.sign(claims)
+        return (key or self.key).sign(claims)
+
+    def _stray_key(self) -> SigningKey:
+        """A key that is not the app's."""
+        with self.documents.transaction():
+            held = self.documents.get("key", "stray")
+            if held is None:
+                held = self.documents.put("key", "stray", {"pem": SigningKey.generate().private_pem})
+        return SigningKey.load(held["pem"])
 
     def _app_key(self) -> SigningKey:
         """The app's key, made at the first start together with the app."""
@@ -149,21 +187,80 @@ class Sandbox:
             return SigningKey.load(held["pem"])
         key = SigningKey.generate()
         self.documents.put("key", "key", {"pem": key.private_pem})
-        app = {"appId": str(uuid4()), "appSecret": secrets.token_urlsafe(32), "webhookUrl": None}
+        app = {
+            "appId": str(uuid4()),
+            "appSecret": secrets.token_urlsafe(32),
+            "webhookUrl": None,
+            "eventTypes": None,
+        }
         self.documents.put("app", "app", app)
         return key
 
     def _send(self, new: NewEvent) -> None:
-        """Keep an event and deliver it as the faults have it."""
+        """Keep an event and deliver it as the faults have it, with the strays that come along."""
         about = {
             "instanceId": new.instance_id,
             "eventType": new.event_type,
             "paymentLinkId": new.payment_link_id,
         }
+        if not self._is_subscribed(new.event_type):
+            self._keep(new, "unsubscribed", new.envelope)
+            return
+        way = self.faults.strike("delivery", about) or {"kind": None}
+        shapes = self.faults.strikes("shape", about)
+        token_fault = self.faults.strike("token", about)
+        status = {"drop": "dropped", "reorder": "held"}.get(way["kind"], "pending")
+        struck = {*shapes, *(one["kind"] for one in (way, token_fault) if one and one["kind"])}
+        self._keep(
+            new,
+            status,
+            events.shaped(new.envelope, shapes),
+            struck,
+            waits_for_entity=bool(way.get("sameEntity")),
+            token_fault=token_fault,
+        )
+        if status == "pending":
+            self.deliverer.send(
+                new.event_id,
+                after_seconds=way["seconds"] if way["kind"] == "delay" else 0.0,
+                copies=way.get("copies", 2) if way["kind"] == "duplicate" else 1,
+            )
+        for stray in sorted(self.faults.strikes("stray", about)):
+            self.send_stray(stray, new.instance_id)
+
+    def send_stray(self, kind: str, instance_id: str) -> str:
+        """Send a test of the dashboard (`test_event`) or an `unknown_event`. Returns the event's id."""
+        instance = self.world.instance(instance_id)
+        at = timestamp(self._options.now())
+        if kind == "test_event":
+            app = self.documents.get("app", "app") or {}
+            new = events.test_event(instance, app_id=app["appId"], at=at)
+        else:
+            new = events.unknown_event(instance, at=at)
+        self._keep(new, "pending", new.envelope, {kind})
+        self.deliverer.send(new.event_id)
+        return new.event_id
+
+    def _is_subscribed(self, event_type: str) -> bool:
+        """Whether the app hears of such events: of those it named, or of all but Wix's other products'."""
         app = self.documents.get("app", "app")
-        fault = self.faults.strike(EVENT_KINDS, about) or {"kind": None}
-        is_subscribed = app is not None and app["webhookUrl"] is not None
-        kept = {"drop": "dropped", "reorder": "held"}.get(fault["kind"], "pending")
+        if app is None or app["webhookUrl"] is None:
+            return False
+        if app["eventTypes"] is not None:
+            return event_type.endswith(tuple(app["eventTypes"]))
+        return not event_type.startswith(events.NEIGHBOURS)
+
+    def _keep(
+        self,
+        new: NewEvent,
+        status: str,
+        envelope: dict[str, Any],
+        struck: Collection[str] = (),
+        *,
+        waits_for_entity: bool = False,
+        token_fault: Document | None = None,
+    ) -> None:
+        issued_at = self._issued_at()
         event = {
             "id": new.event_id,
             "instanceId": new.instance_id,
@@ -171,40 +268,26 @@ class Sandbox:
             "entityId": new.entity_id,
             "paymentLinkId": new.payment_link_id,
             "at": self._options.now().isoformat(),
-            "status": kept if is_subscribed else "unsubscribed",
+            "status": status,
             "attempts": 0,
-            "fault": fault["kind"],
-            "waitsForEntity": fault.get("sameEntity", False),
-            "envelope": new.envelope,
+            "faults": sorted(struck),
+            "tokenFault": token_fault,
+            "waitsForEntity": waits_for_entity,
+            "envelope": envelope,
+            "issuedAt": issued_at,
             # Signed once: a resend carries the data as of the event.
-            "token": self._sign(new.envelope),
+            "token": self._sign(envelope, issued_at),
         }
-        self.documents.put("event", event["id"], event)
-        if event["status"] == "pending":
-            self.deliverer.send(
-                event["id"],
-                after_seconds=fault["seconds"] if fault["kind"] == "delay" else 0.0,
-                copies=fault.get("copies", 2) if fault["kind"] == "duplicate" else 1,
-            )
+        self.documents.put("event", new.event_id, event)
 
     def _flask(self) -> Flask:
         app = Flask(__name__, static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
         app.register_blueprint(
-            api.blueprint(
-                self.documents,
-                self.world,
-                self.faults,
-                calls_per_minute=self._options.calls_per_minute,
-                stopping=self._stopping,
-            )
+            api.blueprint(self.documents, self.world, self.faults, self.rate, self._stopping)
         )
-        app.register_blueprint(
-            control.blueprint(
-                self.documents, self.world, self.faults, self.deliverer, self.key, self.token_of
-            )
-        )
-        app.register_blueprint(pages.blueprint(self.documents, self.world))
+        app.register_blueprint(control.blueprint(self))
+        app.register_blueprint(pages.blueprint(self))
 
         @app.errorhandler(Refused)
         def refuse(why: Refused) -> Response:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from processor.processes import wait_until
 from tests.sandbox.wixlike import LINKS, PAYMENTS, Site, a_site, token_for
 
 
@@ -136,15 +137,15 @@ def test_an_unpaid_link_is_deleted(site: Site) -> None:
 
 
 def test_a_link_expires(site: Site) -> None:
-    soon = (datetime.now(UTC) + timedelta(milliseconds=1)).isoformat()
-    answer = site.call("POST", LINKS, {"paymentLink": {}})
-    assert answer.status_code == 400
-    link = site.link(expirationDate=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
-    document = site.sandbox.documents.get("link", link["id"])
-    assert document is not None
-    document["versions"][-1]["entity"]["expirationDate"] = soon
+    soon = datetime.now(UTC) + timedelta(milliseconds=500)
+    link = site.link(expirationDate=soon.isoformat())
+    assert link["status"] == "ACTIVE"
 
-    assert site.get(link["id"])["status"] == "EXPIRED"
+    wait_until(lambda: site.get(link["id"])["status"] == "EXPIRED", what="the expiry", seconds=5)
+
+    assert site.query(LINKS, filter={"status": "EXPIRED"})["paymentLinks"][0]["id"] == link["id"]
+    answer = site.http.post(f"/_sandbox/links/{link['id']}/pay", json={})
+    assert code(answer) == "SANDBOX_LINK_NOT_ACTIVE"
 
 
 def test_a_link_is_sent_to_its_contacts_and_payments_are_initiated(site: Site) -> None:

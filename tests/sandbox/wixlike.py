@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from processor.sandbox import Sandbox, running_sandbox
+from processor.sandbox.server import Sandbox, running_sandbox
 
 LINKS = "/payment-links/v1/payment-links"
 PAYMENTS = "/payment-links/v1/payment-link-payments"

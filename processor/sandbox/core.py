@@ -1,0 +1,259 @@
+"""What every part of the pretend Wix's world needs: reading input, writing money and dates, versions and events."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+
+from processor.sandbox import events
+from processor.sandbox.documents import Document, Documents
+from processor.sandbox.errors import Violation, invalid, not_found
+from processor.sandbox.events import Entity, NewEvent
+from processor.sandbox.faults import Faults
+from processor.wix import wire
+
+_NO_DIGITS = frozenset(
+    (
+        *("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG"),
+        *("RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
+    )
+)
+_THREE_DIGITS = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What Wix leaves open, chosen for this sandbox. Each is named as unknown in `docs/wix.md`.
+
+    link_fqdn: the entity name of payment link events. currency_field: `currency` or `currencyCode` in a
+    payment. gift_card_type: `type` of a gift card's payment. refund_raises_update: whether a refund makes a new
+    revision of the payment and tells of it. totals_fall_on_refund: whether `totalReceived` gets smaller.
+    split_counts_once: whether a purchase paid by two means counts as one payment in `totalReceived`.
+    offline_makes_payment: whether an offline purchase makes a payment link payment at once.
+    """
+
+    link_fqdn: str = wire.LINK_FQDN_GUESS
+    currency_field: str = "currency"
+    gift_card_type: str = "GIFT_CARD"
+    refund_raises_update: bool = False
+    totals_fall_on_refund: bool = False
+    split_counts_once: bool = False
+    offline_makes_payment: bool = True
+
+
+class Core:
+    """State, time and chance; versions of links and payments; the events that follow from a change."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        faults: Faults,
+        *,
+        now: Callable[[], datetime],
+        chance: random.Random,
+        rules: Rules,
+        base_url: Callable[[], str],
+        send: Callable[[NewEvent], None],
+    ) -> None:
+        self._documents = documents
+        self._faults = faults
+        self._now = now
+        self._random = chance
+        self._rules = rules
+        self._base_url = base_url
+        self._send = send
+
+    def instance(self, instance_id: str) -> Document:
+        """An installation. Raises Refused (404)."""
+        return self._found("instance", instance_id)
+
+    def _found(self, kind: str, id_: str) -> Document:
+        document = self._documents.get(kind, id_)
+        if document is None:
+            raise not_found(kind, id_)
+        return document
+
+    def _owned(self, kind: str, id_: str, instance_id: str) -> Document:
+        """A document of this instance. Raises Refused (404), for another's as well."""
+        document = self._documents.get(kind, id_)
+        if document is None or document["instanceId"] != instance_id:
+            raise not_found(kind, id_)
+        return document
+
+    def _app(self) -> Document:
+        return self._found("app", "app")
+
+    def _time(self) -> str:
+        return timestamp(self._now())
+
+    # -- Versions and events -----------------------------------------------------------------------
+
+    def _save(self, kind: str, document: Document, entity: Entity) -> None:
+        self._documents.put_version(kind, document, entity, self._now())
+
+    def _change_link(self, link: Document, change: Entity, slug: str | None) -> Entity:
+        """The link's next revision. slug: of the event that tells of it, None for none."""
+        entity = {**link["entity"], **change}
+        entity |= {"revision": str(int(entity["revision"]) + 1), "updatedDate": self._time()}
+        self._save("link", link, entity)
+        if slug is not None:
+            self._emit_link(link, slug)
+        return entity
+
+    def _change_payment(self, payment: Document, change: Entity, *, is_anonymization: bool = False) -> Entity:
+        """The payment's next revision, told by an update."""
+        entity = {**payment["entity"], **change}
+        entity["revision"] = str(int(entity["revision"]) + 1)
+        self._save("payment", payment, entity)
+        self._emit_payment(payment, "updated", is_anonymization=is_anonymization)
+        return entity
+
+    def _emit_payment(self, payment: Document, slug: str, *, is_anonymization: bool = False) -> None:
+        self._emit(payment, "payment", wire.PAYMENT_FQDN, slug, payment["linkId"], is_anonymization)
+
+    def _emit_link(self, link: Document, slug: str) -> None:
+        self._emit(link, "link", self._rules.link_fqdn, slug, link["id"], False)
+
+    def _emit(
+        self, document: Document, kind: str, fqdn: str, slug: str, link_id: str, is_anonymization: bool
+    ) -> None:
+        document["sequence"] += 1
+        self._documents.put(kind, document["id"], document)
+        instance = self.instance(document["instanceId"])
+        visitor = {"identityType": "ANONYMOUS_VISITOR", "anonymousVisitorId": str(uuid4())}
+        app = {"identityType": "APP", "appId": self._app()["appId"]}
+        self._send(
+            events.domain_event(
+                instance=instance,
+                fqdn=fqdn,
+                slug=slug,
+                entity=document["entity"],
+                entity_id=document["id"],
+                payment_link_id=link_id,
+                sequence=document["sequence"],
+                at=self._time(),
+                identity=visitor if kind == "payment" else app,
+                is_anonymization=is_anonymization,
+            )
+        )
+
+
+# -- Money and dates -------------------------------------------------------------------------------
+
+
+def digits_of(currency: str) -> int:
+    """Decimals of a currency."""
+    return 0 if currency in _NO_DIGITS else 3 if currency in _THREE_DIGITS else 2
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """An amount as Wix writes it: decimal text with the currency's digits."""
+    return f"{amount:.{digits_of(currency)}f}"
+
+
+def currency_of(payment: Entity) -> str:
+    """A payment's currency, whichever of its two names the field had when it was paid."""
+    return str(payment.get("currency") or payment["currencyCode"])
+
+
+def timestamp(moment: datetime) -> str:
+    """As Wix writes it: UTC, milliseconds, Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def is_after(moment: datetime, now: datetime) -> bool:
+    """Whether `moment` is an instant that Wix could write, and later than `now`."""
+    if moment.tzinfo is None:
+        return False
+    try:
+        return moment.astimezone(UTC) > now
+    except OverflowError:  # a day before the first or after the last year
+        return False
+
+
+# -- Input: each raises Refused (400) naming the field ---------------------------------------------
+
+
+def as_money(value: Any, currency: str, where: str) -> Decimal:
+    """Decimal text in main units."""
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
+        raise invalid(Violation(where, 'must be a decimal as text, such as "10.99"', "FORMAT"))
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        raise invalid(Violation(where, "must be a decimal as text", "FORMAT")) from None
+    if amount != round(amount, digits_of(currency)):
+        raise invalid(Violation(where, f"has more decimals than {currency}", "DECIMAL_MAX_SCALE"))
+    return amount
+
+
+def as_object(given: Any, where: str) -> dict[str, Any]:
+    """A JSON object."""
+    if not isinstance(given, dict):
+        raise invalid(Violation(where or "body", "must be an object"))
+    return given
+
+
+def as_list(given: Any, where: str, most: int, least: int = 1) -> list[Any]:
+    """A JSON list of so many."""
+    if not isinstance(given, list) or not least <= len(given) <= most:
+        raise invalid(Violation(where, f"must be a list of {least} to {most}", "MAX_SIZE"))
+    return given
+
+
+def as_text(given: Any, where: str, length: int) -> str:
+    """Text that is not empty."""
+    if not isinstance(given, str) or not 1 <= len(given) <= length:
+        raise invalid(Violation(where, f"must be text of 1 to {length} characters", "MAX_LENGTH"))
+    return given
+
+
+def as_flag(given: Any, where: str) -> bool:
+    """True or false."""
+    if not isinstance(given, bool):
+        raise invalid(Violation(where, "must be true or false"))
+    return given
+
+
+def is_currency(given: Any) -> bool:
+    """Whether it has the form of an ISO 4217 code."""
+    return isinstance(given, str) and _CURRENCY.fullmatch(given) is not None
+
+
+def as_currency(given: Any, where: str) -> str:
+    """The form of an ISO 4217 code."""
+    if not is_currency(given):
+        raise invalid(Violation(where, "must be an ISO 4217 code", "FORMAT"))
+    return str(given)
+
+
+def as_guid(given: Any, where: str) -> str:
+    """A GUID, made up when None is given."""
+    if given is None:
+        return str(uuid4())
+    try:
+        return str(UUID(given))
+    except (ValueError, AttributeError, TypeError):
+        raise invalid(Violation(where, "must be a GUID", "FORMAT")) from None
+
+
+def as_model(given: Any, model: type[T], where: str) -> T:
+    """A wire model."""
+    try:
+        return msgspec.convert(given, model)
+    except msgspec.ValidationError as why:
+        said, _, path = str(why).partition(" - at ")
+        field = path.strip("`").replace("$", where, 1) or where
+        raise invalid(Violation(field, said, "FORMAT")) from None

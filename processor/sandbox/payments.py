@@ -1,0 +1,116 @@
+"""The pretend Wix's payments after they are made: receipts, refunds, privacy requests."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from processor.sandbox import events
+from processor.sandbox.checkout import Checkouts
+from processor.sandbox.core import as_money, as_object, currency_of, money
+from processor.sandbox.documents import Document
+from processor.sandbox.errors import Violation, failed, invalid
+from processor.sandbox.events import Entity
+
+PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
+
+
+class Payments(Checkouts):
+    """What the site's owner, the payment provider and privacy rules do to a payment."""
+
+    def payment(self, payment_id: str) -> Document:
+        """A payment of whichever site. Raises Refused (404)."""
+        return self._found("payment", payment_id)
+
+    def issue_receipt(self, instance_id: str, payment_id: str) -> Entity:
+        """Issue Receipt: the payment gets a receipt and its next revision."""
+        with self._documents.transaction():
+            payment = self._owned("payment", payment_id, instance_id)
+            if payment["entity"].get("receiptId"):
+                raise failed(428, "SANDBOX_RECEIPT_EXISTS", "the payment has a receipt already")
+            receipt = {
+                "id": str(uuid4()),
+                "instanceId": instance_id,
+                "number": str(self._documents.count("receipt", {"instance": instance_id}) + 1),
+                "createdDate": self._time(),
+                "paymentId": payment_id,
+                "amount": payment["entity"]["amount"],
+                "currency": currency_of(payment["entity"]),
+            }
+            self._documents.put("receipt", receipt["id"], receipt)
+            self._change_payment(payment, {"receiptId": receipt["id"]})
+            return {"receiptId": receipt["id"]}
+
+    def refund(self, payment_id: str, given: Any) -> Document:
+        """Refund a payment, wholly unless `amount` says less. It shows on the order's side.
+
+        Whether a refund changes the payment or the link's totals is not documented: see Rules.
+        """
+        given = as_object(given, "")
+        with self._documents.transaction():
+            payment = self._found("payment", payment_id)
+            entity = payment["entity"]
+            currency = currency_of(entity)
+            order = self._found("order", payment["orderId"])
+            [line] = [one for one in order["payments"] if one["paymentId"] == payment_id]
+            left = Decimal(line["amount"]) - Decimal(line.get("refunded", "0"))
+            amount = left
+            if given.get("amount") is not None:
+                amount = as_money(given["amount"], currency, "amount")
+            if not 0 < amount <= left:
+                raise invalid(Violation("amount", f"must be more than nothing and at most {left}", "MAX"))
+            if line["tender"] == "GIFT_CARD" and amount != Decimal(line["amount"]):
+                # "About Gift Cards": gift cards have no partial refunds.
+                raise failed(428, "SANDBOX_NO_PARTIAL_REFUND", "a gift card is refunded as a whole")
+            is_full = amount == left
+            line["refunded"] = money(Decimal(line.get("refunded", "0")) + amount, currency)
+            line["status"] = "VOIDED" if line["tender"] == "GIFT_CARD" else _refund_status(is_full)
+            refund = {
+                "id": str(uuid4()),
+                "paymentId": payment_id,
+                "amount": money(amount, currency),
+                "createdDate": self._time(),
+                "refundStatus": "SUCCEEDED",
+            }
+            order["refunds"].append(refund)
+            order["refunded"] = money(Decimal(order["refunded"]) + amount, currency)
+            is_all = Decimal(order["refunded"]) >= Decimal(order["paid"])
+            order["paymentStatus"] = "FULLY_REFUNDED" if is_all else "PARTIALLY_REFUNDED"
+            self._documents.put("order", order["id"], order)
+            self._follow_refund(payment, amount)
+            self._send(
+                events.refund_event(
+                    self.instance(payment["instanceId"]),
+                    refund=refund,
+                    currency=currency,
+                    is_full=is_full,
+                    at=self._time(),
+                )
+            )
+            self._emit_order(order, "payment_status_updated")
+            return {"refund": refund, "orderId": order["id"], "paymentStatus": order["paymentStatus"]}
+
+    def _follow_refund(self, payment: Document, amount: Decimal) -> None:
+        if self._rules.refund_raises_update:
+            self._change_payment(payment, {})
+        if self._rules.totals_fall_on_refund:
+            link = self._found("link", payment["linkId"])
+            received = link["entity"]["totalReceived"]
+            total = money(Decimal(received["amount"]) - amount, link["entity"]["currency"])
+            self._change_link(link, {"totalReceived": {**received, "amount": total}}, "updated")
+
+    def anonymize(self, payment_id: str) -> Entity:
+        """A privacy request: personal fields go, money stays, and an update says so."""
+        with self._documents.transaction():
+            payment = self._found("payment", payment_id)
+            entity = dict(payment["entity"])
+            regular = entity.get("regularPaymentLinkPayment")
+            if regular:
+                kept = {name: value for name, value in regular.items() if name not in PERSONAL}
+                entity["regularPaymentLinkPayment"] = kept
+            return self._change_payment(payment, entity, is_anonymization=True)
+
+
+def _refund_status(is_full: bool) -> str:
+    return "REFUNDED" if is_full else "PARTIALLY_REFUNDED"
