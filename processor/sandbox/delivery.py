@@ -168,7 +168,8 @@ class Deliverer:
                     return
                 job = heapq.heappop(self._heap)
                 self._in_flight += 1
-            self._pool.submit(self._deliver, job)
+            # An error of our own must be heard of: the pool would keep it to itself.
+            self._pool.submit(self._deliver, job).add_done_callback(lambda done: done.result())
 
     def _deliver(self, job: _Job) -> None:
         try:

@@ -101,6 +101,7 @@ KINDS: dict[str, _Kind] = {
             "instance, created, id",
             "instance, status, created, id",
             "instance, payment_count, id",
+            "instance, payments_limit, id",
             "expires",
         ),
         is_versioned=True,
@@ -126,6 +127,8 @@ KINDS: dict[str, _Kind] = {
             "instance, transacted, id",
             "instance, link, created, id",
             "instance, type, created, id",
+            "instance, method, created, id",
+            "instance, payment_method, created, id",
             "link",
         ),
         is_versioned=True,
@@ -144,6 +147,11 @@ KINDS: dict[str, _Kind] = {
 }
 
 
+def index_name(kind: str, columns: str) -> str:
+    """What the index on these columns is called."""
+    return f"{kind}_by_{columns.replace(', ', '_')}"
+
+
 def _create(kind: str) -> Iterator[str]:
     shape = KINDS[kind]
     columns = "".join(f", {name}" for name in shape.columns)
@@ -152,8 +160,8 @@ def _create(kind: str) -> Iterator[str]:
         f'CREATE TABLE IF NOT EXISTS "{kind}"'
         f" (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL{entity}{columns})"
     )
-    for number, index in enumerate(shape.indexes):
-        yield f'CREATE INDEX IF NOT EXISTS "{kind}_{number}" ON "{kind}" ({index})'
+    for index in shape.indexes:
+        yield f'CREATE INDEX IF NOT EXISTS "{index_name(kind, index)}" ON "{kind}" ({index})'
     if shape.is_versioned:
         yield (
             f"CREATE TABLE IF NOT EXISTS {kind}_past"

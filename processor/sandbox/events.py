@@ -215,10 +215,11 @@ def without_sequence(event: Entity) -> Entity:
     return {name: value for name, value in event.items() if name != "entityEventSequence"}
 
 
+# In this order: what is inside the entity first, then where it stands.
 EVENT_SHAPES = {
+    "currency_code": with_currency_code,
     "entity_as_json": with_entity_as_json,
     "created_current_entity": with_created_current_entity,
-    "currency_code": with_currency_code,
     "missing_sequence": without_sequence,
 }
 

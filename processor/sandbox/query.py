@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from processor.sandbox.documents import Documents, microseconds, value_at
+from processor.sandbox.documents import Documents, index_name, microseconds, value_at
 from processor.sandbox.errors import Violation, invalid
 
 PAGE_MAX = 100
@@ -34,6 +34,7 @@ _WHOLE_MAX = 2**63 - 1
 
 _ALWAYS = frozenset(("$eq", "$ne", "$exists", "$in", "$hasSome"))
 _ORDERED = frozenset(("$lt", "$lte", "$gt", "$gte"))
+_SELECTIVE = frozenset(("$eq", "$in", "$hasSome", "$startsWith"))
 _SQL_OF = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
 Entity = dict[str, Any]
@@ -46,6 +47,7 @@ class Field:
     column: str
     type: Literal["date", "number", "text"]
     operators: frozenset[str] = _ALWAYS
+    is_guid: bool = False  # then it is lower case, and a prefix is a range of the index
 
 
 LINK_FIELDS: dict[str, Field] = {
@@ -58,7 +60,7 @@ LINK_FIELDS: dict[str, Field] = {
 PAYMENT_FIELDS: dict[str, Field] = {
     "createdDate": Field("created", "date", _ALWAYS | _ORDERED),
     "transactionDate": Field("transacted", "date", _ALWAYS | _ORDERED),
-    "paymentLinkId": Field("link", "text", _ALWAYS | {"$startsWith"}),
+    "paymentLinkId": Field("link", "text", _ALWAYS | {"$startsWith"}, is_guid=True),
     "type": Field("type", "text"),
     "regularPaymentLinkPayment.method": Field("method", "text"),
     "regularPaymentLinkPayment.paymentMethod": Field("payment_method", "text", _ALWAYS | {"$startsWith"}),
@@ -158,6 +160,12 @@ def run_query(body: Any, documents: Documents, resource: Resource, view: View) -
     if unknown := set(query) - {"filter", "sort", "cursorPaging"}:
         raise invalid(Violation(f"query.{min(unknown)}", "is not supported"))
     return _page(_read(query, "query", resource, None), documents, resource, view)
+
+
+def plan(body: Any, documents: Documents, resource: Resource, view: View) -> list[str]:
+    """How SQLite answers a Query request, step by step."""
+    held = _read(body["query"], "query", resource, None)
+    return documents.plan(*selection(held, resource, view))
 
 
 def run_search(body: Any, documents: Documents, resource: Resource, view: View) -> Page:
@@ -276,13 +284,18 @@ def _opened(cursor: Any, where: str, resource: Resource) -> _Held:
 # -- One page --------------------------------------------------------------------------------------
 
 
-def _source(resource: Resource, view: View) -> _Sql:
+def _source(held: _Held, resource: Resource, view: View) -> _Sql:
     """What is selected from: the current versions, or those of the moment the view is of."""
     if view.as_of is None:
-        return _Sql(f'"{resource.kind}"')
+        asked = held.filter.get("paymentLinkId")
+        if isinstance(asked, str) or (isinstance(asked, dict) and _SELECTIVE & set(asked)):
+            # SQLite would rather walk all payments in the order wanted, hoping to meet those of the links soon.
+            index = index_name("payment", "instance, link, created, id")
+            return _Sql(f"{resource.kind} INDEXED BY {index}")
+        return _Sql(resource.kind)
     columns = ", ".join(dict.fromkeys(one.column for one in resource.fields.values()))
     return _Sql(
-        f'(SELECT id, entity, instance, {columns} FROM "{resource.kind}" WHERE instance = ? AND changed <= ?'
+        f"(SELECT id, entity, instance, {columns} FROM {resource.kind} WHERE instance = ? AND changed <= ?"
         f" UNION ALL SELECT id, entity, instance, {columns} FROM {resource.kind}_past"
         " WHERE instance = ? AND until > ? AND changed <= ?)",
         [view.instance_id, view.as_of, view.instance_id, view.as_of, view.as_of],
@@ -327,7 +340,7 @@ def selection(held: _Held, resource: Resource, view: View) -> tuple[str, list[An
     sort = [(resource.fields[name].column, is_descending != held.back) for name, is_descending in held.sort]
     sort.append(("id", sort[-1][1] if sort else False))
     columns = [column for column, _ in sort]
-    source, where = _source(resource, view), _conditions(held, resource, view)
+    source, where = _source(held, resource, view), _conditions(held, resource, view)
     values = [*source.values, *where.values]
     text = f"SELECT entity, {', '.join(columns)} FROM {source.text} WHERE {where.text}"
     if held.place:
@@ -420,7 +433,10 @@ def _joined(conditions: list[_Sql], word: str) -> _Sql:
 
 
 def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
-    """A condition that is true or false, never NULL, so that `$not` means what it says."""
+    """A condition that is true or false, never NULL, so that `$not` means what it says.
+
+    `+` keeps the index for the comparison: SQLite would use it for IS NOT NULL.
+    """
     column = known.column
     if operator == "$exists":
         if not isinstance(operand, bool):
@@ -431,7 +447,7 @@ def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
             raise invalid(Violation(where, f"must be a list of at most {IN_MAX}", "MAX_SIZE"))
         wanted = [_comparable(known, one, where) for one in operand]
         values = [one for one in wanted if one is not None]
-        choices = [_Sql(f"({column} IS NOT NULL AND {column} IN ({', '.join('?' * len(values))}))", values)]
+        choices = [_Sql(f"(+{column} IS NOT NULL AND {column} IN ({', '.join('?' * len(values))}))", values)]
         if len(values) < len(wanted):
             choices.append(_Sql(f"{column} IS NULL"))
         return _joined(choices, "OR")
@@ -443,10 +459,15 @@ def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
     if bound is None:
         raise invalid(Violation(where, "must not be null"))
     if operator == "$startsWith":
+        if known.is_guid:
+            low = str(bound).lower()
+            return _Sql(
+                f"(+{column} IS NOT NULL AND {column} >= ? AND {column} < ?)", [low, f"{low}\U0010ffff"]
+            )
         pattern = str(bound).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         # LIKE ignores case, as Wix's $startsWith does.
-        return _Sql(f"({column} IS NOT NULL AND {column} LIKE ? ESCAPE '\\')", [pattern])
-    return _Sql(f"({column} IS NOT NULL AND {column} {_SQL_OF[operator]} ?)", [bound])
+        return _Sql(f"(+{column} IS NOT NULL AND {column} LIKE ? ESCAPE '\\')", [pattern])
+    return _Sql(f"(+{column} IS NOT NULL AND {column} {_SQL_OF[operator]} ?)", [bound])
 
 
 def _comparable(known: Field, value: Any, where: str) -> str | int | None:
@@ -521,7 +542,7 @@ def _aggregated(
     known = resource.fields.get(path) if isinstance(path, str) else None
     if known is None:
         raise invalid(Violation(f"{where}.fieldPath", "is not a filterable field"))
-    source, condition = _source(resource, view), _conditions(held, resource, view)
+    source, condition = _source(held, resource, view), _conditions(held, resource, view)
     rest = f"FROM {source.text} WHERE {condition.text} AND {known.column} IS NOT NULL"
     values = [*source.values, *condition.values]
     found: dict[str, Any] = {"name": name, "type": type_, "fieldPath": path}

@@ -1,0 +1,152 @@
+"""`processor sandbox` and its commands, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from processor.processes import Child, free_port, wait_until
+from tests.sandbox.wixlike import Site, a_site
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", "sandbox", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    child = Child(
+        "sandbox",
+        [sys.executable, "-m", "processor", "sandbox", "--port", str(port), *options],
+        environ=os.environ,
+        log_file=folder / "sandbox.log",
+    )
+    child.start()
+    try:
+        wait_until(lambda: is_up(url), what="the sandbox", seconds=20, children=[child])
+        yield url
+    finally:
+        child.stop()
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/_sandbox/health", trust_env=False).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
+def get(url: str, path: str) -> Any:
+    return httpx2.get(f"{url}/_sandbox/{path}", trust_env=False).json()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with a_site() as running:
+        yield running
+
+
+def test_everything_can_be_chosen_at_the_start(tmp_path: Path) -> None:
+    with served(
+        tmp_path,
+        *("--webhook", "http://127.0.0.1:9/hook", "--assume", "currency-field=currencyCode"),
+        *("--fault", "drop,count=2,eventType=_created", "--mix", "0.1", "--scenario", "many-buyers"),
+    ) as url:
+        wait_until(
+            lambda: (
+                get(url, "truth")["instances"][:1] and get(url, "truth")["instances"][0]["paymentCount"] == 3
+            ),
+            what="the scenario",
+            seconds=10,
+        )
+        assert get(url, "app")["webhookUrl"] == "http://127.0.0.1:9/hook"
+        assert "status" in {one["kind"] for one in get(url, "faults")["faults"]}
+        assert get(url, "truth")["instances"][0]["received"] == {"EUR": "13.50"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--assume", "nonsense=1"), "--assume takes NAME=VALUE with a name of link-fqdn"),
+        (("--assume", "split-counts-once=perhaps"), "takes true or false"),
+        (("--assume", "currency-field=money"), "takes currency or currencyCode"),
+        (("--fault", "gremlins", "--port", "0"), "kind must be one of drop"),
+        (("--scenario", "nonsense", "--port", "0"), "scenario nonsense not found"),
+        (("fault", "drop", "count"), "a parameter is NAME=VALUE"),
+    ],
+)
+def test_what_makes_no_sense_is_said(arguments: tuple[str, ...], why: str) -> None:
+    assert why in run(*arguments, code=2)
+
+
+def test_a_state_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "sandbox.sqlite") as old:
+        old.execute("CREATE TABLE documents (kind TEXT)")
+    old.close()
+
+    assert "another version of the sandbox" in run("--data", str(tmp_path), "--port", "0", code=2)
+
+
+def test_faults_are_switched_by_commands(site: Site) -> None:
+    url = ("--url", site.sandbox.url)
+    assert run("faults", *url) == "no fault is on\n"
+
+    fault_id = run("fault", "wrong_total", "linkId=l1", "by=-2.00", *url).strip()
+    run("fault", "hang", "seconds=0.5", "count=3", *url)
+
+    listed = json.loads(run("faults", "--json", *url))
+    assert [one["kind"] for one in listed] == ["wrong_total", "hang"]
+    assert (listed[0]["by"], listed[1]["seconds"], listed[1]["count"]) == ("-2.00", 0.5, 3)
+    assert fault_id in run("faults", *url)
+    run("heal", fault_id, *url)
+    assert [one["kind"] for one in json.loads(run("faults", "--json", *url))] == ["hang"]
+    assert run("mix", "--share", "0.2", *url) == "17 faults are on\n"
+    run("heal", *url)
+    assert json.loads(run("faults", "--json", *url)) == []
+    assert "seconds is required for hang" in run("fault", "hang", *url, code=2)
+    assert "created_current_entity" in run("faults", "--kinds", *url)
+
+
+def test_scenarios_are_played_by_command(site: Site) -> None:
+    url = ("--url", site.sandbox.url)
+
+    told = run("scenario", "order-balance", *url)
+
+    assert told.startswith("A deposit and then the balance of one order")
+    assert "both links are PAID" in told
+    assert "gift-card-split" in run("scenario", *url)
+    assert json.loads(run("scenario", "receipt", "--json", *url))["name"] == "receipt"
+
+
+def test_nobody_there_is_exit_code_3() -> None:
+    assert "start one with `processor sandbox`" in run(
+        "faults", "--url", f"http://127.0.0.1:{free_port()}", code=3
+    )
+
+
+def test_a_folder_is_filled_by_command(tmp_path: Path) -> None:
+    run("load", "--data", str(tmp_path), "--payments", "300", "--links", "5", "--sites", "2")
+
+    with a_site(folder=tmp_path) as site:
+        summary = site.http.get("/_sandbox/truth", params={"summary": "yes"}).json()["instances"]
+    assert sum(one["paymentCount"] for one in summary) == 300
