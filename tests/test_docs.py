@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from sqlalchemy import create_engine, text
 
 from processor.config import database_url as sqlalchemy_url
 from processor.config import declared_settings
+from processor.sandbox import scenarios
+from processor.sandbox.core import Rules
 from processor.sandbox.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +55,26 @@ def test_every_fault_of_the_sandbox_is_explained() -> None:
     told = (ROOT / "docs" / "sandbox.md").read_text()
 
     assert {kind for kind in FAULTS if f"`{kind}`" not in told} == set()
+
+
+def test_every_assumption_and_scenario_of_the_sandbox_is_explained() -> None:
+    told = (ROOT / "docs" / "sandbox.md").read_text()
+    assumptions = {field.name.replace("_", "-") for field in fields(Rules)}
+
+    assert {name for name in (*assumptions, *scenarios.names()) if f"`{name}`" not in told} == set()
+
+
+def test_every_path_of_the_control_api_is_explained() -> None:
+    told = (ROOT / "docs" / "sandbox.md").read_text().partition("## The control API")[2]
+    code = (ROOT / "processor" / "sandbox" / "control.py").read_text()
+    # A path is told of by its last fixed part.
+    words = {
+        [part for part in path.split("/") if "<" not in part][-1]
+        for path in re.findall(r'@routes\.\w+\("(/[^"]+)"\)', code)
+    }
+
+    assert len(words) > 20
+    assert {word for word in words if word not in told} == set()
 
 
 def test_the_questions_to_the_tables_can_be_asked(database_url: str) -> None:
