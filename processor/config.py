@@ -156,6 +156,15 @@ class Settings:
     wix_timeout_seconds: float = setting(
         "WIX_TIMEOUT_SECONDS", "longest wait for one Wix answer", _number(0.1, 120), "10"
     )
+    wix_calls_per_minute: int = setting(
+        "WIX_CALLS_PER_MINUTE", "calls that Wix allows each app instance", _whole(1, 1_000_000), "200"
+    )
+    wix_processes: int = setting(
+        "WIX_PROCESSES",
+        "how many processes at most call Wix while Redis is away; they share the rest of the budget",
+        _whole(1, 1_000),
+        "4",
+    )
     body_bytes_max: int = setting(
         "BODY_BYTES_MAX", "largest webhook body; 413 above", _whole(1_024, 10_485_760), "262144"
     )

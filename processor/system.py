@@ -36,6 +36,8 @@ PACE = {
     "WEB_CONCURRENCY": "2",
     "WEB_THREADS": "16",
     "DATABASE_POOL_SIZE": "8",
+    # The sandbox of demo and tests allows as many.
+    "WIX_CALLS_PER_MINUTE": "6000",
 }
 
 

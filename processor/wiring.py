@@ -16,6 +16,7 @@ from processor.queue import JobQueue, open_queue
 from processor.store.database import Database, open_database
 from processor.wix.client import WixClient
 from processor.wix.credentials import ApiKeyCredentials, Credentials, OAuthCredentials
+from processor.wix.rate import RateLimit, open_rate_redis
 from processor.wix.signature import BadKey, parse_key
 
 
@@ -119,6 +120,11 @@ def _wix_client(settings: Settings, responses: Counter[str]) -> WixClient | None
         credentials=credentials,
         timeout_seconds=settings.wix_timeout_seconds,
         on_response=count,
+        rate=RateLimit(
+            open_rate_redis(settings.redis_url),
+            calls_per_minute=settings.wix_calls_per_minute,
+            processes=settings.wix_processes,
+        ),
     )
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -38,6 +38,7 @@ from processor.errors import (
     WixUnavailable,
 )
 from processor.wix import wire
+from processor.wix.rate import Gate, RateLimit
 
 if TYPE_CHECKING:
     from processor.wix.credentials import Credentials
@@ -75,9 +76,16 @@ class WixClient:
     """Calls on behalf of app instances. Every method raises WixUnavailable, WixUnauthorized or WixRefused."""
 
     def __init__(
-        self, *, base_url: str, credentials: Credentials, timeout_seconds: float, on_response: OnResponse
+        self,
+        *,
+        base_url: str,
+        credentials: Credentials,
+        timeout_seconds: float,
+        on_response: OnResponse,
+        rate: RateLimit | None = None,
     ) -> None:
-        """timeout_seconds: for each exchange as a whole, from connecting to the last byte."""
+        """timeout_seconds: for each exchange as a whole, from connecting to the last byte. rate: None for no limit."""
+        self._rate = rate
         self._credentials = credentials
         self._http = Http(base_url=base_url, timeout_seconds=timeout_seconds, on_response=on_response)
 
@@ -95,11 +103,69 @@ class WixClient:
     def get_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
         """One link as it is now. Raises WixNotFound as well."""
         path = _link_path("get_link", link_id)
-        told = self._call("get_link", instance_id, "GET", path, is_repeatable=True)
-        entity = told.get("paymentLink") if isinstance(told, dict) else None
-        if not isinstance(entity, dict):
-            raise WixUnavailable("get_link: Wix's answer holds no payment link", status=200)
-        return _link(entity)
+        return _told_link("get_link", self._call("get_link", instance_id, "GET", path, is_repeatable=True))
+
+    def delete_link(self, instance_id: UUID, link_id: UUID | str) -> None:
+        """Delete a link; Wix refuses once something was paid. Raises WixNotFound as well."""
+        path = _link_path("delete_link", link_id)
+        self._call(
+            "delete_link",
+            instance_id,
+            "DELETE",
+            path,
+            is_repeatable=True,
+            is_gone_done=True,
+        )
+
+    def activate_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
+        """Let a link take payments again. Raises WixNotFound as well."""
+        return self._change_link("activate_link", instance_id, link_id, "activate")
+
+    def deactivate_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
+        """Let a link take no payments. Raises WixNotFound as well."""
+        return self._change_link("deactivate_link", instance_id, link_id, "deactivate")
+
+    def set_note(
+        self, instance_id: UUID, link_id: UUID | str, text: str
+    ) -> wire.PaymentLink | UnreadableItem:
+        """Set the merchant's own note on a link. Raises WixNotFound as well."""
+        return self._change_link("set_note", instance_id, link_id, "set-note", {"note": {"text": text}})
+
+    def update_extended_fields(
+        self, instance_id: UUID, link_id: UUID | str, namespace: str, data: Mapping[str, Any]
+    ) -> wire.PaymentLink | UnreadableItem:
+        """Keep data of ours beside a link's own. Raises WixNotFound as well."""
+        body = {"namespace": namespace, "namespaceData": dict(data)}
+        return self._change_link(
+            "update_extended_fields", instance_id, link_id, "update-extended-fields", body
+        )
+
+    def update_tags(
+        self, instance_id: UUID, link_ids: Sequence[UUID | str], *, assign: wire.Tags, unassign: wire.Tags
+    ) -> wire.BulkAnswer:
+        """Give tags to up to 100 links and take others away; the answer says of each link how it went."""
+        body = {
+            "paymentLinkIds": [str(link_id) for link_id in link_ids],
+            "assignTags": msgspec.to_builtins(assign),
+            "unassignTags": msgspec.to_builtins(unassign),
+        }
+        path = f"{wire.PATH_LINKS}/bulk-update-tags"
+        told = self._call("update_tags", instance_id, "POST", path, body, is_repeatable=True)
+        return _read("update_tags", told, wire.BulkAnswer)
+
+    def update_tags_by_filter(
+        self, instance_id: UUID, filter: Mapping[str, Any], *, assign: wire.Tags, unassign: wire.Tags
+    ) -> str:
+        """The same for every link that a filter finds, an empty one for all. Returns the id of Wix's job."""
+        body = {
+            "filter": dict(filter),
+            "assignTags": msgspec.to_builtins(assign),
+            "unassignTags": msgspec.to_builtins(unassign),
+        }
+        told = self._call(
+            "update_tags_by_filter", instance_id, "POST", wire.PATH_TAGS_BY_FILTER, body, is_repeatable=True
+        )
+        return _read("update_tags_by_filter", told, wire.JobAnswer).job_id
 
     def initiate_payment(self, instance_id: UUID, link_id: UUID | str) -> wire.InitiatedPayment:
         """Make a checkout for the link, to which a buyer can be led. It is not a payment."""
@@ -108,8 +174,13 @@ class WixClient:
         return _read("initiate_payment", told, wire.InitiatedPayment)
 
     def send_link(self, instance_id: UUID, link_id: UUID | str, recipients: Sequence[wire.Recipient]) -> None:
-        """Let Wix send the link to these contacts. After WixUnavailable they may have been sent it."""
-        body = {"paymentLinkId": str(link_id), "recipients": msgspec.to_builtins(list(recipients))}
+        """Let Wix send the link to these contacts, none for those of its creation.
+
+        After WixUnavailable they may have been sent it.
+        """
+        body: dict[str, Any] = {"paymentLinkId": str(link_id)}
+        if recipients:
+            body["recipients"] = msgspec.to_builtins(list(recipients))
         self._write("send_link", instance_id, _link_path("send_link", link_id, "send"), body, is_read=False)
 
     def query_links(
@@ -122,9 +193,29 @@ class WixClient:
         pages_max: int,
     ) -> Iterator[list[wire.PaymentLink | UnreadableItem]]:
         """Links by documented filters, a page at a time. Raises TooManyPages when there are more than pages_max."""
-        for items in self._pages(
-            "query_links", instance_id, wire.PATH_LINKS, "paymentLinks", filter, sort, page_size, pages_max
-        ):
+        asked = _Asked("query_links", instance_id, f"{wire.PATH_LINKS}/query", "query", "paymentLinks")
+        for items in self._pages(asked, filter, sort, page_size, pages_max):
+            yield [_link(item) for item in items]
+
+    def search_links(
+        self,
+        instance_id: UUID,
+        expression: str | None,
+        *,
+        fields: Sequence[str] = (),
+        is_fuzzy: bool = False,
+        filter: Mapping[str, Any] | None = None,
+        sort: Sort = (),
+        page_size: int = wire.PAGE_MAX,
+        pages_max: int,
+    ) -> Iterator[list[wire.PaymentLink | UnreadableItem]]:
+        """Links in whose text the words of `expression` occur, None for all; like query_links otherwise.
+
+        fields: where to look, none for where Wix looks by itself.
+        """
+        asked = _Asked("search_links", instance_id, f"{wire.PATH_LINKS}/search", "search", "paymentLinks")
+        words = _search(expression, fields, is_fuzzy)
+        for items in self._pages(asked, filter or {}, sort, page_size, pages_max, words):
             yield [_link(item) for item in items]
 
     # -- Payments ------------------------------------------------------------------------------------
@@ -140,19 +231,113 @@ class WixClient:
     ) -> Iterator[list[Any]]:
         """Payments by documented filters, a page at a time, undecoded: one odd payment must not cost the page.
 
-        Items are JSON objects, unless Wix lists something else. Raises TooManyPages when there are more
-        than pages_max.
+        Items are JSON objects, unless Wix lists something else. Sorted by `createdDate` upwards, the reading
+        goes on after a cursor expired. Raises TooManyPages when there are more than pages_max.
         """
-        return self._pages(
-            "query_payments",
-            instance_id,
-            wire.PATH_PAYMENTS,
-            "paymentLinkPayments",
-            filter,
-            sort,
-            page_size,
-            pages_max,
+        asked = _Asked(
+            "query_payments", instance_id, f"{wire.PATH_PAYMENTS}/query", "query", "paymentLinkPayments"
         )
+        return self._pages(asked, filter, sort, page_size, pages_max)
+
+    def search_payments(
+        self,
+        instance_id: UUID,
+        expression: str | None,
+        *,
+        fields: Sequence[str] = (),
+        is_fuzzy: bool = False,
+        filter: Mapping[str, Any] | None = None,
+        sort: Sort = (),
+        page_size: int = wire.PAGE_MAX,
+        pages_max: int,
+    ) -> Iterator[list[Any]]:
+        """Payments in whose text the words of `expression` occur, None for all; undecoded, as query_payments."""
+        asked = _Asked(
+            "search_payments", instance_id, f"{wire.PATH_PAYMENTS}/search", "search", "paymentLinkPayments"
+        )
+        words = _search(expression, fields, is_fuzzy)
+        return self._pages(asked, filter or {}, sort, page_size, pages_max, words)
+
+    def issue_receipt(self, instance_id: UUID, payment_id: UUID | str) -> str | None:
+        """Let Wix issue a receipt for a payment. Returns its id, None when the answer does not show it.
+
+        Never sent twice. After WixUnavailable it may have been issued: the payment then has a `receiptId`.
+        """
+        path = f"{wire.PATH_PAYMENTS}/{_segment('issue_receipt', payment_id)}/issue-receipt"
+        told = self._write("issue_receipt", instance_id, path, None)
+        # What Wix answers is not documented: a receipt, its id, or the payment.
+        for place in (
+            _dict(told),
+            *(_dict(_dict(told).get(name)) for name in ("paymentLinkPayment", "payment")),
+        ):
+            if isinstance(receipt_id := place.get("receiptId"), str):
+                return receipt_id
+        receipt_id = _dict(_dict(told).get("receipt")).get("id")
+        return receipt_id if isinstance(receipt_id, str) else None
+
+    # -- What payments and links refer to ------------------------------------------------------------
+
+    def get_receipt(self, instance_id: UUID, receipt_id: UUID | str) -> dict[str, Any]:
+        """A receipt, in whatever shape Wix gives it. Raises WixNotFound as well."""
+        told = self._get(
+            "get_receipt", instance_id, f"{wire.PATH_RECEIPTS}/{_segment('get_receipt', receipt_id)}"
+        )
+        return _inner("get_receipt", told, "receipt")
+
+    def get_settings(self, instance_id: UUID) -> dict[str, Any]:
+        """The site's settings of payment links, in whatever shape Wix gives them."""
+        return _inner(
+            "get_settings", self._get("get_settings", instance_id, wire.PATH_SETTINGS), wire.SETTINGS
+        )
+
+    def update_settings(self, instance_id: UUID, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Change the site's settings of payment links. Returns them as they are then."""
+        body = {wire.SETTINGS: dict(settings)}
+        told = self._call(
+            "update_settings", instance_id, "PATCH", wire.PATH_SETTINGS, body, is_repeatable=True
+        )
+        return _inner("update_settings", told, wire.SETTINGS)
+
+    def get_contact(self, instance_id: UUID, contact_id: UUID | str) -> wire.Contact:
+        """A contact of the site. Personal. Raises WixNotFound as well."""
+        told = self._get(
+            "get_contact", instance_id, f"{wire.PATH_CONTACTS}/{_segment('get_contact', contact_id)}"
+        )
+        return _read("get_contact", told, wire.ContactAnswer).contact
+
+    def query_contacts(
+        self, instance_id: UUID, *, page_size: int = 100, pages_max: int
+    ) -> Iterator[list[wire.Contact]]:
+        """The site's contacts, a page at a time. Personal. Raises TooManyPages when there are more than pages_max."""
+        path = f"{wire.PATH_CONTACTS}/query"
+        for told in self._offset_pages("query_contacts", instance_id, path, "contacts", page_size, pages_max):
+            yield _read("query_contacts", told, wire.ContactsPage).contacts
+
+    def get_product(self, instance_id: UUID, product_id: UUID | str) -> wire.Product:
+        """A Wix Stores product. Raises WixNotFound as well."""
+        told = self._get(
+            "get_product", instance_id, f"{wire.PATH_PRODUCTS}/{_segment('get_product', product_id)}"
+        )
+        return _read("get_product", told, wire.ProductAnswer).product
+
+    def query_products(
+        self, instance_id: UUID, *, page_size: int = 100, pages_max: int
+    ) -> Iterator[list[wire.Product]]:
+        """The shop's products, a page at a time. Raises TooManyPages when there are more than pages_max."""
+        path = f"{wire.PATH_PRODUCTS}/query"
+        for told in self._offset_pages("query_products", instance_id, path, "products", page_size, pages_max):
+            yield _read("query_products", told, wire.ProductsPage).products
+
+    def get_order(self, instance_id: UUID, order_id: UUID | str) -> wire.Order:
+        """An order of Wix eCommerce. Raises WixNotFound as well."""
+        told = self._get("get_order", instance_id, f"{wire.PATH_ORDERS}/{_segment('get_order', order_id)}")
+        return _read("get_order", told, wire.OrderAnswer).order
+
+    def order_transactions(self, instance_id: UUID, order_id: UUID | str) -> wire.OrderTransactions:
+        """An order's payments and refunds: the only place where refunds show. Raises WixNotFound as well."""
+        path = f"{wire.PATH_ORDER_PAYMENTS}/{_segment('order_transactions', order_id)}"
+        told = self._get("order_transactions", instance_id, path)
+        return _read("order_transactions", told, wire.OrderTransactionsAnswer).order_transactions
 
     # -- Others --------------------------------------------------------------------------------------
 
@@ -175,6 +360,18 @@ class WixClient:
             operation, instance_id, "POST", path, body, is_repeatable=False, is_answer_read=is_read
         )
 
+    def _get(self, operation: str, instance_id: UUID, path: str) -> Any:
+        return self._call(operation, instance_id, "GET", path, is_repeatable=True)
+
+    def _change_link(
+        self, operation: str, instance_id: UUID, link_id: UUID | str, action: str, body: Any = None
+    ) -> wire.PaymentLink | UnreadableItem:
+        """A change that leaves the same behind when it is made twice."""
+        path = _link_path(operation, link_id, action)
+        return _told_link(
+            operation, self._call(operation, instance_id, "POST", path, body, is_repeatable=True)
+        )
+
     def _call(
         self,
         operation: str,
@@ -186,11 +383,11 @@ class WixClient:
         is_repeatable: bool,
         is_answer_read: bool = True,
         is_504_final: bool = False,
+        is_gone_done: bool = False,
     ) -> Any:
-        """One call, once more with a new token when Wix refuses the one we have.
+        """One call within the instance's budget, once more with a new token when Wix refuses the one we have."""
 
-        Everything asked of the API passes here with its instance: a limit of calls belongs here, too.
-        """
+        gate = Gate(self._rate, instance_id, self._http.pause)
 
         def ask(headers: Mapping[str, str]) -> Any:
             return self._http.call(
@@ -202,6 +399,8 @@ class WixClient:
                 is_repeatable=is_repeatable,
                 is_answer_read=is_answer_read,
                 is_504_final=is_504_final,
+                is_gone_done=is_gone_done,
+                gate=gate,
             )
 
         headers = self._credentials.headers(instance_id)
@@ -219,50 +418,63 @@ class WixClient:
 
     def _pages(
         self,
-        operation: str,
-        instance_id: UUID,
-        path: str,
-        items_name: str,
+        asked: _Asked,
         filter: Mapping[str, Any],
         sort: Sort,
         page_size: int,
         pages_max: int,
+        words: Mapping[str, Any] | None = None,
     ) -> Iterator[list[Any]]:
-        query: dict[str, Any] = {"filter": dict(filter)}
-        if sort:
-            query["sort"] = [{"fieldName": name, "order": order} for name, order in sort]
+        """Items, a page at a time.
+
+        A cursor may expire, and a request be refused for it. Read by `createdDate` upwards, the rest is asked
+        for anew from the last date seen, and what was seen of that date is left out; otherwise it is
+        WixUnavailable, since a page read twice elsewhere could hide one that was not read.
+        """
         page_size = max(1, min(page_size, wire.PAGE_MAX))
-        paging: dict[str, Any] = {}
-        cursors: set[str] = set()
+        start = _start(filter, sort, words)
+        query, paging = start, dict[str, Any]()
+        place = _Place()
+        cursors: set[int] = set()
         for _ in range(pages_max):
-            told, page_size = self._page(operation, instance_id, f"{path}/query", query, paging, page_size)
-            items, cursor = _items(operation, told, items_name)
-            if cursor in cursors:
-                raise WixUnavailable(f"{operation}: Wix gave the same cursor twice", status=200)
-            yield items
+            try:
+                told, page_size = self._page(asked, query, paging, page_size)
+            except WixRefused as why:
+                if not paging or why.status != 400:
+                    raise
+                if [*sort][:1] != [("createdDate", "ASC")] or not place.may_restart():
+                    raise WixUnavailable(
+                        f"{asked.operation}: Wix no longer knows the cursor", status=400
+                    ) from why
+                query, paging = _start(place.rest_of(filter), sort, words), {}
+                continue
+            items, cursor = _items(asked.operation, told, asked.items_name)
+            if hash(cursor) in cursors:
+                raise WixUnavailable(f"{asked.operation}: Wix gave the same cursor twice", status=200)
+            yield place.pass_by(items)
             if cursor is None:
                 return
-            cursors.add(cursor)
+            cursors.add(hash(cursor))
             # Filter and sort live in the cursor and are not sent again (Wix docs, "Sorting and Paging").
             query, paging = {}, {"cursor": cursor}
-        raise TooManyPages(f"{operation}: more than {pages_max} pages of {page_size}")
+        raise TooManyPages(f"{asked.operation}: more than {pages_max} pages of {page_size}")
 
     def _page(
-        self,
-        operation: str,
-        instance_id: UUID,
-        path: str,
-        query: Mapping[str, Any],
-        paging: Mapping[str, Any],
-        page_size: int,
+        self, asked: _Asked, query: Mapping[str, Any], paging: Mapping[str, Any], page_size: int
     ) -> tuple[Any, int]:
         """One page and its size: halved each time Wix runs out of time (Wix docs, "Errors": ask for less)."""
         tries = 1
         while True:
-            body = {"query": {**query, "cursorPaging": {**paging, "limit": page_size}}}
+            body = {asked.wrapper: {**query, "cursorPaging": {**paging, "limit": page_size}}}
             try:
                 told = self._call(
-                    operation, instance_id, "POST", path, body, is_repeatable=True, is_504_final=True
+                    asked.operation,
+                    asked.instance_id,
+                    "POST",
+                    asked.path,
+                    body,
+                    is_repeatable=True,
+                    is_504_final=True,
                 )
             except WixUnavailable as why:
                 if why.status != 504 or tries == TRIES_MAX or not self._http.pause(backoff_seconds(tries)):
@@ -272,13 +484,113 @@ class WixClient:
             tries += 1
             page_size = max(1, page_size // 2)
 
+    def _offset_pages(
+        self, operation: str, instance_id: UUID, path: str, items_name: str, page_size: int, pages_max: int
+    ) -> Iterator[Any]:
+        """Answers of an API that pages by offset, until one holds fewer items than it might."""
+        for number in range(pages_max):
+            paging = {"limit": page_size, "offset": number * page_size}
+            told = self._call(
+                operation, instance_id, "POST", path, {"query": {"paging": paging}}, is_repeatable=True
+            )
+            yield told
+            if len(_items(operation, told, items_name)[0]) < page_size:
+                return
+        raise TooManyPages(f"{operation}: more than {pages_max} pages of {page_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is read page by page. wrapper: `query` or `search`; items_name: where the answer has its items."""
+
+    operation: str
+    instance_id: UUID
+    path: str
+    wrapper: str
+    items_name: str
+
+
+def _start(filter: Mapping[str, Any], sort: Sort, words: Mapping[str, Any] | None) -> dict[str, Any]:
+    query: dict[str, Any] = {"filter": dict(filter)}
+    if sort:
+        query["sort"] = [{"fieldName": name, "order": order} for name, order in sort]
+    if words:
+        query["search"] = dict(words)
+    return query
+
+
+def _search(expression: str | None, fields: Sequence[str], is_fuzzy: bool) -> dict[str, Any] | None:
+    if expression is None:
+        return None
+    words: dict[str, Any] = {"expression": expression}
+    if fields:
+        words["fields"] = list(fields)
+    if is_fuzzy:
+        words["fuzzy"] = True
+    return words
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a reading by creation date came. ids: of the items seen with that very date."""
+
+    date: str | None = None
+    ids: set[Any] = field(default_factory=set)
+    has_moved: bool = False
+
+    def pass_by(self, items: list[Any]) -> list[Any]:
+        """The items not seen before a restart; the place moves behind them."""
+        fresh: list[Any] = []
+        for item in items:
+            id_, date = _dict(item).get("id"), _dict(item).get("createdDate")
+            if isinstance(date, str) and date == self.date and id_ in self.ids:
+                continue
+            fresh.append(item)
+            # Only Wix's own format, of which one length sorts like time.
+            if isinstance(date, str) and isinstance(id_, str) and (self.date is None or date >= self.date):
+                if date != self.date:
+                    self.date, self.ids = date, set()
+                self.ids.add(id_)
+        self.has_moved = self.has_moved or bool(fresh)
+        return fresh
+
+    def may_restart(self) -> bool:
+        """Whether something was read since the last restart, so that another one cannot go on for ever."""
+        moved, self.has_moved = self.has_moved and self.date is not None, False
+        return moved
+
+    def rest_of(self, filter: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The filter for what may not have been read."""
+        rest = {"createdDate": {"$gte": self.date}}
+        return {"$and": [dict(filter), rest]} if filter else rest
+
+
+def _told_link(operation: str, told: Any) -> wire.PaymentLink | UnreadableItem:
+    entity = told.get("paymentLink") if isinstance(told, dict) else None
+    if not isinstance(entity, dict):
+        raise WixUnavailable(f"{operation}: Wix's answer holds no payment link", status=200)
+    return _link(entity)
+
+
+def _inner(operation: str, told: Any, name: str) -> dict[str, Any]:
+    """The object called `name` in an answer, or the answer itself: the wrapper is not documented."""
+    if not isinstance(told, dict):
+        raise WixUnavailable(f"{operation}: Wix's answer is no JSON object", status=200)
+    inner = told.get(name, told)
+    return inner if isinstance(inner, dict) else told
+
+
+def _segment(operation: str, id_: UUID | str) -> str:
+    """An id as part of a path, whatever characters it has. Raises WixNotFound for one that cannot be."""
+    segment = quote(str(id_), safe="")
+    if segment in ("", ".", ".."):
+        raise WixNotFound(f"{operation}: nothing can have this id")
+    return segment
+
 
 def _link_path(operation: str, link_id: UUID | str, action: str | None = None) -> str:
-    """The link's path, whatever characters its id has. Raises WixNotFound for an id that is no path segment."""
-    segment = quote(str(link_id), safe="")
-    if segment in ("", ".", ".."):
-        raise WixNotFound(f"{operation}: no link can have this id")
-    path = f"{wire.PATH_LINKS}/{segment}"
+    """The link's path. Raises WixNotFound for an id that is no path segment."""
+    path = f"{wire.PATH_LINKS}/{_segment(operation, link_id)}"
     return f"{path}/{action}" if action else path
 
 
@@ -402,20 +714,28 @@ class Http:
         is_repeatable: bool,
         is_answer_read: bool = True,
         is_504_final: bool = False,
+        is_gone_done: bool = False,
+        gate: Gate | None = None,
     ) -> Any:
         """The JSON of a 200 answer, tried again where that is harmless. Raises WixError, ConfigurationError.
 
         is_answer_read: False when a 200 is all the caller needs, whatever it holds. is_504_final: do not
-        repeat after a 504.
+        repeat after a 504. is_gone_done: a 404 counts as done once an earlier try may have done it. gate: asked before every try; None for calls that no budget counts.
         """
         waited = 0.0
         tries = 1
         while True:
+            if gate is not None:
+                waited += gate.admit(WAIT_SECONDS_MAX - waited)
             outcome = self.exchange(operation, method, path, headers=headers, body=body)
             if isinstance(outcome, Answer) and outcome.is_usable(is_body_read=is_answer_read):
                 return outcome.body
+            if is_gone_done and tries > 1 and isinstance(outcome, Answer) and outcome.status == 404:
+                return None
             why = failure(operation, outcome)
             asked = why.retry_after_seconds if isinstance(why, WixUnavailable) else None
+            if gate is not None and asked and why.status == 429:
+                gate.hold(asked)
             wait = asked or backoff_seconds(tries)
             if (
                 tries == TRIES_MAX

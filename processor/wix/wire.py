@@ -34,6 +34,15 @@ PATH_TOKEN = "/oauth2/token"
 PATH_LINKS = "/payment-links/v1/payment-links"
 PATH_PAYMENTS = "/payment-links/v1/payment-link-payments"
 
+PATH_TAGS_BY_FILTER = "/payment-links/v1/bulk/payment-links/update-tags-by-filter"
+PATH_SETTINGS = "/payment-links/v1/payment-links-settings"
+PATH_RECEIPTS = "/receipts/v1/receipts"
+PATH_CONTACTS = "/contacts/v4/contacts"
+PATH_PRODUCTS = "/stores-reader/v1/products"
+PATH_ORDERS = "/ecom/v1/orders"
+PATH_ORDER_PAYMENTS = "/ecom/v1/payments/orders"
+SETTINGS = "paymentLinksSettings"
+
 PAGE_MAX = 100  # "Query Payment Link Payments": at most 100 items a page
 
 # -- JSON ------------------------------------------------------------------------------------------
@@ -229,6 +238,10 @@ class Recipient(Struct, rename="camel", omit_defaults=True):
     send_methods: list[str] = []
 
 
+class Note(Struct):
+    text: str
+
+
 class NewPaymentLink(Struct, rename="camel", omit_defaults=True):
     """What Create Payment Link takes. Exactly one sub-object, agreeing with `type`."""
 
@@ -276,6 +289,51 @@ class PaymentLink(Struct, rename="camel"):
     recipients: list[Recipient] | None = None
     ecom_payment_link: dict[str, Any] | None = None
     ecom_order_payment_link: EcomOrderPaymentLink | None = None
+    note: Note | None = None
+
+
+class TagIds(Struct, rename="camel", omit_defaults=True):
+    tag_ids: list[str] = []
+
+
+class Tags(Struct, rename="camel", omit_defaults=True):
+    """Ids of tags, in two lists: those of the app alone, and those of the site."""
+
+    private_tags: TagIds | None = None
+    tags: TagIds | None = None
+
+
+class BulkError(Struct):
+    code: str | None = None
+    description: str | None = None
+
+
+class ItemMetadata(Struct, rename="camel"):
+    """`original_index`: place in the request, from 0."""
+
+    id: str | None = None
+    original_index: int | None = None
+    success: bool | None = None
+    error: BulkError | None = None
+
+
+class BulkResult(Struct, rename="camel"):
+    item_metadata: ItemMetadata
+
+
+class BulkMetadata(Struct, rename="camel"):
+    total_successes: int | None = None
+    total_failures: int | None = None
+    undetailed_failures: int | None = None
+
+
+class BulkAnswer(Struct, rename="camel"):
+    results: list[BulkResult] = []
+    bulk_action_metadata: BulkMetadata | None = None
+
+
+class JobAnswer(Struct, rename="camel"):
+    job_id: str
 
 
 # -- Initiate Payment ------------------------------------------------------------------------------
@@ -333,3 +391,136 @@ class TokenAnswer(Struct):
     access_token: str
     expires_in: float
     token_type: str = "Bearer"
+
+
+# -- Neighbours: contacts, products, orders --------------------------------------------------------
+#
+# Only what our flows read. Sources: Wix's reference of Contacts V4, Stores Catalog V1 and eCommerce Orders.
+
+
+class ContactName(Struct):
+    first: str | None = None
+    last: str | None = None
+
+
+class ContactInfo(Struct):
+    name: ContactName | None = None
+
+
+class PrimaryInfo(Struct):
+    email: str | None = None
+    phone: str | None = None
+
+
+class Contact(Struct, rename="camel"):
+    """Personal."""
+
+    id: str
+    info: ContactInfo | None = None
+    primary_info: PrimaryInfo | None = None
+
+
+class ContactAnswer(Struct):
+    contact: Contact
+
+
+class ContactsPage(Struct):
+    contacts: list[Contact] = []
+
+
+class PriceData(Struct):
+    """`price` is a JSON number at Wix; it is shown, never summed."""
+
+    currency: str | None = None
+    price: float | None = None
+
+
+class Product(Struct, rename="camel"):
+    id: str
+    name: str | None = None
+    price_data: PriceData | None = None
+
+
+class ProductAnswer(Struct):
+    product: Product
+
+
+class ProductsPage(Struct):
+    products: list[Product] = []
+
+
+class Price(Struct):
+    """`amount` is a decimal string in main units."""
+
+    amount: str | None = None
+
+
+class PriceSummary(Struct):
+    total: Price | None = None
+
+
+class BalanceSummary(Struct):
+    balance: Price | None = None
+    paid: Price | None = None
+    refunded: Price | None = None
+
+
+class Order(Struct, rename="camel"):
+    """`payment_status`: NOT_PAID, UNPAID, PAID, PARTIALLY_PAID, PARTIALLY_REFUNDED, FULLY_REFUNDED and others."""
+
+    id: str
+    currency: str | None = None
+    payment_status: str | None = None
+    price_summary: PriceSummary | None = None
+    balance_summary: BalanceSummary | None = None
+
+
+class OrderAnswer(Struct):
+    order: Order
+
+
+class RegularPaymentDetails(Struct, rename="camel"):
+    gateway_transaction_id: str | None = None
+    payment_method: str | None = None
+    status: str | None = None
+    offline_payment: bool | None = None
+
+
+class GiftcardPaymentDetails(Struct, rename="camel"):
+    gift_card_payment_id: str | None = None
+    voided: bool | None = None
+
+
+class OrderPayment(Struct, rename="camel"):
+    """One of the two details is there, as the payment was made."""
+
+    payment_id: str | None = None
+    id: str | None = None
+    created_date: Instant | None = None
+    amount: Price | None = None
+    regular_payment_details: RegularPaymentDetails | None = None
+    giftcard_payment_details: GiftcardPaymentDetails | None = None
+
+
+class RefundTransaction(Struct, rename="camel"):
+    """`refund_status`: PENDING, SUCCEEDED, FAILED, SCHEDULED or STARTED."""
+
+    payment_id: str | None = None
+    amount: Price | None = None
+    refund_status: str | None = None
+
+
+class OrderRefund(Struct, rename="camel"):
+    id: str | None = None
+    created_date: Instant | None = None
+    transactions: list[RefundTransaction] = []
+
+
+class OrderTransactions(Struct, rename="camel"):
+    order_id: str | None = None
+    payments: list[OrderPayment] = []
+    refunds: list[OrderRefund] = []
+
+
+class OrderTransactionsAnswer(Struct, rename="camel"):
+    order_transactions: OrderTransactions

@@ -133,6 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PATCH(self) -> None:
+        self._answer()
+
+    def do_DELETE(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         scripted = self.server.scripted
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -75,6 +75,7 @@ NEW = wire.NewPaymentLink(
     title="Private title", currency="USD", type="ECOM", ecom_payment_link=wire.EcomPaymentLink([MUG])
 )
 TO = [wire.Recipient(contact_id="contact-private", send_methods=["EMAIL_METHOD"])]
+TAG = wire.Tags(tags=wire.TagIds(["t1"]))
 
 Responses = list[tuple[str, int | None]]
 Make = Callable[..., WixClient]
@@ -160,11 +161,58 @@ READS: dict[str, Call] = {
     "query_links": (LINKS_QUERY, lambda client: list(client.query_links(INSTANCE, {}, pages_max=1))),
     "query_payments": (PAYMENTS_QUERY, lambda client: list(client.query_payments(INSTANCE, {}, pages_max=1))),
     "check_credentials": (LINKS_QUERY, lambda client: client.check_credentials(INSTANCE)),
+    "search_links": (
+        f"{LINKS}/search",
+        lambda client: list(client.search_links(INSTANCE, "mug", pages_max=1)),
+    ),
+    "search_payments": (
+        f"{wire.PATH_PAYMENTS}/search",
+        lambda client: list(client.search_payments(INSTANCE, "mug", pages_max=1)),
+    ),
+    "get_receipt": (f"{wire.PATH_RECEIPTS}/r1", lambda client: client.get_receipt(INSTANCE, "r1")),
+    "get_settings": (wire.PATH_SETTINGS, lambda client: client.get_settings(INSTANCE)),
+    "get_contact": (f"{wire.PATH_CONTACTS}/c1", lambda client: client.get_contact(INSTANCE, "c1")),
+    "query_contacts": (
+        f"{wire.PATH_CONTACTS}/query",
+        lambda client: list(client.query_contacts(INSTANCE, pages_max=1)),
+    ),
+    "get_product": (f"{wire.PATH_PRODUCTS}/p1", lambda client: client.get_product(INSTANCE, "p1")),
+    "query_products": (
+        f"{wire.PATH_PRODUCTS}/query",
+        lambda client: list(client.query_products(INSTANCE, pages_max=1)),
+    ),
+    "get_order": (f"{wire.PATH_ORDERS}/o1", lambda client: client.get_order(INSTANCE, "o1")),
+    "order_transactions": (
+        f"{wire.PATH_ORDER_PAYMENTS}/o1",
+        lambda client: client.order_transactions(INSTANCE, "o1"),
+    ),
+    # Changes that leave the same behind when they are made twice.
+    "delete_link": (ONE, lambda client: client.delete_link(INSTANCE, LINK)),
+    "activate_link": (f"{ONE}/activate", lambda client: client.activate_link(INSTANCE, LINK)),
+    "deactivate_link": (f"{ONE}/deactivate", lambda client: client.deactivate_link(INSTANCE, LINK)),
+    "set_note": (f"{ONE}/set-note", lambda client: client.set_note(INSTANCE, LINK, "Private note")),
+    "update_extended_fields": (
+        f"{ONE}/update-extended-fields",
+        lambda client: client.update_extended_fields(INSTANCE, LINK, "@us/app", {"a": 1}),
+    ),
+    "update_tags": (
+        f"{LINKS}/bulk-update-tags",
+        lambda client: client.update_tags(INSTANCE, [LINK], assign=TAG, unassign=wire.Tags()),
+    ),
+    "update_tags_by_filter": (
+        wire.PATH_TAGS_BY_FILTER,
+        lambda client: client.update_tags_by_filter(INSTANCE, {}, assign=TAG, unassign=wire.Tags()),
+    ),
+    "update_settings": (wire.PATH_SETTINGS, lambda client: client.update_settings(INSTANCE, {"a": 1})),
 }
 WRITES: dict[str, Call] = {
     "create_link": (LINKS, lambda client: client.create_link(INSTANCE, NEW)),
     "initiate_payment": (f"{ONE}/initiate-payment", lambda client: client.initiate_payment(INSTANCE, LINK)),
     "send_link": (f"{ONE}/send", lambda client: client.send_link(INSTANCE, LINK, TO)),
+    "issue_receipt": (
+        f"{wire.PATH_PAYMENTS}/p1/issue-receipt",
+        lambda client: client.issue_receipt(INSTANCE, "p1"),
+    ),
 }
 CALLS = READS | WRITES
 each_read = pytest.mark.parametrize("operation", READS)
@@ -781,7 +829,18 @@ def tokens(*names: str) -> list[Reply]:
 @each_call
 def test_after_a_401_a_new_token_is_tried_once(wix: Scripted, make: Make, operation: str) -> None:
     path, call = CALLS[operation]
-    answer = {"paymentLink": {"id": "x"}, "paymentLinks": [], "paymentLinkPayments": []}
+    answer: dict[str, Any] = {
+        "paymentLink": {"id": "x"},
+        "paymentLinks": [],
+        "paymentLinkPayments": [],
+        "contact": {"id": "c1"},
+        "contacts": [],
+        "product": {"id": "p1"},
+        "products": [],
+        "order": {"id": "o1"},
+        "orderTransactions": {},
+        "jobId": "j1",
+    }
     wix.plan(TOKEN_PATH, *tokens("old", "new"))
     wix.plan(path, Reply(401, b""), Reply(body=answer))
 
@@ -1129,3 +1188,184 @@ def test_close_during_an_exchange_ends_it_as_unavailable(wix: Scripted, make: Ma
             waiting.result()
 
     assert len(wix.asked) == 1
+
+
+# -- Reading on after a cursor expired ---------------------------------------------------------------
+
+
+def dated(*items: tuple[str, int], cursor: str | None = None) -> Reply:
+    """A page of payments, each with its id and the second it was created."""
+    listed = [{"id": id_, "createdDate": f"2026-01-01T00:00:{second:02d}.000Z"} for id_, second in items]
+    return Reply(
+        body={
+            "paymentLinkPayments": listed,
+            "pagingMetadata": {"cursors": {"next": cursor} if cursor else {}},
+        }
+    )
+
+
+EXPIRED = Reply(400, {"message": "unknown cursor", "details": {}})
+
+
+def test_after_an_expired_cursor_the_rest_is_read_from_the_last_date(
+    wix: Scripted, client: WixClient
+) -> None:
+    wix.plan(
+        PAYMENTS_QUERY,
+        dated(("a", 1), ("b", 2), ("c", 2), cursor="one"),
+        EXPIRED,
+        dated(("b", 2), ("c", 2), ("d", 2), ("e", 3), cursor="two"),
+        dated(("f", 4)),
+    )
+
+    assert read_payments(client) == [["a", "b", "c"], ["d", "e"], ["f"]]
+
+    queries = [asked.body["query"] for asked in wix.of(PAYMENTS_QUERY)]
+    since = {"createdDate": {"$gte": "2026-01-01T00:00:02.000Z"}}
+    assert queries[2]["filter"] == {"$and": [{"paymentLinkId": str(LINK)}, since]}
+    assert queries[2]["sort"] == queries[0]["sort"]
+    assert "cursor" not in queries[2]["cursorPaging"]
+
+
+def test_cursors_that_always_expire_end_the_reading(wix: Scripted, client: WixClient) -> None:
+    wix.plan(PAYMENTS_QUERY, dated(("a", 1), cursor="one"), EXPIRED, dated(("a", 1), cursor="two"), EXPIRED)
+
+    with pytest.raises(WixUnavailable, match="no longer knows the cursor"):
+        read_payments(client)
+
+
+def test_in_another_order_an_expired_cursor_ends_the_reading(wix: Scripted, client: WixClient) -> None:
+    wix.plan(PAYMENTS_QUERY, dated(("a", 1), cursor="one"), EXPIRED)
+
+    with pytest.raises(WixUnavailable, match="no longer knows the cursor"):
+        read_payments(client, sort=[("createdDate", "DESC")])
+
+
+def test_a_refused_first_page_is_no_expired_cursor(wix: Scripted, client: WixClient) -> None:
+    wix.plan(PAYMENTS_QUERY, EXPIRED)
+
+    with pytest.raises(WixRefused):
+        read_payments(client)
+
+
+def test_an_item_that_moves_to_the_next_page_is_given_once_within_its_date(
+    wix: Scripted, client: WixClient
+) -> None:
+    wix.plan(PAYMENTS_QUERY, dated(("a", 1), ("b", 2), cursor="one"), dated(("b", 2), ("c", 2)))
+
+    assert read_payments(client) == [["a", "b"], ["c"]]
+
+
+# -- The other calls -------------------------------------------------------------------------------
+
+
+def test_a_search_sends_its_words_and_a_further_page_only_the_cursor(
+    wix: Scripted, client: WixClient
+) -> None:
+    path = f"{LINKS}/search"
+    first = {"paymentLinks": [{"id": "a"}], "pagingMetadata": {"cursors": {"next": "on"}}}
+    wix.plan(path, Reply(body=first), Reply(body={"paymentLinks": [{"id": "b"}]}))
+
+    pages = client.search_links(
+        INSTANCE,
+        "mug",
+        fields=["title"],
+        is_fuzzy=True,
+        filter={"status": "ACTIVE"},
+        sort=[("createdDate", "DESC")],
+        page_size=1,
+        pages_max=3,
+    )
+
+    assert [link.id for page in pages for link in page] == ["a", "b"]
+    assert [asked.body for asked in wix.of(path)] == [
+        {
+            "search": {
+                "filter": {"status": "ACTIVE"},
+                "sort": [{"fieldName": "createdDate", "order": "DESC"}],
+                "search": {"expression": "mug", "fields": ["title"], "fuzzy": True},
+                "cursorPaging": {"limit": 1},
+            }
+        },
+        {"search": {"cursorPaging": {"cursor": "on", "limit": 1}}},
+    ]
+
+
+def test_a_link_deleted_by_a_try_whose_answer_was_lost_is_deleted(wix: Scripted, client: WixClient) -> None:
+    wix.plan(ONE, Raw([head(50), b"{"]), Reply(404))
+
+    client.delete_link(INSTANCE, LINK)
+
+    assert [asked.method for asked in wix.asked] == ["DELETE", "DELETE"]
+
+
+def test_a_link_that_was_never_there_cannot_be_deleted(wix: Scripted, client: WixClient) -> None:
+    wix.plan(ONE, Reply(404))
+
+    with pytest.raises(WixNotFound):
+        client.delete_link(INSTANCE, LINK)
+
+
+@pytest.mark.parametrize(
+    ("answer", "receipt_id"),
+    [
+        ({"receiptId": "r1"}, "r1"),
+        ({"receipt": {"id": "r1"}}, "r1"),
+        ({"paymentLinkPayment": {"receiptId": "r1"}}, "r1"),
+        ({"receipt": 5}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_a_receipt_is_found_in_every_shape_it_may_have(
+    wix: Scripted, client: WixClient, answer: Any, receipt_id: str | None
+) -> None:
+    wix.plan(f"{wire.PATH_PAYMENTS}/p1/issue-receipt", Reply(body=answer))
+
+    assert client.issue_receipt(INSTANCE, "p1") == receipt_id
+
+
+def test_contacts_are_read_by_offset_until_a_page_is_not_full(wix: Scripted, client: WixClient) -> None:
+    path = f"{wire.PATH_CONTACTS}/query"
+    wix.plan(
+        path, Reply(body={"contacts": [{"id": "a"}, {"id": "b"}]}), Reply(body={"contacts": [{"id": "c"}]})
+    )
+
+    pages = list(client.query_contacts(INSTANCE, page_size=2, pages_max=5))
+
+    assert [contact.id for page in pages for contact in page] == ["a", "b", "c"]
+    assert [asked.body["query"]["paging"]["offset"] for asked in wix.of(path)] == [0, 2]
+    wix.otherwise(path, Reply(body={"contacts": [{"id": "a"}]}))
+    with pytest.raises(TooManyPages):
+        list(client.query_contacts(INSTANCE, page_size=1, pages_max=2))
+
+
+def test_refunds_are_read_from_the_order(wix: Scripted, client: WixClient) -> None:
+    refund = {
+        "transactions": [{"paymentId": "p1", "amount": {"amount": "1.50"}, "refundStatus": "SUCCEEDED"}]
+    }
+    wix.plan(
+        f"{wire.PATH_ORDER_PAYMENTS}/o1",
+        Reply(body={"orderTransactions": {"orderId": "o1", "payments": [{"id": "p1"}], "refunds": [refund]}}),
+    )
+
+    told = client.order_transactions(INSTANCE, "o1")
+
+    [transaction] = told.refunds[0].transactions
+    assert transaction == wire.RefundTransaction("p1", wire.Price("1.50"), "SUCCEEDED")
+
+
+def test_bulk_answers_say_of_each_link_how_it_went(wix: Scripted, client: WixClient) -> None:
+    told = {"itemMetadata": {"id": "x", "originalIndex": 0, "success": False, "error": {"code": "NO"}}}
+    wix.plan(f"{LINKS}/bulk-update-tags", Reply(body={"results": [told]}))
+
+    answer = client.update_tags(
+        INSTANCE, ["x"], assign=TAG, unassign=wire.Tags(private_tags=wire.TagIds(["t2"]))
+    )
+
+    assert answer.results[0].item_metadata.error == wire.BulkError("NO")
+    assert wix.asked[0].body == {
+        "paymentLinkIds": ["x"],
+        "assignTags": {"tags": {"tagIds": ["t1"]}},
+        "unassignTags": {"privateTags": {"tagIds": ["t2"]}},
+    }
