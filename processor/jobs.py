@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -46,6 +46,8 @@ HELD_MAX = 500
 # 100 links together may have this many payments; beyond, the group is halved and asked again.
 GROUP_PAGES_MAX = 50
 LINK_PAGES_MAX = 2_000
+# Listing pays when a page shows at least so many links that would be fetched one by one otherwise.
+UNKNOWN_LINKS_PER_PAGE = 4
 SWEEP_PAGES_MAX = 100_000
 OPERATOR_SECONDS = 600.0
 
@@ -196,12 +198,13 @@ def _accounted(services: Services, run_id: UUID) -> Iterator[_Account]:
 
 @dataclass(frozen=True, slots=True)
 class _Theirs:
-    """What Wix says of the claimed links. missing: links it does not know."""
+    """What Wix says of the claimed links. missing: links it does not know. others: further links it described."""
 
     payments: dict[UUID, dict[UUID, SeenPayment]]
     unreadable: dict[UUID, dict[str, str]]
     links: dict[UUID, SeenLink]
     missing: frozenset[UUID]
+    others: list[SeenLink]
 
 
 def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
@@ -222,8 +225,9 @@ def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
         known = by_link.get(seen.payment.payment_link_id, {}).get(seen.payment.payment_id)
         if judge(known.payment if known else None, seen.payment).applies:
             by_link.setdefault(seen.payment.payment_link_id, {})[seen.payment.payment_id] = seen
-    described, missing = _links_of(services, instance_id, link_ids, unreadable)
-    return _Theirs(by_link, unreadable, described, missing)
+    others: list[SeenLink] = []
+    described, missing = _links_of(services, instance_id, link_ids, unreadable, others)
+    return _Theirs(by_link, unreadable, described, missing, others)
 
 
 def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UUID | None:
@@ -233,19 +237,20 @@ def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UU
 
 def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
     """Every payment Wix lists under the links, a group at a time."""
-    pages_max = GROUP_PAGES_MAX if len(link_ids) > 1 else LINK_PAGES_MAX
-    read: list[dict[str, Any]] = []
+    pages = services.wix.query_payments(
+        instance_id,
+        filter={"paymentLinkId": {"$in": [str(link_id) for link_id in link_ids]}},
+        sort=[("createdDate", "ASC")],
+        pages_max=GROUP_PAGES_MAX if len(link_ids) > 1 else LINK_PAGES_MAX,
+    )
+    if len(link_ids) == 1:
+        # However many there are, one page at a time is held here.
+        for page in pages:
+            yield from page
+        return
     try:
-        for page in services.wix.query_payments(
-            instance_id,
-            filter={"paymentLinkId": {"$in": [str(link_id) for link_id in link_ids]}},
-            sort=[("createdDate", "ASC")],
-            pages_max=pages_max,
-        ):
-            read.extend(page)
+        read = [item for page in pages for item in page]
     except TooManyPages:
-        if len(link_ids) == 1:
-            raise
         half = len(link_ids) // 2
         yield from _payments_of(services, instance_id, link_ids[:half])
         yield from _payments_of(services, instance_id, link_ids[half:])
@@ -254,12 +259,18 @@ def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]
 
 
 def _links_of(
-    services: Services, instance_id: UUID, link_ids: Sequence[UUID], unreadable: dict[UUID, dict[str, str]]
+    services: Services,
+    instance_id: UUID,
+    link_ids: Sequence[UUID],
+    unreadable: dict[UUID, dict[str, str]],
+    others: list[SeenLink],
 ) -> tuple[dict[UUID, SeenLink], frozenset[UUID]]:
     """How Wix describes the links, and which it does not know. What cannot be read goes into `unreadable`.
 
     A link's id is not a documented filter, its immutable creation date is. So known links are listed by
-    their dates in one query, and a link never seen, or not among the answers, is fetched by itself.
+    their dates in one query. Links never seen are looked for in a listing of the newest, as long as that
+    promises fewer calls than fetching each; whatever else is listed goes into `others`, so that its date is
+    known when its turn comes. What is then missing is fetched by itself.
     """
     with services.database.begin() as connection:
         dates = links.creation_dates(connection, instance_id, link_ids)
@@ -268,7 +279,12 @@ def _links_of(
     missing: set[UUID] = set()
 
     def take(told: wire.PaymentLink | UnreadableItem, link_id: UUID | None) -> None:
-        if link_id is None or link_id not in remaining:
+        if link_id is None:
+            return
+        if link_id not in remaining:
+            if link_id not in described and isinstance(told, wire.PaymentLink):
+                with suppress(Unreadable):  # its own check will say so
+                    others.append(seen_link(told, instance_id))
             return
         remaining.discard(link_id)
         try:
@@ -292,6 +308,15 @@ def _links_of(
         ):
             for told in page:
                 take(told, guid(told.id))
+    if pages := (len(remaining) - len(dates.keys() & remaining)) // UNKNOWN_LINKS_PER_PAGE:
+        with suppress(TooManyPages):
+            for page in services.wix.query_links(
+                instance_id, filter={}, sort=[("createdDate", "DESC")], pages_max=pages
+            ):
+                for told in page:
+                    take(told, guid(told.id))
+                if not remaining:
+                    break
     for link_id in sorted(remaining):
         try:
             take(services.wix.get_link(instance_id, link_id), link_id)
@@ -324,6 +349,7 @@ def _decide_and_write(
     versions = payments.version_conflicts(connection, instance_id, link_ids)
     told_twice = events.conflicts(connection, instance_id, link_ids)
     links.save(connection, [theirs.links[one] for one in link_ids if one in theirs.links], now)
+    links.save(connection, theirs.others, now)
     links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
 
     finished: list[checks.Finished] = []

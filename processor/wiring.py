@@ -14,10 +14,13 @@ from processor.config import Settings
 from processor.errors import ConfigurationError
 from processor.queue import JobQueue, open_queue
 from processor.store.database import Database, open_database
-from processor.wix.client import WixClient
+from processor.wix.client import WAIT_SECONDS_MAX, WixClient
 from processor.wix.credentials import ApiKeyCredentials, Credentials, OAuthCredentials
 from processor.wix.rate import RateLimit, open_rate_redis
 from processor.wix.signature import BadKey, parse_key
+
+# A job puts work off rather than wait; a person would only have to ask again.
+PERSON_WAITS_SECONDS = 60.0
 
 
 def utc_now() -> datetime:
@@ -87,11 +90,11 @@ def build(settings: Settings, *, role: str, now: Callable[[], datetime] = utc_no
         queue=open_queue(settings.redis_url),
         now=now,
         wix_responses=responses,
-        _wix=_wix_client(settings, responses),
+        _wix=_wix_client(settings, responses, PERSON_WAITS_SECONDS if role == "cli" else WAIT_SECONDS_MAX),
     )
 
 
-def _wix_client(settings: Settings, responses: Counter[str]) -> WixClient | None:
+def _wix_client(settings: Settings, responses: Counter[str], wait_seconds_max: float) -> WixClient | None:
     if not settings.has_wix_credentials:
         return None
 
@@ -120,6 +123,7 @@ def _wix_client(settings: Settings, responses: Counter[str]) -> WixClient | None
         credentials=credentials,
         timeout_seconds=settings.wix_timeout_seconds,
         on_response=count,
+        wait_seconds_max=wait_seconds_max,
         rate=RateLimit(
             open_rate_redis(settings.redis_url),
             calls_per_minute=settings.wix_calls_per_minute,

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
 from processor.errors import WixNotFound, WixUnauthorized
+from processor.sandbox.seed import Volume, load
 from processor.store import checks, sweeps
 from tests.shop import Shop, a_shop
 
@@ -211,6 +212,9 @@ def test_a_wix_that_is_away_postpones_the_check_and_loses_nothing(shop: Shop, st
     assert (check.wanted, check.lease_id, check.later) == (True, None, True)
     assert "WixUnavailable" in shop.one("SELECT reason FROM reconciliation_runs").reason
     shop.sandbox.faults.remove(None)
+    # Redis keeps what Wix asked us to wait by its own clock.
+    assert shop.services.queue.redis is not None
+    shop.services.queue.redis.flushdb()
     shop.pass_time(timedelta(minutes=2))
     shop.check()
     assert shop.one("SELECT match_state FROM payments").match_state == "matched"
@@ -381,6 +385,7 @@ def test_the_instance_of_an_api_key_is_polled_from_the_start_and_no_other_is_vou
             "DATABASE_URL": database_url,
             "WIX_API_URL": shop.sandbox.url,
             "WIX_API_KEY": instance["apiKey"],
+            "WIX_CALLS_PER_MINUTE": "1000000",
             "WIX_SITE_ID": instance["siteId"],
             "WIX_INSTANCE_ID": instance["instanceId"],
         }
@@ -432,3 +437,65 @@ def test_an_unreadable_link_at_wix_is_raised_and_its_payments_still_matched(shop
 
     assert shop.open() == ["unreadable_at_wix"]
     assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
+# -- How often Wix is asked ------------------------------------------------------------------------
+
+
+def many(shop: Shop, links: int, each: int) -> None:
+    """Links with payments of the past, which nobody told us of; their checks are asked for."""
+    shop.deliver()
+    volume = Volume(payments=links * each, links=links, sites=1, days=30)
+    assert sum(load(shop.sandbox, volume, 1, [str(shop.instance_id)])) == links * each
+    shop.request(*(UUID(id_) for (id_,) in shop.sandbox.documents.rows("SELECT id FROM link")))
+
+
+def test_a_thousand_due_links_cost_some_forty_calls(shop: Shop) -> None:
+    many(shop, links=1_000, each=3)
+    # Their dates are known from an earlier check.
+    shop.check()
+    shop.pass_time()
+    shop.request(*(UUID(id_) for (id_,) in shop.sandbox.documents.rows("SELECT id FROM link")))
+    before = shop.calls
+
+    shop.check()
+
+    # For 100 links three pages of payments and one of links, and now and then a token.
+    assert shop.calls - before <= 45
+    assert shop.open() == []
+    assert shop.one("SELECT count(*) FROM payments WHERE match_state = 'matched'").count == 3_000
+
+
+def test_a_thousand_links_never_seen_are_listed_rather_than_fetched(shop: Shop) -> None:
+    many(shop, links=1_000, each=3)
+    before = shop.calls
+
+    shop.check()
+
+    assert shop.calls - before <= 60
+    assert shop.one("SELECT count(*) FROM payment_links WHERE created_at IS NOT NULL").count == 1_000
+    assert shop.one("SELECT count(*) FROM payments").count == 3_000
+
+
+def test_a_cursor_that_expires_loses_and_doubles_nothing(shop: Shop) -> None:
+    many(shop, links=20, each=30)
+    shop.sandbox.faults.add({"kind": "expired_cursor", "path": "payments", "count": 3})
+
+    shop.check()
+
+    assert shop.one("SELECT count(*) FROM payments").count == 600
+    assert shop.one("SELECT count(*) FROM payment_versions").count == 600
+    assert shop.open() == []
+
+
+def test_a_link_far_down_the_listing_is_found_all_the_same(shop: Shop) -> None:
+    shop.deliver()
+    old = [shop.link() for _ in range(8)]
+    for _ in range(250):
+        shop.link()
+    shop.request(*old)
+
+    shop.check()
+
+    known = {row.payment_link_id for row in shop.rows("SELECT payment_link_id FROM payment_links")}
+    assert set(old) <= known

@@ -7,7 +7,7 @@ for years.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -35,12 +35,15 @@ class Volume:
     days: int
 
 
-def load(sandbox: Sandbox, volume: Volume, seed: int) -> Iterator[int]:
-    """Write it, a batch at a time; yields the number of payments just written."""
+def load(sandbox: Sandbox, volume: Volume, seed: int, sites: Sequence[str] = ()) -> Iterator[int]:
+    """Write it, a batch at a time; yields the number of payments just written.
+
+    sites: app instances to fill, none for as many new ones as the volume says.
+    """
     chance = random.Random(seed)
     now = datetime.now(UTC)
     app_id = (sandbox.documents.get("app", "app") or {})["appId"]
-    sites = [
+    sites = sites or [
         sandbox.world.install({"instanceId": str(_guid(chance)), "siteId": str(_guid(chance))})["instanceId"]
         for _ in range(volume.sites)
     ]

@@ -83,11 +83,20 @@ class WixClient:
         timeout_seconds: float,
         on_response: OnResponse,
         rate: RateLimit | None = None,
+        wait_seconds_max: float = WAIT_SECONDS_MAX,
     ) -> None:
-        """timeout_seconds: for each exchange as a whole, from connecting to the last byte. rate: None for no limit."""
+        """timeout_seconds: for each exchange as a whole, from connecting to the last byte. rate: None for no limit.
+
+        wait_seconds_max: for all waits of one call together; what takes longer is WixUnavailable.
+        """
         self._rate = rate
         self._credentials = credentials
-        self._http = Http(base_url=base_url, timeout_seconds=timeout_seconds, on_response=on_response)
+        self._http = Http(
+            base_url=base_url,
+            timeout_seconds=timeout_seconds,
+            on_response=on_response,
+            wait_seconds_max=wait_seconds_max,
+        )
 
     # -- Links ---------------------------------------------------------------------------------------
 
@@ -696,7 +705,15 @@ def backoff_seconds(tries: int) -> float:
 class Http:
     """HTTP to one base URL, for the client and its credentials. Shared by threads, made anew after a fork."""
 
-    def __init__(self, *, base_url: str, timeout_seconds: float, on_response: OnResponse) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        timeout_seconds: float,
+        on_response: OnResponse,
+        wait_seconds_max: float = WAIT_SECONDS_MAX,
+    ) -> None:
+        self._wait_seconds_max = wait_seconds_max
         self._base_url = base_url
         self._timeout_seconds = timeout_seconds
         self._on_response = on_response
@@ -720,13 +737,14 @@ class Http:
         """The JSON of a 200 answer, tried again where that is harmless. Raises WixError, ConfigurationError.
 
         is_answer_read: False when a 200 is all the caller needs, whatever it holds. is_504_final: do not
-        repeat after a 504. is_gone_done: a 404 counts as done once an earlier try may have done it. gate: asked before every try; None for calls that no budget counts.
+        repeat after a 504. is_gone_done: a 404 counts as done once an earlier try may have done it.
+        gate: asked before every try; None for calls that no budget counts.
         """
         waited = 0.0
         tries = 1
         while True:
             if gate is not None:
-                waited += gate.admit(WAIT_SECONDS_MAX - waited)
+                waited += gate.admit(self._wait_seconds_max - waited)
             outcome = self.exchange(operation, method, path, headers=headers, body=body)
             if isinstance(outcome, Answer) and outcome.is_usable(is_body_read=is_answer_read):
                 return outcome.body
@@ -740,7 +758,7 @@ class Http:
             if (
                 tries == TRIES_MAX
                 or not is_worth_repeating(outcome, is_repeatable=is_repeatable, is_504_final=is_504_final)
-                or waited + wait > WAIT_SECONDS_MAX
+                or waited + wait > self._wait_seconds_max
                 or not self.pause(wait)
             ):
                 raise why

@@ -8,7 +8,7 @@ it is split into parts that never borrow from each other:
 - a small bucket in each process, which counts only while Redis does not answer: of what is left over, its
   share for `processes` processes.
 
-Every bucket begins empty, and the one in Redis is empty again after the server restarted: what was taken
+The bucket in Redis begins empty, and is empty again after the server restarted: what was taken
 before may have been forgotten with it. A Redis that is emptied forgets the few calls that were promised ahead
 of time, no more than a call is waited for; the parts of processes that see Redis are spare then.
 """
@@ -155,7 +155,7 @@ class RateLimit:
         with self._lock:
             bucket = self._buckets.get(instance_id)
             if bucket is None:
-                bucket = self._buckets[instance_id] = _Bucket(1.0, self._local_rate)
+                bucket = self._buckets[instance_id] = _Bucket(1.0, self._local_rate, tokens=1.0)
             if hold:
                 bucket.hold(now, hold)
                 return 0.0
