@@ -5,6 +5,8 @@ ProcessorError
   StoreUnavailable     answer 503 or end the job: the database did not answer
   Unreadable           keep it, with its reason: no retry can help
   Rejected             answer 401: this delivery was not signed by Wix
+  CreationConflict     do not try again: the reference stands for another link
+  CreationUnclear      ask again later: the link may have been made
   WixError
     WixUnavailable     try again later: Wix did not answer, or asked us to wait
     WixUnauthorized    stop for this instance: credentials or permission
@@ -51,6 +53,21 @@ class Rejected(ProcessorError):
         self.detail = detail
 
 
+class CreationConflict(ProcessorError):
+    """A reference was used for another link before. Choose a new one."""
+
+
+class CreationUnclear(ProcessorError):
+    """Whether a link was created is not known yet: no answer came, or another process is at it.
+
+    The same call with the same reference, from `retry_after_seconds` on, finds it or makes it.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """One line of Wix's `details.validationError.fieldViolations` (Wix docs, "Errors")."""
@@ -86,7 +103,8 @@ class WixError(ProcessorError):
 class WixUnavailable(WixError):
     """Wix did not answer, answered 5xx or garbage, or asked us to wait. Try again later.
 
-    retry_after_seconds: what Wix asked for, None when it named no time.
+    retry_after_seconds: what Wix asked for, None when it named no time. is_unsent: Wix certainly did nothing,
+    since it never got the request or refused to look at it.
     """
 
     def __init__(
@@ -94,12 +112,14 @@ class WixUnavailable(WixError):
         message: str,
         *,
         retry_after_seconds: float | None = None,
+        is_unsent: bool = False,
         status: int | None = None,
         code: str | None = None,
         request_id: str | None = None,
     ) -> None:
         super().__init__(message, status=status, code=code, request_id=request_id)
         self.retry_after_seconds = retry_after_seconds
+        self.is_unsent = is_unsent
 
 
 class WixUnauthorized(WixError):

@@ -537,6 +537,51 @@ class Discrepancy(Base):
     )
 
 
+class LinkCreation(Base):
+    """The creation of one payment link, asked for under a reference of the caller.
+
+    Wix has no key by which it would know a request it has seen, so what was asked is written here before Wix
+    is. status: `asking` while a process is at it (until lease_until), `unclear` when no answer came and the
+    link may exist all the same. digest: SHA-256 of the request; a reference stands for one request alone.
+    first_asked_at, last_asked_at: when Wix was asked, by our clock; a link made by us was created from the
+    first on. reason: why Wix refused.
+    """
+
+    __tablename__ = "link_creations"
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[dict[str, Any]]
+    digest: Mapped[bytes]
+    status: Mapped[str]
+    reason: Mapped[str | None]
+    payment_link_id: Mapped[UUID | None]
+    first_asked_at: Mapped[datetime]
+    last_asked_at: Mapped[datetime]
+    lease_until: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("status", "asking", "unclear", "created", "refused"), "status"),
+        CheckConstraint("octet_length(digest) = 32", "digest_is_sha256"),
+        CheckConstraint("length(reference) BETWEEN 1 AND 100", "reference_length"),
+        CheckConstraint("(status = 'created') = (payment_link_id IS NOT NULL)", "link_when_created"),
+        CheckConstraint("(status = 'refused') = (reason IS NOT NULL)", "reason_when_refused"),
+        CheckConstraint("(status = 'asking') = (lease_until IS NOT NULL)", "lease_when_asking"),
+        CheckConstraint(
+            "(status IN ('created', 'refused')) = (finished_at IS NOT NULL)", "finished_when_decided"
+        ),
+        CheckConstraint("last_asked_at >= first_asked_at", "asked_in_order"),
+        Index(
+            "uq_link_creations_link",
+            "instance_id",
+            "payment_link_id",
+            unique=True,
+            postgresql_where=text("payment_link_id IS NOT NULL"),
+        ),
+    )
+
+
 class Heartbeat(Base):
     """When a background process last showed that it lives."""
 

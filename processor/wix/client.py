@@ -975,7 +975,9 @@ _KINDS: dict[int, type[WixError]] = {401: WixUnauthorized, 403: WixUnauthorized,
 def failure(operation: str, outcome: Outcome) -> WixError:
     """The error for an outcome the caller cannot use (Wix docs, "Errors"; Wix's SDK accepts only 200)."""
     if isinstance(outcome, NoAnswer):
-        return WixUnavailable(f"{operation}: no usable answer from Wix: {outcome.why}")
+        return WixUnavailable(
+            f"{operation}: no usable answer from Wix: {outcome.why}", is_unsent=not outcome.was_sent
+        )
     status = outcome.status
     code, violations = _details(outcome.body)
     request_id = _name(outcome.headers.get("x-wix-request-id"))
@@ -998,6 +1000,7 @@ def failure(operation: str, outcome: Outcome) -> WixError:
         status=status,
         code=code,
         request_id=request_id,
+        is_unsent=status == 429,
         retry_after_seconds=_retry_after(outcome.headers.get("retry-after"), datetime.now(UTC)),
     )
 

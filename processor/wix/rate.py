@@ -137,10 +137,12 @@ class RateLimit:
         wait = self._ask(instance_id, patience=max(0.0, patience), hold=0.0)
         if wait > patience:
             raise WixUnavailable(
-                "the budget of calls to Wix for this app instance is spent for now", retry_after_seconds=wait
+                "the budget of calls to Wix for this app instance is spent for now",
+                retry_after_seconds=wait,
+                is_unsent=True,
             )
         if wait > 0 and not pause(wait):
-            raise WixUnavailable("the client is closed")
+            raise WixUnavailable("the client is closed", is_unsent=True)
         return wait
 
     def hold(self, instance_id: UUID, seconds: float) -> None:

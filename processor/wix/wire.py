@@ -269,6 +269,12 @@ class ShareLinks(Struct, rename="camel"):
     url: ShareUrl | None = None
 
 
+class Source(Struct, rename="camel"):
+    """The app that made a link."""
+
+    app_id: str | None = None
+
+
 class PaymentLink(Struct, rename="camel"):
     """The payment link object as Wix returns it; money fields are decimal strings."""
 
@@ -290,6 +296,7 @@ class PaymentLink(Struct, rename="camel"):
     ecom_payment_link: dict[str, Any] | None = None
     ecom_order_payment_link: EcomOrderPaymentLink | None = None
     note: Note | None = None
+    source: Source | None = None
 
 
 class TagIds(Struct, rename="camel", omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.errors import Unreadable
-from processor.store import checks, discrepancies, inbox, links, runs
+from processor.store import checks, creations, discrepancies, inbox, links, runs
 from processor.store.database import Database
 from processor.store.tables import Base
 from tests.builders import INSTANCE, LINK, NOW, make_link, payment_claims
@@ -65,6 +66,14 @@ IMPOSSIBLE = {
     "ck_discrepancies_severity": "severity = 'meh'",
     "ck_discrepancies_state": "state = 'forgotten'",
     "ck_discrepancies_times_seen_positive": "times_seen = 0",
+    "ck_link_creations_asked_in_order": "last_asked_at = first_asked_at - interval '1 s'",
+    "ck_link_creations_digest_is_sha256": f"digest = {SHORT}",
+    "ck_link_creations_finished_when_decided": "finished_at = now()",
+    "ck_link_creations_lease_when_asking": "lease_until = NULL",
+    "ck_link_creations_link_when_created": "payment_link_id = gen_random_uuid()",
+    "ck_link_creations_reason_when_refused": "reason = 'no'",
+    "ck_link_creations_reference_length": "reference = ''",
+    "ck_link_creations_status": "status = 'dreamt', lease_until = NULL",
     "ck_payment_buyers_personal_until_erased": "personal = NULL",
     "ck_payment_versions_amount_not_negative": "amount = -1",
     "ck_payment_versions_one_source": "event_id = NULL",
@@ -98,6 +107,9 @@ def fill(database: Database) -> None:
         run_id = runs.start(connection, INSTANCE, "check", NOW)
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)
+        creations.begin(
+            connection, INSTANCE, "r1", request={}, digest=b"z" * 32, now=NOW, lease=timedelta(minutes=1)
+        )
         link = make_link()
         connection.execute(
             text(
