@@ -19,8 +19,18 @@ from typing import Any, NoReturn
 import click
 
 from processor import __version__
+from processor.commands.books import events, instances, payments
+from processor.commands.links import links
+from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
-from processor.errors import ConfigurationError, ProcessorError, StoreUnavailable, WixUnavailable
+from processor.errors import (
+    ConfigurationError,
+    CreationUnclear,
+    ProcessorError,
+    StoreUnavailable,
+    WixRefused,
+    WixUnavailable,
+)
 from processor.sandbox.cli import sandbox
 
 EXIT_NO = 1
@@ -36,8 +46,12 @@ class _Group(click.Group):
         """Click calls this for every command."""
         try:
             return super().invoke(ctx)
-        except (StoreUnavailable, WixUnavailable) as why:
+        except (StoreUnavailable, WixUnavailable, CreationUnclear) as why:
             _fail(str(why), EXIT_UNAVAILABLE)
+        except WixRefused as why:
+            for one in why.violations:
+                click.echo(f"  {one.field}: {one.description}", err=True)
+            _fail(str(why), EXIT_USAGE)
         except ProcessorError as why:
             _fail(str(why), EXIT_USAGE)
 
@@ -92,6 +106,8 @@ def _stop_on_signals() -> threading.Event:
 
 # The sandbox imitates Wix for programs in any language, so its commands are its own.
 cli.add_command(sandbox)
+for command in (links, events, payments, instances, reconcile, replay):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -212,6 +228,17 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"      -> {one.remedy}")
     if not all(one.is_ok for one in found):
         raise click.exceptions.Exit(EXIT_NO)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete our commands: `eval "$(processor completion bash)"`."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "processor", "_PROCESSOR_COMPLETE").source())
 
 
 @cli.command()

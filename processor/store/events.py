@@ -43,6 +43,33 @@ def release(
     )
 
 
+def take_again(
+    connection: Connection,
+    instance_id: UUID,
+    event_id: UUID,
+    *,
+    kind: str,
+    slug: str | None,
+    entity_id: UUID | None,
+    link_id: UUID | None,
+) -> None:
+    """Note that an event which could not be read, or was of no known type, is understood now."""
+    connection.execute(
+        text("""
+            UPDATE webhook_events SET status = 'recorded', reason = NULL, reason_detail = NULL, kind = :kind,
+                slug = :slug, entity_id = :entity_id, payment_link_id = :link_id
+            WHERE instance_id = :instance_id AND event_id = :event_id AND status IN ('unreadable', 'ignored')"""),
+        {
+            "instance_id": instance_id,
+            "event_id": event_id,
+            "kind": kind,
+            "slug": slug,
+            "entity_id": entity_id,
+            "link_id": link_id,
+        },
+    )
+
+
 def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, set[UUID]]:
     """By link, ids of events that came with more than one body."""
     rows = connection.execute(

@@ -196,6 +196,16 @@ def find(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment
     return payment_from(row) if row else None
 
 
+def lock(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment | None:
+    """As `find`, and nobody changes it until the transaction ends."""
+    row = connection.execute(
+        select(*_COLUMNS)
+        .where(PaymentRow.instance_id == instance_id, PaymentRow.payment_id == payment_id)
+        .with_for_update()
+    ).one_or_none()
+    return payment_from(row) if row else None
+
+
 def believed(
     connection: Connection,
     instance_id: UUID,

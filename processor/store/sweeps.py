@@ -76,6 +76,37 @@ def claim(
     return SweepLease(lease_id, row.window_from, row.window_to, row.position_at, row.failures)
 
 
+def request(
+    connection: Connection, instance_id: UUID, since: datetime, until: datetime, now: datetime
+) -> None:
+    """Ask for a sweep of what was created in a window, at once.
+
+    One under way is begun anew over both windows: the worker at it finds that it was taken over.
+    """
+    connection.execute(
+        text("""
+            INSERT INTO sweeps AS s (instance_id, due_at, window_from, window_to, position_at)
+            VALUES (:instance_id, :now, :since, :until, :since)
+            ON CONFLICT (instance_id) DO UPDATE SET due_at = :now, enqueued_at = NULL,
+                lease_id = NULL, lease_until = NULL,
+                window_from = LEAST(s.window_from, :since), window_to = GREATEST(s.window_to, :until),
+                position_at = LEAST(s.position_at, :since)"""),
+        {"instance_id": instance_id, "since": since, "until": until, "now": now},
+    )
+
+
+def is_under_way(connection: Connection, instance_id: UUID, since: datetime) -> bool:
+    """Whether a sweep asked for at `since` has not ended yet."""
+    return bool(
+        connection.execute(
+            text("""
+                SELECT window_from IS NOT NULL OR finished_at IS NULL OR finished_at < :since FROM sweeps
+                WHERE instance_id = :instance_id"""),
+            {"instance_id": instance_id, "since": since},
+        ).scalar_one_or_none()
+    )
+
+
 def advance(
     connection: Connection, instance_id: UUID, lease: SweepLease, position_at: datetime, until: datetime
 ) -> bool:
@@ -104,7 +135,8 @@ def finish(
     connection.execute(
         text("""
             UPDATE sweeps SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
-                position_at = NULL, swept_to = :swept_to, due_at = :due_at, finished_at = :now, failures = 0
+                position_at = NULL, swept_to = GREATEST(swept_to, :swept_to), due_at = :due_at,
+                finished_at = :now, failures = 0
             WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
         {
             "instance_id": instance_id,

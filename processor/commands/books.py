@@ -1,0 +1,425 @@
+"""`processor events`, `payments` and `instances`: what we were told and what we believe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from processor.commands.common import (
+    Impossible,
+    any_instance_option,
+    echo_fields,
+    echo_json,
+    echo_table,
+    follow,
+    json_option,
+    limit_option,
+    open_services,
+    personal_option,
+    plain,
+    window_options,
+)
+
+if TYPE_CHECKING:
+    from processor.store.listings import EventLine, Narrowing, PaymentLine
+
+# Rows are committed a moment after the time they carry, so a follower looks back that far.
+LOOK_BACK = timedelta(seconds=10)
+
+
+# -- Events ----------------------------------------------------------------------------------------
+
+
+@click.group("events")
+def events() -> None:
+    """Events Wix told us of."""
+
+
+def _event_options(command: Any) -> Any:
+    for option in (
+        click.option("--payment", "payment_id", type=click.UUID, help="About this payment."),
+        click.option("--link", "payment_link_id", type=click.UUID, help="About this payment link."),
+        click.option("--type", help="Ending of the event type, such as payment_created."),
+        click.option(
+            "--status",
+            type=click.Choice(("recorded", "held", "ignored", "unreadable")),
+            help="What became of it.",
+        ),
+        any_instance_option,
+    ):
+        command = option(command)
+    return command
+
+
+_EVENT_COLUMNS = ("received", "event", "type", "status", "payment or link", "deliveries")
+
+
+def _event_row(event: EventLine) -> Sequence[Any]:
+    return (
+        event.received_at,
+        event.event_id,
+        event.event_type.rsplit(".", 1)[-1],
+        event.status if event.reason is None else f"{event.status}: {event.reason}",
+        event.entity_id,
+        event.delivery_count,
+    )
+
+
+def _event_json(event: EventLine) -> dict[str, Any]:
+    return {name: value for name, value in plain(event).items() if name != "token"}
+
+
+@events.command("list")
+@_event_options
+@window_options
+@limit_option
+@json_option
+def list_events(limit: int, as_json: bool, **narrowing: Any) -> None:
+    """List events, the newest first."""
+    from processor.store import listings
+
+    services = open_services()
+    with services.database.begin() as connection:
+        found = listings.events(connection, listings.Narrowing(**narrowing), limit=limit)
+    if as_json:
+        echo_json([_event_json(event) for event in found])
+    else:
+        echo_table(_EVENT_COLUMNS, map(_event_row, found), nothing="no such event")
+
+
+@events.command("show")
+@click.argument("event_id", type=click.UUID)
+@any_instance_option
+@personal_option
+@click.option("--token", "only_token", is_flag=True, help="Print the signed body as Wix sent it. Personal.")
+@json_option
+def show_event(
+    event_id: UUID, instance_id: UUID | None, personal: bool, only_token: bool, as_json: bool
+) -> None:
+    """Show one event: what it says, and what became of it."""
+    from processor.store import listings
+
+    services = open_services()
+    with services.database.begin() as connection:
+        found = listings.event(connection, event_id, instance_id)
+    event = _only(found, "event")
+    if only_token:
+        if event.token is None:
+            raise Impossible("the token was erased together with the buyer's data")
+        click.echo(event.token)
+        return
+    told = _told(event, personal=personal)
+    if as_json:
+        echo_json({**_event_json(event), "told": told})
+        return
+    echo_fields(_event_json(event).items())
+    click.echo()
+    echo_json(told if told is not None else "erased together with the buyer's data")
+
+
+def _told(event: EventLine, *, personal: bool) -> Any:
+    """What the event's token says, None once erased; without what is personal unless wanted."""
+    from processor.wix import wire
+    from processor.wix.parse import PERSONAL
+    from processor.wix.signature import decode_segment
+
+    if event.token is None:
+        return None
+    claims = wire.decode_json(decode_segment(event.token.split(".")[1].encode()))
+    envelope = wire.decode_json(claims["data"])
+    told = {**envelope, "data": wire.decode_json(envelope["data"])}
+    return told if personal else _masked(told, PERSONAL)
+
+
+def _masked(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: "(personal)" if name in names or name == "identity" else _masked(one, names)
+            for name, one in value.items()
+        }
+    if isinstance(value, list):
+        return [_masked(one, names) for one in value]
+    return value
+
+
+@events.command("follow")
+@_event_options
+@json_option
+def follow_events(as_json: bool, **narrowing: Any) -> None:
+    """Show events as they come, until Ctrl-C."""
+    from processor.store import listings
+
+    def look(since: datetime, by: Narrowing) -> list[EventLine]:
+        with services.database.begin() as connection:
+            return listings.events(connection, by, limit=1_000, after=(since, UUID(int=0)), oldest_first=True)
+
+    services = open_services()
+    by = listings.Narrowing(**narrowing)
+    _follow(
+        services.now,
+        lambda since: look(since, by),
+        lambda event: (event.received_at, (event.instance_id, event.event_id)),
+        lambda event: _line(_event_json(event), _event_row(event), as_json),
+    )
+
+
+def _follow(
+    now: Callable[[], datetime],
+    look: Callable[[datetime], list[Any]],
+    place: Callable[[Any], tuple[datetime, Any]],
+    show: Callable[[Any], None],
+) -> None:
+    """Show what `look` finds, each once, as it comes."""
+    began = now()
+    newest = began
+    seen: dict[Any, datetime] = {}
+
+    def step() -> bool:
+        nonlocal newest
+        for one in look(max(began, newest - LOOK_BACK)):
+            moment, key = place(one)
+            if key not in seen:
+                seen[key] = moment
+                show(one)
+            newest = max(newest, moment)
+        for key in [key for key, moment in seen.items() if moment < newest - 2 * LOOK_BACK]:
+            del seen[key]
+        return True
+
+    follow(step)
+
+
+def _line(record: dict[str, Any], row: Sequence[Any], as_json: bool) -> None:
+    import json
+
+    from processor.commands.common import printable, shown
+
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False))
+    else:
+        click.echo("  ".join(printable(shown(value)) for value in row))
+
+
+def _only(found: list[Any], what: str) -> Any:
+    if not found:
+        raise Impossible(f"no such {what}: `processor {what}s list` shows what there is")
+    if len(found) > 1:
+        ids = ", ".join(str(one.instance_id) for one in found)
+        raise Impossible(f"several app instances have a {what} of this id: name one with --instance ({ids})")
+    return found[0]
+
+
+# -- Payments --------------------------------------------------------------------------------------
+
+
+@click.group("payments")
+def payments() -> None:
+    """Payments as they are booked."""
+
+
+def _payment_options(command: Any) -> Any:
+    for option in (
+        click.option("--link", "payment_link_id", type=click.UUID, help="Of this payment link."),
+        click.option("--currency", help="In this currency, such as EUR."),
+        click.option("--type", help="REGULAR or GIFT_CARD."),
+        click.option(
+            "--status",
+            type=click.Choice(("matched", "expected", "recovered", "discrepant")),
+            help="How it stood at its last check.",
+        ),
+        any_instance_option,
+    ):
+        command = option(command)
+    return command
+
+
+_PAYMENT_COLUMNS = (
+    "created",
+    "payment",
+    "amount",
+    "currency",
+    "payment link",
+    "type",
+    "status",
+    "first told by",
+)
+
+
+def _payment_row(payment: PaymentLine) -> Sequence[Any]:
+    return (
+        payment.created_at,
+        payment.payment_id,
+        payment.amount,
+        payment.currency,
+        payment.payment_link_id,
+        payment.type,
+        payment.match_state or "not checked yet",
+        payment.first_origin,
+    )
+
+
+@payments.command("list")
+@_payment_options
+@window_options
+@limit_option
+@json_option
+def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
+    """List payments, the newest first, with the sums of all that fit, per currency."""
+    from processor.store import listings
+
+    services = open_services()
+    by = listings.Narrowing(**narrowing)
+    with services.database.begin() as connection:
+        found = listings.payments(connection, by, limit=limit)
+        sums = listings.totals(connection, by)
+    if as_json:
+        totals = [
+            {"currency": currency, "payments": number, "amount": amount} for currency, number, amount in sums
+        ]
+        echo_json({"payments": found, "totals": totals})
+        return
+    echo_table(_PAYMENT_COLUMNS, map(_payment_row, found), nothing="no such payment")
+    for currency, number, amount in sums:
+        click.echo(f"{number} payment{'' if number == 1 else 's'}: {amount:f} {currency}")
+    if len(found) == limit < sum(number for _, number, _ in sums):
+        click.echo(f"only the newest {limit} are listed; --limit shows more")
+
+
+@payments.command("show")
+@click.argument("payment_id", type=click.UUID)
+@any_instance_option
+@personal_option
+@json_option
+def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_json: bool) -> None:
+    """Show one payment: every version told, the events about it, what is open."""
+    from processor.store import listings
+
+    services = open_services()
+    with services.database.begin() as connection:
+        payment = _only(listings.payment(connection, payment_id, instance_id), "payment")
+        owner = payment.instance_id
+        by = listings.Narrowing(instance_id=owner, payment_id=payment_id)
+        versions = listings.versions(connection, owner, payment_id)
+        told = listings.events(connection, by, limit=1_000, oldest_first=True)
+        differences = listings.open_discrepancies(connection, by)
+        buyer = listings.buyer(connection, owner, payment_id) if personal else None
+    if as_json:
+        document = {"payment": payment, "versions": versions, "events": [_event_json(one) for one in told]}
+        echo_json({**document, "open_discrepancies": differences, **({"buyer": buyer} if personal else {})})
+        return
+    echo_fields(plain(payment).items())
+    click.echo("\nVersions")
+    echo_table(
+        ("told", "revision", "verdict", "origin", "amount", "currency", "event or run"),
+        [
+            (
+                one.told_at,
+                one.revision,
+                one.verdict,
+                one.origin,
+                one.amount,
+                one.currency,
+                one.event_id or one.run_id,
+            )
+            for one in versions
+        ],
+        nothing="none",
+    )
+    click.echo("\nEvents")
+    echo_table(_EVENT_COLUMNS, map(_event_row, told), nothing="none: it was found by a query")
+    click.echo("\nOpen discrepancies")
+    echo_table(
+        ("since", "type", "severity", "booked", "wix"),
+        [
+            (one.first_seen_at, one.type, one.severity, one.sides.get("booked"), one.sides.get("wix"))
+            for one in differences
+        ],
+        nothing="none",
+    )
+    if personal:
+        click.echo("\nBuyer")
+        echo_json(buyer if buyer is not None else "nothing is kept")
+
+
+@payments.command("follow")
+@_payment_options
+@json_option
+def follow_payments(as_json: bool, **narrowing: Any) -> None:
+    """Show payments as they are booked, until Ctrl-C."""
+    from processor.store import listings
+
+    def look(since: datetime, by: Narrowing) -> list[PaymentLine]:
+        with services.database.begin() as connection:
+            return listings.payments(
+                connection, by, limit=1_000, after=(since, UUID(int=0)), oldest_first=True
+            )
+
+    services = open_services()
+    by = listings.Narrowing(**narrowing)
+    _follow(
+        services.now,
+        lambda since: look(since, by),
+        lambda payment: (payment.stored_at, (payment.instance_id, payment.payment_id)),
+        lambda payment: _line(plain(payment), _payment_row(payment), as_json),
+    )
+
+
+# -- Instances -------------------------------------------------------------------------------------
+
+
+@click.group("instances")
+def instances() -> None:
+    """Installations of the app on sites."""
+
+
+@instances.command("list")
+@json_option
+def list_instances(as_json: bool) -> None:
+    """List the app instances we heard of."""
+    from processor.store import listings
+
+    services = open_services()
+    with services.database.begin() as connection:
+        found = listings.instances(connection)
+    if as_json:
+        echo_json(found)
+        return
+    echo_table(
+        ("instance", "status", "payments", "links", "held", "due", "open", "last event"),
+        [
+            (
+                one.instance_id,
+                one.status,
+                one.payments,
+                one.links,
+                one.held_events,
+                one.due,
+                one.open,
+                one.last_event_at,
+            )
+            for one in found
+        ],
+        nothing="no app instance is known yet: install the app on a site",
+    )
+
+
+@instances.command("show")
+@click.argument("instance_id", type=click.UUID)
+@json_option
+def show_instance(instance_id: UUID, as_json: bool) -> None:
+    """Show one app instance."""
+    from processor.store import listings
+
+    services = open_services()
+    with services.database.begin() as connection:
+        found = listings.instances(connection, instance_id)
+    if not found:
+        raise Impossible("no such instance: `processor instances list` shows what there is")
+    if as_json:
+        echo_json(found[0])
+    else:
+        echo_fields(plain(found[0]).items())

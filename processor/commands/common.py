@@ -1,0 +1,191 @@
+"""What the commands share: services, options, tables for people and JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+from processor.errors import ConfigurationError, ProcessorError
+
+if TYPE_CHECKING:
+    from processor.wiring import Services
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LIMIT_MAX = 10_000
+LOOK_SECONDS = 0.5  # between two looks while waiting or following
+
+
+class Impossible(ProcessorError):
+    """What was asked for cannot be done; the message says what to do instead."""
+
+
+def open_services() -> Services:
+    """The services of a command, closed when it ends. Raises ConfigurationError."""
+    from processor import logs, wiring
+
+    services = wiring.from_environ("cli", os.environ)
+    # What a person asked for is on standard output; a log line belongs beside it only when something is wrong.
+    logs.configure("WARNING", "console", process="cli")
+    click.get_current_context().call_on_close(services.close)
+    return services
+
+
+# -- Options ---------------------------------------------------------------------------------------
+
+
+class Moment(click.ParamType[datetime]):
+    """A date or a time, in UTC unless it says otherwise."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Click calls this."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value} is no time: write 2026-11-24, or 2026-11-24T15:00:00Z", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+limit_option = click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, LIMIT_MAX), help="At most so many."
+)
+instance_option = click.option(
+    "--instance",
+    "instance_id",
+    type=click.UUID,
+    help="App instance; may be left out while there is only one.",
+)
+any_instance_option = click.option("--instance", "instance_id", type=click.UUID, help="Of one app instance.")
+personal_option = click.option("--personal", is_flag=True, help="Show personal data, too.")
+
+
+def window_options(command: F) -> F:
+    """`--since` and `--until`."""
+    command = click.option("--until", type=Moment(), help="Before this time.")(command)
+    return click.option("--since", type=Moment(), help="From this time on.")(command)
+
+
+def the_instance(services: Services, instance_id: UUID | None) -> UUID:
+    """The instance a command is about: the one given, set, or the only one there is."""
+    from processor.store import listings
+
+    chosen = instance_id or services.settings.instance_id
+    if chosen is not None:
+        return chosen
+    with services.database.begin() as connection:
+        found = listings.installed(connection)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigurationError("no app instance is known yet: name one with --instance")
+    raise ConfigurationError(
+        f"there are {len(found)} app instances: name one with --instance (`processor instances list` has them)"
+    )
+
+
+# -- Output ----------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: ids, times and decimals as text, records as objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, str | int | float | bool | None) and not isinstance(value, Enum):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    return shown(value)
+
+
+def shown(value: Any) -> str:
+    """`value` in a table."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return str(value.value if isinstance(value, Enum) else value)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+NUMBERS = frozenset(("amount", "payments", "links", "held", "due", "open", "deliveries", "revision", "price"))
+
+
+def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
+    """A table, or `nothing` when it would be empty. What may be copied is never cut off."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [[shown(value) for value in row] for row in rows]
+    if not lines:
+        click.echo(nothing)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        is_id = any(len(line[number]) == 36 for line in lines)
+        table.add_column(
+            name,
+            no_wrap=is_id or name in NUMBERS,
+            justify="right" if name in NUMBERS else "left",
+            overflow="fold",
+        )
+    for line in lines:
+        # Text, since a title may hold what looks like markup; control characters must not reach a terminal.
+        table.add_row(*(Text(printable(value)) for value in line))
+    console = Console()
+    widest = sum(max(len(line[n]) for line in [list(columns), *lines]) + 2 for n in range(len(columns)))
+    if not console.is_terminal:
+        console = Console(width=max(80, widest))
+    console.print(table)
+
+
+def echo_fields(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    known = [(name, printable(shown(value))) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def printable(value: str) -> str:
+    """Without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in value)
+
+
+# -- Waiting ---------------------------------------------------------------------------------------
+
+
+def follow(look: Callable[[], bool]) -> None:
+    """Look again and again until Ctrl-C. look: False when there is nothing more to look for."""
+    import threading
+
+    never = threading.Event()
+    try:
+        while look():
+            never.wait(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        click.echo()

@@ -1,0 +1,515 @@
+"""`processor links`: the flows of the Payment Links API."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import click
+
+from processor.commands.common import (
+    Impossible,
+    Moment,
+    echo_fields,
+    echo_json,
+    echo_table,
+    instance_option,
+    json_option,
+    open_services,
+    plain,
+    the_instance,
+)
+
+if TYPE_CHECKING:
+    from processor.wiring import Services
+    from processor.wix import wire
+
+METHOD = "EMAIL_METHOD"  # the only one Wix documents
+SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
+STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
+PAGES_MAX = 100
+
+
+@click.group("links")
+def links() -> None:
+    """Payment links at Wix: create, send, initiate a payment, look at, change."""
+
+
+# -- Create ----------------------------------------------------------------------------------------
+
+
+@links.command("create")
+@click.option("--title", help="What the buyer reads.")
+@click.option("--currency", help="ISO 4217 code, such as EUR.")
+@click.option(
+    "--item",
+    "items",
+    multiple=True,
+    metavar="NAME:QUANTITY:PRICE",
+    help="A custom item; may be given often. PRICE is for one, such as 4.50.",
+)
+@click.option(
+    "--product",
+    "products",
+    multiple=True,
+    metavar="ID[:QUANTITY[:VARIANT]]",
+    help="A Wix Stores product; may be given often.",
+)
+@click.option("--order", metavar="ID", help="An order that is to be paid, instead of items.")
+@click.option("--amount", help="Of the order, what is to be paid; all that is open without it.")
+@click.option("--description", help="What the buyer reads below the title.")
+@click.option("--limit", type=click.IntRange(1), help="How often it may be paid.")
+@click.option("--expires", type=Moment(), help="Until when it may be paid.")
+@click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="CONTACT[:METHOD]",
+    help="To whom `links send` sends it; may be given often. Creating sends nothing.",
+)
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(allow_dash=True, path_type=Path),
+    help='JSON instead of options, as Wix takes it: {"paymentLink": {…}}; - for standard input.',
+)
+@click.option(
+    "--reference",
+    help="Makes the creation repeatable: the same reference never makes a second link. Made up without it.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the request and send nothing.")
+@instance_option
+@json_option
+def create(
+    file: Path | None,
+    reference: str | None,
+    dry_run: bool,
+    instance_id: UUID | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Create a payment link: for items, for products, or for an order."""
+    import msgspec
+
+    link = _from_file(file, given) if file is not None else _from_options(**given)
+    if dry_run:
+        echo_json({"paymentLink": msgspec.to_builtins(link)})
+        return
+    from processor.errors import CreationUnclear, WixUnavailable
+    from processor.flows import create_link
+
+    services = open_services()
+    owner = the_instance(services, instance_id)
+    reference = reference or str(uuid4())
+    try:
+        created = create_link(services, owner, link, reference=reference)
+    except (CreationUnclear, WixUnavailable):
+        click.echo(f"to go on without making a second link: --reference {reference}", err=True)
+        raise
+    if as_json:
+        echo_json({"reference": reference, "how": created.how, **_link_json(created.link)})
+        return
+    words = {
+        "made": "created",
+        "found": "found: Wix had created it, though its answer was lost",
+        "known": "known: this reference was used before",
+    }
+    click.echo(words[created.how.value])
+    _echo_link(created.link)
+    echo_fields([("reference", reference)])
+
+
+def _from_file(file: Path, given: dict[str, Any]) -> wire.NewPaymentLink:
+    import sys
+
+    import msgspec
+
+    from processor.wix import wire
+
+    if named := [name for name, value in given.items() if value]:
+        raise Impossible(f"--file says everything: leave out --{named[0].rstrip('s')}")
+    try:
+        content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        told = wire.decode_json(content)
+        return msgspec.convert(
+            told.get("paymentLink", told) if isinstance(told, dict) else told, wire.NewPaymentLink
+        )
+    except OSError as why:
+        raise Impossible(f"{file} cannot be read: {why.strerror}") from why
+    except (wire.NotJson, UnicodeDecodeError) as why:
+        raise Impossible(f"{file} is not JSON: {why}") from why
+    except msgspec.ValidationError as why:
+        raise Impossible(f"{file} is no payment link: {why}") from why
+
+
+def _from_options(
+    *,
+    title: str | None,
+    currency: str | None,
+    items: tuple[str, ...],
+    products: tuple[str, ...],
+    order: str | None,
+    amount: str | None,
+    description: str | None,
+    limit: int | None,
+    expires: datetime | None,
+    recipients: tuple[str, ...],
+) -> wire.NewPaymentLink:
+    from processor.wix import wire
+
+    if not title or not currency:
+        raise Impossible("--title and --currency are needed, or --file")
+    if bool(items or products) == bool(order):
+        raise Impossible("say what is to be paid: --item or --product, or --order")
+    if amount is not None and not order:
+        raise Impossible("--amount goes with --order; an item has its price")
+    ecom = wire.EcomPaymentLink([*map(_item, items), *map(_product, products)]) if not order else None
+    return wire.NewPaymentLink(
+        title=title,
+        currency=currency.upper(),
+        type="ECOM_ORDER" if order else "ECOM",
+        description=description,
+        ecom_payment_link=ecom,
+        ecom_order_payment_link=wire.EcomOrderPaymentLink(order, amount) if order else None,
+        # Wix wants it said, and takes nothing else (Wix's recipe "Create Payment Links").
+        payments_limit=limit if limit is not None or not order else 1,
+        expiration_date=expires,
+        recipients=_recipients(recipients) or None,
+    )
+
+
+def _item(text: str) -> wire.LineItem:
+    from processor.wix import wire
+
+    name, quantity, price = (["", *text.rsplit(":", 2)])[-3:]
+    if not name or not quantity.isdecimal() or not price:
+        raise Impossible(f"--item {text}: write NAME:QUANTITY:PRICE, such as 'Green tea:2:4.50'")
+    return wire.LineItem("CUSTOM", custom_item=wire.CustomItem(name, int(quantity), price))
+
+
+def _product(text: str) -> wire.LineItem:
+    from processor.wix import wire
+
+    id_, _, rest = text.partition(":")
+    quantity, _, variant = rest.partition(":")
+    if not id_ or (quantity and not quantity.isdecimal()):
+        raise Impossible(f"--product {text}: write ID, ID:QUANTITY or ID:QUANTITY:VARIANT")
+    reference = wire.CatalogReference(
+        wire.WIX_STORES_APP_ID, id_, options={"variantId": variant} if variant else None
+    )
+    return wire.LineItem("CATALOG", catalog_item=wire.CatalogItem(reference, int(quantity or "1")))
+
+
+def _recipients(given: tuple[str, ...]) -> list[wire.Recipient]:
+    from processor.wix import wire
+
+    found = []
+    for one in given:
+        contact, _, method = one.partition(":")
+        found.append(wire.Recipient(contact, [method or METHOD]))
+    return found
+
+
+# -- What is done with a link ------------------------------------------------------------------------
+
+
+@links.command("send")
+@click.argument("link_id", type=click.UUID)
+@click.option(
+    "--recipient",
+    "recipients",
+    multiple=True,
+    metavar="CONTACT[:METHOD]",
+    help="May be given often; those named at its creation without it.",
+)
+@instance_option
+def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None) -> None:
+    """Let Wix send a link to contacts."""
+    services, owner = _at(instance_id)
+    services.wix.send_link(owner, link_id, _recipients(recipients))
+    click.echo(
+        f"Wix sends it to {len(recipients)} contacts" if recipients else "Wix sends it to its recipients"
+    )
+
+
+@links.command("initiate")
+@click.argument("link_id", type=click.UUID)
+@click.option("--open", "is_opened", is_flag=True, help="Open it in the browser.")
+@instance_option
+@json_option
+def initiate(link_id: UUID, is_opened: bool, instance_id: UUID | None, as_json: bool) -> None:
+    """Make a checkout for a link and print where to lead the buyer. It is not a payment."""
+    services, owner = _at(instance_id)
+    target = services.wix.initiate_payment(owner, link_id)
+    url = (target.ecom_checkout and target.ecom_checkout.checkout_url) or (
+        target.ecom_order and target.ecom_order.order_url
+    )
+    if not url:
+        raise Impossible("Wix made no checkout that we know of")
+    if as_json:
+        echo_json({"url": url, "checkout_id": target.ecom_checkout and target.ecom_checkout.checkout_id})
+    else:
+        click.echo(url)
+    if is_opened and not url.startswith(("https://", "http://")):
+        raise Impossible("that is no web address: it is not opened")
+    if is_opened:
+        click.launch(url)
+
+
+@links.command("show")
+@click.argument("link_id", type=click.UUID)
+@instance_option
+@json_option
+def show(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
+    """Show a link as Wix has it, and what is booked of it."""
+    from processor import flows
+    from processor.store import listings
+    from processor.wix.client import UnreadableItem
+
+    services, owner = _at(instance_id)
+    told = services.wix.get_link(owner, link_id)
+    flows.keep(services, owner, told)
+    by = listings.Narrowing(instance_id=owner, payment_link_id=link_id)
+    with services.database.begin() as connection:
+        booked = listings.totals(connection, by)
+        open_ = listings.open_discrepancies(connection, by)
+    if isinstance(told, UnreadableItem):
+        raise Impossible(f"Wix describes the link in a way we cannot read: {told.detail}")
+    if as_json:
+        totals = [{"currency": one[0], "payments": one[1], "amount": one[2]} for one in booked]
+        echo_json({**_link_json(told), "booked": totals, "open_discrepancies": open_})
+        return
+    _echo_link(told)
+    received = told.total_received
+    echo_fields(
+        [
+            *((f"booked {currency}", f"{amount:f} in {number}") for currency, number, amount in booked),
+            ("received, says Wix", received and f"{received.amount} in {received.payment_count}"),
+            ("open discrepancies", ", ".join(one.type for one in open_) or "none"),
+        ]
+    )
+
+
+@links.command("list")
+@click.option("--status", type=click.Choice(STATUSES), multiple=True, help="May be given often.")
+@click.option("--since", type=Moment(), help="Created from this time on.")
+@click.option("--until", type=Moment(), help="Created before this time.")
+@click.option("--paid/--unpaid", default=None, help="Whether anything was received.")
+@click.option("--limited/--unlimited", default=None, help="Whether the number of payments is limited.")
+@click.option("--search", help="Words of title, description or note.")
+@click.option("--fuzzy", is_flag=True, help="With --search: forgive slips.")
+@click.option(
+    "--sort",
+    multiple=True,
+    metavar="FIELD[:desc]",
+    help=f"One of {', '.join(SORTABLE)}; may be given often.  [default: createdDate:desc]",
+)
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="At most so many."
+)
+@instance_option
+@json_option
+def list_links(
+    search: str | None,
+    fuzzy: bool,
+    sort: tuple[str, ...],
+    limit: int,
+    instance_id: UUID | None,
+    as_json: bool,
+    **narrowing: Any,
+) -> None:
+    """List links as Wix has them now."""
+    from processor.wix import wire
+    from processor.wix.client import TooManyPages
+
+    services, owner = _at(instance_id)
+    filter_ = _filter(**narrowing)
+    ordered = [_sort(one) for one in sort] or [("createdDate", "DESC")]
+    size, most = min(limit, wire.PAGE_MAX), -(-limit // wire.PAGE_MAX)
+    if search:
+        pages = services.wix.search_links(
+            owner, search, is_fuzzy=fuzzy, filter=filter_, sort=ordered, page_size=size, pages_max=most
+        )
+    else:
+        pages = services.wix.query_links(owner, filter_, sort=ordered, page_size=size, pages_max=most)
+    found: list[wire.PaymentLink] = []
+    has_more = False
+    try:
+        for page in pages:
+            found += [one for one in page if isinstance(one, wire.PaymentLink)]
+    except TooManyPages:
+        has_more = True
+    has_more = has_more or len(found) > limit
+    found = found[:limit]
+    if as_json:
+        echo_json([_link_json(one) for one in found])
+        return
+    echo_table(
+        ("created", "link", "title", "type", "status", "received", "payments", "limit"),
+        [
+            (
+                one.created_date,
+                one.id,
+                one.title,
+                one.type,
+                one.status,
+                one.total_received and f"{one.total_received.amount} {one.currency}",
+                one.total_received and one.total_received.payment_count,
+                one.payments_limit,
+            )
+            for one in found
+        ],
+        nothing="no such payment link",
+    )
+    if has_more:
+        click.echo(f"only the first {limit} are listed; --limit shows more")
+
+
+def _filter(
+    *,
+    status: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+    paid: bool | None,
+    limited: bool | None,
+) -> dict[str, Any]:
+    """The documented filter for what was asked."""
+    from processor.flows import instant
+
+    filter_: dict[str, Any] = {}
+    if status:
+        filter_["status"] = {"$in": list(status)}
+    created = {
+        operator: instant(moment)
+        for operator, moment in (("$gte", since), ("$lt", until))
+        if moment is not None
+    }
+    if created:
+        filter_["createdDate"] = created
+    if paid is not None:
+        filter_["totalReceived.paymentCount"] = {"$gt": 0} if paid else 0
+    if limited is not None:
+        filter_["paymentsLimit"] = {"$exists": limited}
+    return filter_
+
+
+def _sort(text: str) -> tuple[str, Any]:
+    name, _, order = text.partition(":")
+    if name not in SORTABLE or order.lower() not in ("", "asc", "desc"):
+        raise Impossible(f"--sort {text}: write FIELD or FIELD:desc, FIELD one of {', '.join(SORTABLE)}")
+    return name, "DESC" if order.lower() == "desc" else "ASC"
+
+
+@links.command("activate")
+@click.argument("link_id", type=click.UUID)
+@instance_option
+def activate(link_id: UUID, instance_id: UUID | None) -> None:
+    """Let a link take payments again."""
+    services, owner = _at(instance_id)
+    _say_status(services, owner, services.wix.activate_link(owner, link_id))
+
+
+@links.command("deactivate")
+@click.argument("link_id", type=click.UUID)
+@instance_option
+def deactivate(link_id: UUID, instance_id: UUID | None) -> None:
+    """Let a link take no payments."""
+    services, owner = _at(instance_id)
+    _say_status(services, owner, services.wix.deactivate_link(owner, link_id))
+
+
+@links.command("note")
+@click.argument("link_id", type=click.UUID)
+@click.argument("text")
+@instance_option
+def note(link_id: UUID, text: str, instance_id: UUID | None) -> None:
+    """Set the merchant's own note on a link."""
+    services, owner = _at(instance_id)
+    _say_status(services, owner, services.wix.set_note(owner, link_id, text))
+
+
+@links.command("delete")
+@click.argument("link_id", type=click.UUID)
+@instance_option
+@click.confirmation_option(prompt="Delete it at Wix?")
+def delete(link_id: UUID, instance_id: UUID | None) -> None:
+    """Delete a link at Wix; Wix refuses once something was paid."""
+    from processor.store import links as stored
+
+    services, owner = _at(instance_id)
+    services.wix.delete_link(owner, link_id)
+    with services.database.begin() as connection:
+        stored.mark_missing(connection, owner, [link_id], services.now())
+    click.echo("deleted")
+
+
+@links.command("receipt")
+@click.argument("payment_id", type=click.UUID)
+@instance_option
+@json_option
+def receipt(payment_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
+    """Let Wix issue the receipt of a payment."""
+    services, owner = _at(instance_id)
+    receipt_id = services.wix.issue_receipt(owner, payment_id)
+    if as_json:
+        echo_json({"receipt_id": receipt_id})
+    else:
+        click.echo(f"receipt {receipt_id}" if receipt_id else "Wix issued a receipt and did not say its id")
+
+
+# -- Inner -----------------------------------------------------------------------------------------
+
+
+def _at(instance_id: UUID | None) -> tuple[Services, UUID]:
+    services = open_services()
+    return services, the_instance(services, instance_id)
+
+
+def _say_status(services: Services, owner: UUID, told: Any) -> None:
+    from processor import flows
+
+    flows.keep(services, owner, told)
+    click.echo(f"the link is {getattr(told, 'status', None) or 'changed'}")
+
+
+def _link_json(link: wire.PaymentLink) -> dict[str, Any]:
+    import msgspec
+
+    document: dict[str, Any] = json.loads(msgspec.json.encode(link))
+    return {name: value for name, value in plain(document).items() if value is not None}
+
+
+def _echo_link(link: wire.PaymentLink) -> None:
+    order = link.ecom_order_payment_link
+    items = (link.ecom_payment_link or {}).get("lineItems") or []
+    echo_fields(
+        [
+            ("link", link.id),
+            ("title", link.title),
+            ("description", link.description),
+            ("type", link.type),
+            ("status", link.status),
+            ("currency", link.currency),
+            *(("item", _item_words(one)) for one in items if isinstance(one, dict)),
+            ("order", order and order.order_id),
+            ("amount", order and order.amount),
+            ("limit", link.payments_limit),
+            ("expires", link.expiration_date),
+            ("created", link.created_date),
+            ("share", link.links and link.links.url and link.links.url.url),
+            ("note", link.note and link.note.text),
+        ]
+    )
+
+
+def _item_words(item: dict[str, Any]) -> str:
+    custom = item.get("customItem")
+    if isinstance(custom, dict):
+        return f"{custom.get('quantity')} × {custom.get('name')}, {custom.get('price')} each"
+    catalog = item.get("catalogItem")
+    reference = catalog.get("catalogReference") if isinstance(catalog, dict) else None
+    id_ = reference.get("catalogItemId") if isinstance(reference, dict) else None
+    return f"{catalog.get('quantity') if isinstance(catalog, dict) else '?'} × product {id_}"

@@ -1,0 +1,326 @@
+"""`processor reconcile` and `processor replay`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from processor.commands.common import (
+    LIMIT_MAX,
+    LOOK_SECONDS,
+    Impossible,
+    any_instance_option,
+    echo_json,
+    echo_table,
+    instance_option,
+    json_option,
+    open_services,
+    the_instance,
+    window_options,
+)
+
+if TYPE_CHECKING:
+    from processor.store.listings import CheckLine
+    from processor.wiring import Services
+
+EXIT_NO = 1
+
+
+@click.command("reconcile")
+@click.option(
+    "--link", "link_ids", type=click.UUID, multiple=True, help="This payment link; may be given often."
+)
+@instance_option
+@window_options
+@click.option("--here", is_flag=True, help="Work in this process instead of leaving it to a worker.")
+@click.option("--no-wait", is_flag=True, help="Only ask for it.")
+@click.option("--settle", is_flag=True, help="Wait until nothing is expected to change any more.")
+@click.option(
+    "--timeout", default=600.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds to wait."
+)
+@json_option
+def reconcile(
+    link_ids: tuple[UUID, ...],
+    instance_id: UUID | None,
+    since: datetime | None,
+    until: datetime | None,
+    here: bool,
+    no_wait: bool,
+    settle: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Compare our books with what Wix says now: links, a whole app instance, or a window of creation dates.
+
+    Without --link, payments that nobody told us of are looked for as well. Ends with 1 when a discrepancy
+    is open.
+    """
+    services = open_services()
+    owner = _owner(services, link_ids, instance_id)
+    waiting = _Waiting(services, owner, timeout, is_here=here, is_quiet=as_json)
+    if not link_ids:
+        asked_at = services.now()
+        _ask_for_sweep(services, owner, since, until, asked_at)
+        if not no_wait:
+            waiting.until_swept(asked_at)
+    # What the sweep found suspicious is due by now, links we never heard of among it.
+    links = list(link_ids) or _known_links(services, owner, since, until)
+    wanted = _ask_for_checks(services, owner, links)
+    if no_wait:
+        services.queue.wake_up()
+        click.echo(f"asked for a check of {len(links)} payment links")
+        return
+    waiting.until_checked(wanted, settle=settle)
+    _report(services, owner, links, as_json)
+
+
+def _owner(services: Services, link_ids: tuple[UUID, ...], instance_id: UUID | None) -> UUID:
+    from processor.store import listings
+
+    if instance_id is None and link_ids:
+        with services.database.begin() as connection:
+            owners = {one for link in link_ids for one in listings.instance_of_link(connection, link)}
+        if len(owners) == 1:
+            return owners.pop()
+    return the_instance(services, instance_id)
+
+
+def _ask_for_sweep(
+    services: Services, owner: UUID, since: datetime | None, until: datetime | None, now: datetime
+) -> None:
+    from processor.store import instances, sweeps
+
+    overlap = timedelta(seconds=services.settings.sweep_overlap_seconds)
+    start, end = since or now - overlap, min(until or now, now)
+    if start >= end:
+        raise Impossible("the window is empty: --since must lie before --until, and before now")
+    with services.database.begin() as connection:
+        status = instances.status(connection, owner)
+        if status != "installed":
+            raise Impossible(
+                f"the app instance is {status or 'unknown'}: Wix answers for installed ones only"
+            )
+        sweeps.request(connection, owner, start, end, now)
+
+
+def _known_links(
+    services: Services, owner: UUID, since: datetime | None, until: datetime | None
+) -> list[UUID]:
+    from processor.store import checks, listings
+
+    by = listings.Narrowing(instance_id=owner, since=since, until=until)
+    with services.database.begin() as connection:
+        found = listings.links_paid(connection, by, LIMIT_MAX + 1)
+        while checks.drain(connection, services.now()) == checks.DRAIN_MAX:
+            pass
+        due = listings.links_due(connection, owner, LIMIT_MAX)
+    if len(found) > LIMIT_MAX:
+        raise Impossible(f"more than {LIMIT_MAX} payment links: narrow the window with --since and --until")
+    return sorted({link_id for _, link_id in found} | set(due))
+
+
+def _ask_for_checks(services: Services, owner: UUID, links: list[UUID]) -> dict[UUID, int]:
+    """Ask for checks. Returns the generation that answers it, by link."""
+    from processor.store import checks, listings
+
+    if not links:
+        return {}
+    with services.database.begin() as connection:
+        checks.request(connection, owner, links, services.now())
+    with services.database.begin() as connection:
+        while checks.drain(connection, services.now()) == checks.DRAIN_MAX:
+            pass
+        return {one.payment_link_id: one.wanted for one in listings.link_checks(connection, owner, links)}
+
+
+class _Waiting:
+    """Waits for a sweep and for checks, showing how far they are."""
+
+    def __init__(
+        self, services: Services, owner: UUID, timeout: float, *, is_here: bool, is_quiet: bool
+    ) -> None:
+        self._services = services
+        self._owner = owner
+        self._end = time.monotonic() + timeout
+        self._is_here = is_here
+        self._is_quiet = is_quiet
+        self._said = ""
+
+    def until_swept(self, since: datetime) -> None:
+        """Until the sweep asked for at `since` has ended."""
+        from processor import jobs
+        from processor.store import sweeps
+
+        if self._is_here:
+            jobs.run_sweep(self._services, self._owner)
+        else:
+            self._services.queue.enqueue_sweep(self._owner)
+        while True:
+            with self._services.database.begin() as connection:
+                if not sweeps.is_under_way(connection, self._owner, since):
+                    return
+            self._say("looking for payments nobody told us of")
+            self._pause()
+
+    def until_checked(self, wanted: dict[UUID, int], *, settle: bool) -> None:
+        """Until the checks of these generations have ended."""
+        if not self._is_here:
+            self._services.queue.enqueue_check(self._owner)
+        while True:
+            if self._is_here:
+                from processor import jobs
+
+                jobs.run_check(self._services, self._owner)
+            found = self._checks(list(wanted))
+            done = [one for one in found if one.checked >= wanted[one.payment_link_id]]
+            open_ends = [one for one in done if settle and not one.is_settled]
+            self._say(
+                f"{len(done)} of {len(wanted)} payment links checked"
+                + (f", {len(open_ends)} still settling" if open_ends else "")
+            )
+            if len(done) >= len(wanted) and not open_ends:
+                return
+            self._pause()
+
+    def _checks(self, links: list[UUID]) -> list[CheckLine]:
+        from processor.store import listings
+
+        with self._services.database.begin() as connection:
+            return listings.link_checks(connection, self._owner, links)
+
+    def _pause(self) -> None:
+        import threading
+
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise Impossible(
+                f"not finished in time ({self._said}): is a worker running? --here works in this process;"
+                " `processor doctor` looks at everything"
+            )
+        threading.Event().wait(min(LOOK_SECONDS, left))
+
+    def _say(self, words: str) -> None:
+        if words != self._said and not self._is_quiet:
+            click.echo(words, err=True)
+        self._said = words
+
+
+def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -> None:
+    from processor.store import listings, reports
+
+    with services.database.begin() as connection:
+        books = [
+            one for one in reports.links(connection, owner, LIMIT_MAX) if one.payment_link_id in set(links)
+        ]
+        titles = {link: listings.title(connection, owner, link) for link in links}
+        found = [
+            one
+            for one in listings.open_discrepancies(
+                connection, listings.Narrowing(instance_id=owner), LIMIT_MAX
+            )
+            if one.payment_link_id in titles
+        ]
+    if as_json:
+        echo_json({"instance_id": owner, "links": books, "open_discrepancies": found})
+    else:
+        echo_table(
+            ("payment link", "title", "payments", "amount", "currency", "matched", "open"),
+            [
+                (
+                    one.payment_link_id,
+                    titles[one.payment_link_id],
+                    one.payments,
+                    one.amount,
+                    one.currency,
+                    one.matched,
+                    ", ".join(one.discrepancies),
+                )
+                for one in books
+            ],
+            nothing="no payments there",
+        )
+        _say_discrepancies(found)
+    if found:
+        raise click.exceptions.Exit(EXIT_NO)
+
+
+def _say_discrepancies(found: list[Any]) -> None:
+    from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
+
+    for type_, number in sorted(Counter(one.type for one in found).items()):
+        click.echo(f"{number} {type_}: {EXPLANATIONS[DiscrepancyType(type_)]}")
+    if not found:
+        click.echo("nothing is open: the books equal what Wix says")
+
+
+# -- Replay ----------------------------------------------------------------------------------------
+
+
+@click.command("replay")
+@click.option("--event", "event_id", type=click.UUID, help="One event.")
+@any_instance_option
+@click.option("--payment", "payment_id", type=click.UUID, help="Events about this payment.")
+@click.option("--link", "payment_link_id", type=click.UUID, help="Events about this payment link.")
+@click.option(
+    "--status", type=click.Choice(("recorded", "ignored", "unreadable")), help="Events that stand so."
+)
+@window_options
+@click.option("--all", "is_all", is_flag=True, help="Every event there is.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would change.")
+@json_option
+def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **narrowing: Any) -> None:
+    """Read stored events once more, and book what is news. Over good data nothing changes."""
+    from processor.replay import one, replay_one
+    from processor.replay import replay as replay_all
+    from processor.store.listings import Narrowing
+
+    services = open_services()
+    if event_id is not None:
+        found = one(services, event_id, narrowing["instance_id"])
+        if not found:
+            raise Impossible("no such event: `processor events list` shows what there is")
+        told = iter([replay_one(services, event, is_dry=is_dry) for event in found])
+    elif is_all or any(value is not None for value in narrowing.values()):
+        told = replay_all(services, Narrowing(**narrowing), is_dry=is_dry)
+    else:
+        raise Impossible("say which: --event, a window, another option, or --all")
+    counts: Counter[str] = Counter()
+    news: list[Any] = []
+    for step in told:
+        counts[step.left.value if step.left else "applied"] += 1
+        if step.left is None:
+            news.append(step)
+    if not is_dry and news:
+        services.queue.wake_up()
+    if as_json:
+        lines = [
+            {"event_id": s.event.event_id, "instance_id": s.event.instance_id, "verdict": s.verdict}
+            for s in news
+        ]
+        echo_json({"is_dry_run": is_dry, "counts": dict(counts), "news": lines})
+        return
+    echo_table(
+        ("event", "type", "payment or link", "verdict", "was"),
+        [
+            (
+                step.event.event_id,
+                step.event.event_type.rsplit(".", 1)[-1],
+                step.event.entity_id,
+                step.verdict,
+                step.event.status,
+            )
+            for step in news
+        ],
+        nothing="no news: nothing " + ("would change" if is_dry else "was changed"),
+    )
+    done = "would be applied" if is_dry else "applied"
+    words = {"applied": done, "not_news": "known already", "no_payment": "about no payment"}
+    click.echo(
+        ", ".join(f"{number} {words.get(name, name)}" for name, number in sorted(counts.items()))
+        or "no event"
+    )

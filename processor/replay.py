@@ -1,0 +1,125 @@
+"""Read stored events once more with the code of today, and book what they say if it is news.
+
+For events that an earlier release could not read or did not know, and as a proof: over good data a replay
+changes nothing, not even a row of evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from processor.domain.event import Event, Kind
+from processor.domain.payment import Origin, Verdict, judge
+from processor.errors import Unreadable
+from processor.store import checks, events, instances, listings, payments
+from processor.store.listings import EventLine, Narrowing
+from processor.wiring import Services
+from processor.wix.parse import parse_claims, parse_event
+from processor.wix.signature import decode_segment
+
+PAGE = 500
+
+
+class Left(StrEnum):
+    """Why an event is left as it is."""
+
+    ERASED = "erased"
+    UNREADABLE = "unreadable"
+    HELD = "held"
+    NO_PAYMENT = "no_payment"
+    NOT_NEWS = "not_news"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of one event. verdict: of its payment, None where there is none; left: None when it is news."""
+
+    event: EventLine
+    verdict: Verdict | None
+    left: Left | None
+    detail: str = ""
+
+
+def replay(services: Services, by: Narrowing, *, is_dry: bool) -> Iterator[Replayed]:
+    """Replay the events that `by` describes, the oldest first, each in a transaction of its own.
+
+    is_dry: only say what would be done; then an event is judged as if those before it had changed nothing.
+    """
+    after = None
+    while True:
+        with services.database.begin() as connection:
+            page = listings.events(connection, by, limit=PAGE, after=after, oldest_first=True)
+        for event in page:
+            yield replay_one(services, event, is_dry=is_dry)
+        if len(page) < PAGE:
+            return
+        after = (page[-1].received_at, page[-1].event_id)
+
+
+def replay_one(services: Services, line: EventLine, *, is_dry: bool) -> Replayed:
+    """Replay one event."""
+    if line.token is None:
+        return Replayed(line, None, Left.ERASED, "its token was erased with the buyer's data")
+    try:
+        event = parse_event(parse_claims(decode_segment(line.token.split(".")[1].encode())))
+    except Unreadable as why:
+        return Replayed(line, None, Left.UNREADABLE, why.reason)
+    if event.unreadable is not None:
+        return Replayed(line, None, Left.UNREADABLE, event.unreadable)
+    if line.status == "held":
+        return Replayed(line, None, Left.HELD, "nobody has vouched for its app instance yet")
+    if event.seen is None and not (line.status in ("unreadable", "ignored") and event.kind is Kind.LINK):
+        return Replayed(line, None, Left.NO_PAYMENT)
+    return _apply(services, line, event, is_dry=is_dry)
+
+
+def _apply(services: Services, line: EventLine, event: Event, *, is_dry: bool) -> Replayed:
+    with services.database.begin() as connection:
+        if instances.status(connection, line.instance_id) == "unconfirmed":
+            return Replayed(line, None, Left.HELD, "nobody has vouched for its app instance yet")
+        verdict: Verdict | None = None
+        if event.seen is not None:
+            known = payments.lock(connection, line.instance_id, event.seen.payment.payment_id)
+            verdict = judge(known, event.seen.payment)
+        is_late = line.status in ("unreadable", "ignored")
+        is_news = is_late or (verdict is not None and verdict.applies)
+        left = None if is_news else Left.NOT_NEWS
+        if is_dry or not is_news:
+            return Replayed(line, verdict, left)
+        if event.seen is not None:
+            payments.apply(
+                connection,
+                [
+                    payments.telling(
+                        event.seen,
+                        origin=Origin.REPLAY,
+                        told_at=services.now(),
+                        event_id=line.event_id,
+                        is_anonymization=event.anonymized,
+                    )
+                ],
+            )
+        if is_late:
+            events.take_again(
+                connection,
+                line.instance_id,
+                line.event_id,
+                kind=event.kind.value,
+                slug=event.slug,
+                entity_id=event.entity_id,
+                link_id=event.link_id,
+            )
+        if event.anonymized and event.entity_id is not None:
+            payments.erase(connection, line.instance_id, event.entity_id, services.now())
+        if event.link_id is not None:
+            checks.request(connection, line.instance_id, [event.link_id], services.now())
+    return Replayed(line, verdict, None)
+
+
+def one(services: Services, event_id: UUID, instance_id: UUID | None) -> list[EventLine]:
+    """The stored events of this id."""
+    with services.database.begin() as connection:
+        return listings.event(connection, event_id, instance_id)
