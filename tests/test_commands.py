@@ -14,6 +14,7 @@ import pytest
 from click import Command, Group
 from click.testing import CliRunner, Result
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from processor import jobs, logs, wiring
 from processor.cli import cli
@@ -32,8 +33,8 @@ def shop(database_url: str, redis_url: str) -> Iterator[Shop]:
 
 
 @pytest.fixture
-def run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command as the command line does, with services of its own."""
+def run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Runs a command as the command line does, with services of its own; its log goes nowhere."""
 
     def build(role: str, environ: object = None) -> wiring.Services:
         return wiring.build(shop.services.settings, role=role, now=shop.services.now)
@@ -46,7 +47,8 @@ def run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Run:
         assert result.exit_code == code, (result.output, result.stderr, result.exception)
         return result
 
-    return command
+    with capture_logs():
+        yield command
 
 
 def told(result: Result) -> Any:
@@ -442,8 +444,15 @@ def test_an_instance_is_reconciled_with_what_nobody_told(run: Run, shop: Shop) -
     link_id = shop.link()
     shop.pay(link_id)  # not delivered
 
+    too_soon = told(run("reconcile", "--here", "--json"))
+    words = run("reconcile", "--here").stdout
+    shop.pass_time()
     found = told(run("reconcile", "--here", "--json"))
 
+    assert (too_soon["links"], too_soon["settling"]) == ([], [str(link_id)])
+    assert "1 payment link is still settling" in words
+    assert "the books equal" not in words
+    assert found["settling"] == []
     assert [(one["payment_link_id"], one["amount"]) for one in found["links"]] == [(str(link_id), "10.000")]
     assert found["links"][0]["recovered"] == 1
 

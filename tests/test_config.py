@@ -20,6 +20,8 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "WIX_INSTANCE_ID": (GUID, "seven"),
     "WIX_API_URL": ("http://localhost:1/", "localhost"),
     "WIX_TIMEOUT_SECONDS": ("2.5", "0"),
+    "WIX_CALLS_PER_MINUTE": ("100", "0"),
+    "WIX_PROCESSES": ("2", "none"),
     "BODY_BYTES_MAX": ("2048", "2.5"),
     "EXPIRY_GRACE_SECONDS": ("0", "-1"),
     "ANSWER_SECONDS": ("1", "5"),

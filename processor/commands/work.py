@@ -218,6 +218,11 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
             one for one in reports.links(connection, owner, LIMIT_MAX) if one.payment_link_id in set(links)
         ]
         titles = {link: listings.title(connection, owner, link) for link in links}
+        settling = [
+            one.payment_link_id
+            for one in listings.link_checks(connection, owner, links)
+            if not one.is_settled
+        ]
         found = [
             one
             for one in listings.open_discrepancies(
@@ -226,7 +231,9 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
             if one.payment_link_id in titles
         ]
     if as_json:
-        echo_json({"instance_id": owner, "links": books, "open_discrepancies": found})
+        echo_json(
+            {"instance_id": owner, "links": books, "settling": settling, "open_discrepancies": found}
+        )
     else:
         echo_table(
             ("payment link", "title", "payments", "amount", "currency", "matched", "open"),
@@ -242,19 +249,24 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
                 )
                 for one in books
             ],
-            nothing="no payments there",
+            nothing="no payments are booked there",
         )
-        _say_discrepancies(found)
+        _say_discrepancies(found, len(settling), services.settings.settling_seconds)
     if found:
         raise click.exceptions.Exit(EXIT_NO)
 
 
-def _say_discrepancies(found: list[Any]) -> None:
+def _say_discrepancies(found: list[Any], settling: int, settling_seconds: float) -> None:
     from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
 
     for type_, number in sorted(Counter(one.type for one in found).items()):
         click.echo(f"{number} {type_}: {EXPLANATIONS[DiscrepancyType(type_)]}")
-    if not found:
+    if settling:
+        click.echo(
+            f"{settling} payment link{' is' if settling == 1 else 's are'} still settling: a difference younger"
+            f" than {settling_seconds:g} s is expected to pass; --settle waits for it"
+        )
+    elif not found:
         click.echo("nothing is open: the books equal what Wix says")
 
 
