@@ -9,9 +9,9 @@ from flask import Blueprint, Response, jsonify, request
 
 from processor.sandbox import scenarios
 from processor.sandbox.api import body_json
-from processor.sandbox.core import as_list, as_object, as_text
+from processor.sandbox.core import as_object, as_text
 from processor.sandbox.documents import Document
-from processor.sandbox.errors import Violation, invalid, not_found
+from processor.sandbox.errors import Violation, invalid
 from processor.sandbox.faults import FAULTS, parameters_of
 
 if TYPE_CHECKING:
@@ -45,14 +45,7 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     @routes.put("/webhook")
     def set_webhook() -> Response:
         """Where events go, and of which types; a null url for nowhere, null eventTypes for those of payment links."""
-        given = as_object(body_json(), "")
-        url, types = given.get("url"), given.get("eventTypes")
-        if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
-            raise invalid(Violation("url", "must be an http or https URL, or null", "FORMAT"))
-        if types is not None:
-            types = [as_text(one, "eventTypes", 150) for one in as_list(types, "eventTypes", 100)]
-        sandbox.set_webhook(url, types)
-        return jsonify(url=url, eventTypes=types)
+        return jsonify(sandbox.take_webhook(body_json()))
 
     @routes.get("/instances")
     def instances() -> Response:
@@ -192,20 +185,13 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     @routes.post("/events/<event_id>/redeliver")
     def redeliver(event_id: str) -> Response:
         """Send an event once more, dropped ones too."""
-        event = _event(event_id)
-        deliverer.send(event["id"])
+        sandbox.redeliver(event_id)
         return jsonify({})
 
     @routes.get("/events/<event_id>/token")
     def token(event_id: str) -> Response:
         """The signed body of an event, as text: pipe it to curl."""
-        return Response(sandbox.token_of(_event(event_id), 1), mimetype="text/plain")
-
-    def _event(event_id: str) -> Document:
-        event = documents.get("event", event_id)
-        if event is None:
-            raise not_found("event", event_id)
-        return event
+        return Response(sandbox.token_of(sandbox.event(event_id), 1), mimetype="text/plain")
 
     @routes.post("/strays")
     def send_stray() -> Response:

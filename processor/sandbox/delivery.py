@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +127,28 @@ class Deliverer:
                 if stand.is_idle or left <= 0 or self._stopping:
                     return stand
                 self._changed.wait(min(left, 0.2))
+
+    def due_in(self, event_ids: Collection[str]) -> dict[str, float]:
+        """Seconds until the next delivery of those of these events that wait for one."""
+        now = time.monotonic()
+        found: dict[str, float] = {}
+        with self._changed:
+            for job in self._heap:
+                if job.event_id in event_ids:
+                    seconds = max(0.0, job.due - now)
+                    found[job.event_id] = min(seconds, found.get(job.event_id, seconds))
+        return found
+
+    def await_attempts(self, event_id: str, count: int, seconds: float) -> None:
+        """Return when so many attempts of an event have ended, at the latest after `seconds`."""
+        deadline = time.monotonic() + seconds
+        # Asked before our own lock: who holds the documents may be waiting for it.
+        while self._documents.count("delivery", {"event": event_id}) < count:
+            with self._changed:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._stopping:
+                    return
+                self._changed.wait(min(left, 0.05))
 
     def stop(self) -> None:
         """End; what is not delivered stays pending."""

@@ -141,7 +141,11 @@ KINDS: dict[str, _Kind] = {
             "link": _at("paymentLinkId"),
             "status": _at("status"),
         },
-        ("instance", "entity_id", "link", "status"),
+        (
+            # The log is narrowed by any of instance, type and status, newest first; an index ends in the number.
+            *("instance", "type", "status", "instance, type", "instance, status", "type, status"),
+            *("instance, type, status", "entity_id", "link"),
+        ),
     ),
     "delivery": _Kind({"event": _at("eventId"), "instance": _at("instanceId")}, ("event", "instance")),
 }
@@ -239,17 +243,37 @@ class Documents:
         newest_first: bool = False,
         limit: int = -1,
         before: int | None = None,
+        after: int | None = None,
     ) -> list[Document]:
-        """Documents whose columns are as given, in the order of their making. before: only numbers below it."""
+        """Documents whose columns are as given, in the order of their making.
+
+        before, after: only those made earlier, or later, than the one with that number (see `number_of`).
+        """
         equal = equal or {}
         conditions = [f"{_column(kind, name)} IS ?" for name in equal]
         values = [*equal.values()]
-        if before is not None:
-            conditions.append("number < ?")
-            values.append(before)
+        for sign, number in (("<", before), (">", after)):
+            if number is not None:
+                conditions.append(f"number {sign} ?")
+                values.append(number)
         where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
         order = "DESC" if newest_first else "ASC"
         return self._documents(kind, f"{where}ORDER BY number {order} LIMIT ?", (*values, limit))
+
+    def number_of(self, kind: str, id_: str) -> int | None:
+        """The place of a document in the order of their making, None when there is none."""
+        found = self.rows(f'SELECT number FROM "{kind}" WHERE id = ?', (id_,))
+        return int(found[0][0]) if found else None
+
+    def distinct(self, kind: str, column: str) -> list[str]:
+        """The values of an indexed column, in order: one look at the index for each."""
+        name = _column(kind, column)
+        found = self.rows(
+            f'WITH RECURSIVE seen (value) AS (SELECT min({name}) FROM "{kind}" UNION ALL'
+            f' SELECT (SELECT min({name}) FROM "{kind}" WHERE {name} > value) FROM seen WHERE value IS NOT NULL)'
+            " SELECT value FROM seen WHERE value IS NOT NULL"
+        )
+        return [str(value) for (value,) in found]
 
     def count(self, kind: str, equal: Mapping[str, Any] | None = None) -> int:
         """How many documents have these columns."""

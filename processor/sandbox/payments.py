@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -16,12 +17,39 @@ from processor.sandbox.events import Entity
 PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of a payment. tender: CARD, GIFT_CARD or OFFLINE; refunded, left: decimal text.
+
+    status: APPROVED, PARTIALLY_REFUNDED, REFUNDED, or VOIDED (a gift card given back).
+    """
+
+    tender: str
+    status: str
+    refunded: str
+    left: str
+    refunds: list[Document]
+
+
 class Payments(Checkouts):
     """What the site's owner, the payment provider and privacy rules do to a payment."""
 
     def payment(self, payment_id: str) -> Document:
         """A payment of whichever site. Raises Refused (404)."""
         return self._found("payment", payment_id)
+
+    def standing(self, payment: Document) -> Standing:
+        """How a payment stands on its order, the only place where refunds show."""
+        order = self._found("order", payment["orderId"])
+        line = _line_of(order, payment["id"])
+        refunded = Decimal(line.get("refunded", "0"))
+        return Standing(
+            tender=line["tender"],
+            status=line["status"],
+            refunded=money(refunded, order["currency"]),
+            left=money(Decimal(line["amount"]) - refunded, order["currency"]),
+            refunds=[one for one in order["refunds"] if one["paymentId"] == payment["id"]],
+        )
 
     def issue_receipt(self, instance_id: str, payment_id: str) -> Entity:
         """Issue Receipt: the payment gets a receipt and its next revision."""
@@ -53,7 +81,7 @@ class Payments(Checkouts):
             entity = payment["entity"]
             currency = currency_of(entity)
             order = self._found("order", payment["orderId"])
-            [line] = [one for one in order["payments"] if one["paymentId"] == payment_id]
+            line = _line_of(order, payment_id)
             left = Decimal(line["amount"]) - Decimal(line.get("refunded", "0"))
             amount = left
             if given.get("amount") is not None:
@@ -110,6 +138,12 @@ class Payments(Checkouts):
                 kept = {name: value for name, value in regular.items() if name not in PERSONAL}
                 entity["regularPaymentLinkPayment"] = kept
             return self._change_payment(payment, entity, is_anonymization=True)
+
+
+def _line_of(order: Document, payment_id: str) -> Document:
+    [line] = [one for one in order["payments"] if one["paymentId"] == payment_id]
+    found: Document = line
+    return found
 
 
 def _refund_status(is_full: bool) -> str:

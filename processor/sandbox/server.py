@@ -20,10 +20,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from processor.sandbox import api, control, events, pages, query
-from processor.sandbox.core import Rules, timestamp
+from processor.sandbox.core import Rules, as_list, as_object, as_text, timestamp
 from processor.sandbox.delivery import DEADLINE_SECONDS, Deliverer
 from processor.sandbox.documents import Document, Documents
-from processor.sandbox.errors import Refused
+from processor.sandbox.errors import Refused, Violation, invalid, not_found
 from processor.sandbox.events import NewEvent
 from processor.sandbox.faults import Faults
 from processor.sandbox.keys import SigningKey
@@ -121,6 +121,22 @@ class Sandbox:
     def now(self) -> datetime:
         """The present moment of this sandbox."""
         return self._options.now()
+
+    @property
+    def seed(self) -> int | None:
+        """What makes chance repeatable, None when nothing does."""
+        return self._options.seed
+
+    def take_webhook(self, given: Any) -> Document:
+        """Send events where `url` says, null for nowhere; of the types that `eventTypes` ends. Raises Refused."""
+        given = as_object(given, "")
+        url, types = given.get("url"), given.get("eventTypes")
+        if url is not None and not (isinstance(url, str) and url.startswith(("http://", "https://"))):
+            raise invalid(Violation("url", "must be an http or https URL, or null", "FORMAT"))
+        if types is not None:
+            types = [as_text(one, "eventTypes", 150) for one in as_list(types, "eventTypes", 100)]
+        self.set_webhook(url, types)
+        return {"url": url, "eventTypes": types}
 
     def set_webhook(self, url: str | None, event_types: list[str] | None = None) -> None:
         """Send events there, None for nowhere. event_types: endings of their types, None for the usual ones."""
@@ -227,6 +243,17 @@ class Sandbox:
             )
         for stray in sorted(self.faults.strikes("stray", about)):
             self.send_stray(stray, new.instance_id)
+
+    def event(self, event_id: str) -> Document:
+        """An event. Raises Refused (404)."""
+        found = self.documents.get("event", event_id)
+        if found is None:
+            raise not_found("event", event_id)
+        return found
+
+    def redeliver(self, event_id: str) -> None:
+        """Send an event once more, dropped ones too. Raises Refused (404)."""
+        self.deliverer.send(self.event(event_id)["id"])
 
     def send_stray(self, kind: str, instance_id: str) -> str:
         """Send a test of the dashboard (`test_event`) or an `unknown_event`. Returns the event's id."""

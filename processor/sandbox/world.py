@@ -54,6 +54,22 @@ class World(Payments):
         items = [{**entity, "amount": edited.get(entity["id"], entity["amount"])} for entity in page.items]
         return query.Page(items, page.next, page.prev, page.aggregations)
 
+    # What the site's owner sees is what there is: no fault of reading strikes it.
+
+    def links_of(self, instance_id: str, *, limit: int, cursor: str | None = None) -> query.Page:
+        """A page of a site's links, newest first. Raises Refused (400) for a cursor that is none."""
+        with self._documents.transaction():
+            self.expire_due()
+            asked = _newest(limit, cursor, {})
+            return query.run_query(asked, self._documents, query.LINKS, query.View(instance_id))
+
+    def payments_of(
+        self, instance_id: str, *, limit: int, cursor: str | None = None, link_id: str | None = None
+    ) -> query.Page:
+        """A page of a site's or a link's payments, newest first. Raises Refused (400) for a cursor that is none."""
+        asked = _newest(limit, cursor, {} if link_id is None else {"paymentLinkId": link_id})
+        return query.run_query(asked, self._documents, query.PAYMENTS, query.View(instance_id))
+
     def link_ids(self, instance_id: str, filter_: Any) -> list[str]:
         """Ids of every link a filter finds. Raises Refused (400)."""
         found: list[str] = []
@@ -162,6 +178,13 @@ class World(Payments):
             "received": entity["totalReceived"],
             "shown": self.link_answer(link)["totalReceived"],
         }
+
+
+def _newest(limit: int, cursor: str | None, filter_: Entity) -> Entity:
+    """The body of a Query for the first page, or for that of the cursor, which holds the filter."""
+    if cursor is not None:
+        return {"query": {"cursorPaging": {"limit": limit, "cursor": cursor}}}
+    return {"query": {"filter": filter_, "cursorPaging": {"limit": limit}}}
 
 
 def _true_payment(payment: Document) -> Document:
