@@ -151,7 +151,10 @@ def worker() -> None:
 
 @cli.command()
 def clock() -> None:
-    """Enqueue what the database says is due until stopped. Several clocks do no harm."""
+    """Enqueue what is due, until stopped.
+
+    The database says what that is. Several clocks do no harm.
+    """
     from processor import clock as process
 
     stop = _stop_on_signals()
@@ -181,7 +184,10 @@ def migrate(revision: str) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def settings(as_json: bool) -> None:
-    """List every setting: variable, meaning, default, whether it is set. Secrets stay hidden."""
+    """List every setting. Secrets stay hidden.
+
+    Variable, meaning, default, and whether it is set.
+    """
     rows = [
         {
             "variable": one.variable,
@@ -214,7 +220,10 @@ def _shown_value(variable: str, *, is_secret: bool) -> str | None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def doctor(as_json: bool) -> None:
-    """Check configuration, keys, database, migrations, Redis, clock and Wix; say how to mend each."""
+    """Check every part and say how to mend it.
+
+    Configuration, keys, database, migrations, Redis, clock, worker and Wix.
+    """
     from processor import doctor as checks
 
     found = checks.examine(os.environ)
@@ -233,7 +242,10 @@ def doctor(as_json: bool) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete our commands: `eval "$(processor completion bash)"`."""
+    """Print what makes a shell complete commands.
+
+    For example: `eval "$(processor completion bash)"`.
+    """
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
@@ -251,7 +263,10 @@ def completion(shell: str) -> None:
     help="Folder for databases, state and logs.  [default: .data/demo in the checkout]",
 )
 def demo(is_once: bool, data: Path | None) -> None:
-    """Show the whole job on private servers: a pretend Wix, the service, and a story of buyers."""
+    """Show the whole job, with a pretend Wix.
+
+    Private servers, the pretend Wix, the service, and a story of a site's owner and her buyers.
+    """
     from processor import demo as story
 
     if not story.run(data, is_once=is_once, environ=os.environ):

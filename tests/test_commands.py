@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -76,7 +79,7 @@ def created(run: Run, *more: object) -> Any:
 
 
 def test_a_link_for_items_is_created_shown_and_listed(run: Run, shop: Shop) -> None:
-    link = created(run, "--description", "two cups", "--limit", 3, "--expires", "2031-01-01")
+    link = created(run, "--description", "two cups", "--payments-limit", 3, "--expires", "2031-01-01")
 
     assert (link["how"], link["status"], link["currency"]) == ("made", "ACTIVE", "EUR")
     assert link["expirationDate"] == "2031-01-01T00:00:00Z"
@@ -228,11 +231,13 @@ def test_a_link_is_sent_initiated_and_changed(run: Run, shop: Shop) -> None:
     link_id = created(run)["id"]
     contact = shop.sandbox.world.shown(shop.sandbox.world.instance(str(shop.instance_id)))["contactIds"][0]
 
-    assert "1 contacts" in run("links", "send", link_id, "--recipient", contact).stdout
+    assert "1 contact\n" in run("links", "send", link_id, "--recipient", contact).stdout
     url = run("links", "initiate", link_id).stdout.strip()
     assert url.startswith(f"{shop.sandbox.url}/checkout/")
     assert "INACTIVE" in run("links", "deactivate", link_id).stdout
     assert "ACTIVE" in run("links", "activate", link_id).stdout
+    assert told(run("links", "deactivate", link_id, "--json"))["status"] == "INACTIVE"
+    assert told(run("links", "activate", link_id, "--json"))["status"] == "ACTIVE"
     run("links", "note", link_id, "call her back")
     assert "call her back" in run("links", "show", link_id).stdout
     run("links", "delete", link_id, input="n\n", code=1)
@@ -595,8 +600,29 @@ def test_an_erased_event_stays_erased(run: Run, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_can_complete(shell: str) -> None:
+def test_a_shell_is_told_how_to_complete(shell: str) -> None:
     assert "_PROCESSOR_COMPLETE" in CliRunner().invoke(cli, ["completion", shell]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("links cre", {"create"}), ("events list --status he", {"held"}), ("replay --dr", {"--dry-run"})],
+)
+def test_a_shell_completes(words: str, offered: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor"],
+        env={
+            **os.environ,
+            "_PROCESSOR_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"processor {words}",
+            "COMP_CWORD": str(len(words.split())),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert {line.split(",")[1] for line in done.stdout.splitlines()} == offered
 
 
 def test_every_command_explains_itself() -> None:
@@ -610,6 +636,20 @@ def test_every_command_explains_itself() -> None:
         result = CliRunner().invoke(cli, [*path, "--help"])
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 3, path
+        # A command whose description is cut off in the list explains nothing.
+        assert not [line for line in result.stdout.splitlines()[1:] if line.endswith("...")], path
+
+
+def test_every_command_about_the_books_speaks_to_programs() -> None:
+    names = ("links", "events", "payments", "instances", "reconcile", "replay")
+    leaves = [
+        leaf
+        for command in (cli.commands[name] for name in names)
+        for leaf in (command.commands.values() if isinstance(command, Group) else [command])
+    ]
+
+    assert len(leaves) > 18
+    assert [leaf.name for leaf in leaves if not any("--json" in one.opts for one in leaf.params)] == []
 
 
 def test_nothing_reaches_the_terminal_that_could_steer_it(run: Run, shop: Shop) -> None:

@@ -100,7 +100,7 @@ def list_events(limit: int, as_json: bool, **narrowing: Any) -> None:
 def show_event(
     event_id: UUID, instance_id: UUID | None, personal: bool, only_token: bool, as_json: bool
 ) -> None:
-    """Show one event: what it says, and what became of it."""
+    """Show an event and what became of it."""
     from processor.store import listings
 
     services = open_services()
@@ -268,7 +268,10 @@ def _payment_row(payment: PaymentLine) -> Sequence[Any]:
 @limit_option
 @json_option
 def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
-    """List payments, the newest first, with the sums of all that fit, per currency."""
+    """List payments, the newest first, with sums.
+
+    The sums are those of all that fit, per currency, whatever the limit.
+    """
     from processor.store import listings
 
     services = open_services()
@@ -295,7 +298,7 @@ def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
 @personal_option
 @json_option
 def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_json: bool) -> None:
-    """Show one payment: every version told, the events about it, what is open."""
+    """Show a payment, its versions and events."""
     from processor.store import listings
 
     services = open_services()

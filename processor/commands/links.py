@@ -26,6 +26,7 @@ from processor.commands.common import (
 if TYPE_CHECKING:
     from processor.wiring import Services
     from processor.wix import wire
+    from processor.wix.client import UnreadableItem
 
 METHOD = "EMAIL_METHOD"  # the only one Wix documents
 SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
@@ -35,7 +36,7 @@ PAGES_MAX = 100
 
 @click.group("links")
 def links() -> None:
-    """Payment links at Wix: create, send, initiate a payment, look at, change."""
+    """Create, send, list and change payment links."""
 
 
 # -- Create ----------------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ def links() -> None:
 @click.option("--order", metavar="ID", help="An order that is to be paid, instead of items.")
 @click.option("--amount", help="Of the order, what is to be paid; all that is open without it.")
 @click.option("--description", help="What the buyer reads below the title.")
-@click.option("--limit", type=click.IntRange(1), help="How often it may be paid.")
+@click.option("--payments-limit", type=click.IntRange(1), help="How often it may be paid.")
 @click.option("--expires", type=Moment(), help="Until when it may be paid.")
 @click.option(
     "--recipient",
@@ -91,7 +92,7 @@ def create(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Create a payment link: for items, for products, or for an order."""
+    """Create a link for items, products or an order."""
     import msgspec
 
     link = _from_file(file, given) if file is not None else _from_options(**given)
@@ -154,7 +155,7 @@ def _from_options(
     order: str | None,
     amount: str | None,
     description: str | None,
-    limit: int | None,
+    payments_limit: int | None,
     expires: datetime | None,
     recipients: tuple[str, ...],
 ) -> wire.NewPaymentLink:
@@ -175,7 +176,7 @@ def _from_options(
         ecom_payment_link=ecom,
         ecom_order_payment_link=wire.EcomOrderPaymentLink(order, amount) if order else None,
         # Wix wants it said, and takes nothing else (Wix's recipe "Create Payment Links").
-        payments_limit=limit if limit is not None or not order else 1,
+        payments_limit=payments_limit if payments_limit is not None or not order else 1,
         expiration_date=expires,
         recipients=_recipients(recipients) or None,
     )
@@ -226,12 +227,18 @@ def _recipients(given: tuple[str, ...]) -> list[wire.Recipient]:
     help="May be given often; those named at its creation without it.",
 )
 @instance_option
-def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None) -> None:
+@json_option
+def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None, as_json: bool) -> None:
     """Let Wix send a link to contacts."""
     services, owner = _at(instance_id)
     services.wix.send_link(owner, link_id, _recipients(recipients))
+    if as_json:
+        echo_json({"id": link_id, "recipients": [one.partition(":")[0] for one in recipients]})
+        return
     click.echo(
-        f"Wix sends it to {len(recipients)} contacts" if recipients else "Wix sends it to its recipients"
+        f"Wix sends it to {len(recipients)} contact{'' if len(recipients) == 1 else 's'}"
+        if recipients
+        else "Wix sends it to its recipients"
     )
 
 
@@ -241,7 +248,10 @@ def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None) -
 @instance_option
 @json_option
 def initiate(link_id: UUID, is_opened: bool, instance_id: UUID | None, as_json: bool) -> None:
-    """Make a checkout for a link and print where to lead the buyer. It is not a payment."""
+    """Make a checkout and print where it is.
+
+    Lead the buyer there. It is not a payment yet.
+    """
     services, owner = _at(instance_id)
     target = services.wix.initiate_payment(owner, link_id)
     url = (target.ecom_checkout and target.ecom_checkout.checkout_url) or (
@@ -339,7 +349,11 @@ def list_links(
     has_more = False
     try:
         for page in pages:
-            found += [one for one in page if isinstance(one, wire.PaymentLink)]
+            for one in page:
+                if isinstance(one, wire.PaymentLink):
+                    found.append(one)
+                else:
+                    click.echo(f"link {one.id} cannot be read and is left out: {one.detail}", err=True)
     except TooManyPages:
         has_more = True
     has_more = has_more or len(found) > limit
@@ -406,44 +420,51 @@ def _sort(text: str) -> tuple[str, Any]:
 @links.command("activate")
 @click.argument("link_id", type=click.UUID)
 @instance_option
-def activate(link_id: UUID, instance_id: UUID | None) -> None:
+@json_option
+def activate(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
     """Let a link take payments again."""
     services, owner = _at(instance_id)
-    _say_status(services, owner, services.wix.activate_link(owner, link_id))
+    _say_status(services, owner, services.wix.activate_link(owner, link_id), as_json)
 
 
 @links.command("deactivate")
 @click.argument("link_id", type=click.UUID)
 @instance_option
-def deactivate(link_id: UUID, instance_id: UUID | None) -> None:
+@json_option
+def deactivate(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
     """Let a link take no payments."""
     services, owner = _at(instance_id)
-    _say_status(services, owner, services.wix.deactivate_link(owner, link_id))
+    _say_status(services, owner, services.wix.deactivate_link(owner, link_id), as_json)
 
 
 @links.command("note")
 @click.argument("link_id", type=click.UUID)
 @click.argument("text")
 @instance_option
-def note(link_id: UUID, text: str, instance_id: UUID | None) -> None:
+@json_option
+def note(link_id: UUID, text: str, instance_id: UUID | None, as_json: bool) -> None:
     """Set the merchant's own note on a link."""
     services, owner = _at(instance_id)
-    _say_status(services, owner, services.wix.set_note(owner, link_id, text))
+    _say_status(services, owner, services.wix.set_note(owner, link_id, text), as_json)
 
 
 @links.command("delete")
 @click.argument("link_id", type=click.UUID)
 @instance_option
+@json_option
 @click.confirmation_option(prompt="Delete it at Wix?")
-def delete(link_id: UUID, instance_id: UUID | None) -> None:
-    """Delete a link at Wix; Wix refuses once something was paid."""
+def delete(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
+    """Delete a link nothing was paid by."""
     from processor.store import links as stored
 
     services, owner = _at(instance_id)
     services.wix.delete_link(owner, link_id)
     with services.database.begin() as connection:
         stored.mark_missing(connection, owner, [link_id], services.now())
-    click.echo("deleted")
+    if as_json:
+        echo_json({"id": link_id, "deleted": True})
+    else:
+        click.echo("deleted")
 
 
 @links.command("receipt")
@@ -468,11 +489,19 @@ def _at(instance_id: UUID | None) -> tuple[Services, UUID]:
     return services, the_instance(services, instance_id)
 
 
-def _say_status(services: Services, owner: UUID, told: Any) -> None:
+def _say_status(
+    services: Services, owner: UUID, told: wire.PaymentLink | UnreadableItem, as_json: bool
+) -> None:
     from processor import flows
+    from processor.wix import wire
 
     flows.keep(services, owner, told)
-    click.echo(f"the link is {getattr(told, 'status', None) or 'changed'}")
+    if not isinstance(told, wire.PaymentLink):
+        raise Impossible(f"it is done, but Wix describes the link in a way we cannot read: {told.detail}")
+    if as_json:
+        echo_json(_link_json(told))
+    else:
+        click.echo(f"the link is {told.status}")
 
 
 def _link_json(link: wire.PaymentLink) -> dict[str, Any]:

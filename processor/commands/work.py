@@ -55,7 +55,9 @@ def reconcile(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Compare our books with what Wix says now: links, a whole app instance, or a window of creation dates.
+    """Compare our books with what Wix says now.
+
+    Of some links, of a whole app instance, or of what was created in a window.
 
     Without --link, payments that nobody told us of are looked for as well. Ends with 1 when a discrepancy
     is open.
@@ -231,9 +233,7 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
             if one.payment_link_id in titles
         ]
     if as_json:
-        echo_json(
-            {"instance_id": owner, "links": books, "settling": settling, "open_discrepancies": found}
-        )
+        echo_json({"instance_id": owner, "links": books, "settling": settling, "open_discrepancies": found})
     else:
         echo_table(
             ("payment link", "title", "payments", "amount", "currency", "matched", "open"),
@@ -286,7 +286,10 @@ def _say_discrepancies(found: list[Any], settling: int, settling_seconds: float)
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would change.")
 @json_option
 def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **narrowing: Any) -> None:
-    """Read stored events once more, and book what is news. Over good data nothing changes."""
+    """Read stored events anew and book what is news.
+
+    Over good data nothing changes.
+    """
     from processor.replay import one, replay_one
     from processor.replay import replay as replay_all
     from processor.store.listings import Narrowing

@@ -65,7 +65,10 @@ class NoSandbox(click.ClickException):
 @click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="Play a scenario at the start.")
 @click.pass_context
 def sandbox(context: click.Context, /, **options: Any) -> None:
-    """Serve a pretend Wix: the Payment Links API, checkout pages, signed webhooks, fault switches."""
+    """Serve a pretend Wix to build and test with.
+
+    The Payment Links API, checkout pages, signed webhooks, fault switches.
+    """
     if context.invoked_subcommand is None:
         _serve(**options)
 
@@ -114,7 +117,7 @@ def _serve(
 
 def _rules(assumptions: tuple[str, ...]) -> Any:
     """The Rules that NAME=VALUE pairs ask for. Raises Impossible."""
-    from processor.sandbox.core import Rules
+    from processor.sandbox.core import CHOICES, RANGES, Rules
 
     known = {field.name.replace("_", "-"): field for field in fields(Rules)}
     chosen: dict[str, Any] = {}
@@ -122,14 +125,20 @@ def _rules(assumptions: tuple[str, ...]) -> Any:
         name, equals, value = one.partition("=")
         if name not in known or not equals:
             raise Impossible(f"--assume takes NAME=VALUE with a name of {', '.join(known)}")
+        field = known[name].name
         if isinstance(known[name].default, bool):
             if value not in ("true", "false"):
                 raise Impossible(f"--assume {name}= takes true or false")
-            chosen[known[name].name] = value == "true"
+            chosen[field] = value == "true"
+        elif field in RANGES:
+            low, high = RANGES[field]
+            if not value.isdecimal() or not low <= int(value) <= high:
+                raise Impossible(f"--assume {name}= takes a whole number from {low} to {high}")
+            chosen[field] = int(value)
+        elif value not in CHOICES.get(field, (value,)):
+            raise Impossible(f"--assume {name}= takes {' or '.join(CHOICES[field])}")
         else:
-            chosen[known[name].name] = value
-    if chosen.get("currency_field", "currency") not in ("currency", "currencyCode"):
-        raise Impossible("--assume currency-field= takes currency or currencyCode")
+            chosen[field] = value
     return Rules(**chosen)
 
 
