@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, assert_never
 from uuid import uuid4
 
 from processor.sandbox.documents import Document, Documents
@@ -89,7 +89,7 @@ _LIMITS: dict[Group, tuple[str, ...]] = {
     "call": ("instanceId", "path"),
     "read": (),
 }
-"""To what a fault can be limited. eventType: an ending; path: a part of it."""
+"""To what a fault can be limited. eventType: an ending; path: a part of it, or with "=" before it the whole."""
 
 # A mix is weather, not sabotage: every event still arrives or is found by a query, and every call gets through.
 MIX: tuple[dict[str, Any], ...] = (
@@ -113,13 +113,36 @@ MIX: tuple[dict[str, Any], ...] = (
 )
 
 _AMOUNT = re.compile(r"-?\d{1,15}(\.\d{1,3})?")
-_NUMBERS = {
-    "seconds": (0.0, 31_536_000.0),
-    "retryAfterSeconds": (0.0, 3600.0),
-    "probability": (0.0, 1.0),
-}
-_WHOLE = {"count": (1, 1_000_000), "copies": (2, 20), "status": (400, 599), "attempts": (1, 13)}
 _WAIT_MAX = 3600.0  # of a call or a delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a parameter's value must be. low, high: of a number."""
+
+    type: Literal["number", "whole", "decimal", "flag", "text"] = "text"
+    low: float = 0
+    high: float = 0
+
+
+_PARAMETERS = {
+    "seconds": Parameter("number", 0, 31_536_000),
+    "retryAfterSeconds": Parameter("number", 0, 3600),
+    "probability": Parameter("number", 0, 1),
+    "count": Parameter("whole", 1, 1_000_000),
+    "copies": Parameter("whole", 2, 20),
+    "status": Parameter("whole", 400, 599),
+    "attempts": Parameter("whole", 1, 13),
+    "by": Parameter("decimal"),
+    "amount": Parameter("decimal"),
+    "sameEntity": Parameter("flag"),
+}
+
+
+def parameter(name: str, group: Group) -> Parameter:
+    """What a parameter takes for faults of a group; text unless it is known."""
+    found = _PARAMETERS.get(name, Parameter())
+    return replace(found, high=_WAIT_MAX) if name == "seconds" and group in ("delivery", "call") else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +222,8 @@ def _concerns(fault: Document, about: dict[str, str | None]) -> bool:
             return False
     if (ending := fault.get("eventType")) is not None and not (about.get("eventType") or "").endswith(ending):
         return False
-    return fault.get("path") is None or fault["path"] in (about.get("path") or "")
+    wanted, path = fault.get("path"), about.get("path") or ""
+    return wanted is None or (path == wanted[1:] if wanted.startswith("=") else wanted in path)
 
 
 def parameters_of(kind: str) -> tuple[str, ...]:
@@ -235,22 +259,27 @@ def _checked(given: Any) -> Document:
 
 def _mistake(name: str, value: Any, group: Group) -> str | None:
     """What is wrong with a parameter's value, None when nothing is."""
-    if name in _NUMBERS:
-        low, high = _NUMBERS[name]
-        if name == "seconds" and group in ("delivery", "call"):
-            high = _WAIT_MAX
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            return f"must be a number from {low:g} to {high:g}"
-    elif name in _WHOLE:
-        first, last = _WHOLE[name]
-        if isinstance(value, bool) or not isinstance(value, int) or not first <= value <= last:
-            return f"must be a whole number from {first} to {last}"
-    elif name in ("by", "amount"):
-        if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
-            return 'must be a decimal as text, such as "1.50"'
-    elif name == "sameEntity":
-        if not isinstance(value, bool):
-            return "must be true or false"
-    elif not isinstance(value, str):
-        return "must be text"
+    takes = parameter(name, group)
+    match takes.type:
+        case "number":
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not takes.low <= value <= takes.high
+            ):
+                return f"must be a number from {takes.low:g} to {takes.high:g}"
+        case "whole":
+            if isinstance(value, bool) or not isinstance(value, int) or not takes.low <= value <= takes.high:
+                return f"must be a whole number from {takes.low} to {takes.high}"
+        case "decimal":
+            if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
+                return 'must be a decimal as text, such as "1.50"'
+        case "flag":
+            if not isinstance(value, bool):
+                return "must be true or false"
+        case "text":
+            if not isinstance(value, str):
+                return "must be text"
+        case _:
+            assert_never(takes.type)
     return None
