@@ -165,6 +165,16 @@ class Settings:
         _whole(1, 1_000),
         "4",
     )
+    wix_in_max: int = setting(
+        "WIX_IN_MAX",
+        "how many values a filter's `$in` may hold; Wix does not say",
+        _whole(1, 100),
+        "100",
+    )
+    wix_link_fqdn: str | None = setting(
+        "WIX_LINK_FQDN",
+        "entity name of payment link events, once one was seen; by the end of their type without it",
+    )
     body_bytes_max: int = setting(
         "BODY_BYTES_MAX", "largest webhook body; 413 above", _whole(1_024, 10_485_760), "262144"
     )

@@ -237,6 +237,11 @@ def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UU
 
 def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
     """Every payment Wix lists under the links, a group at a time."""
+    most = services.settings.wix_in_max
+    if len(link_ids) > most:
+        for start in range(0, len(link_ids), most):
+            yield from _payments_of(services, instance_id, link_ids[start : start + most])
+        return
     pages = services.wix.query_payments(
         instance_id,
         filter={"paymentLinkId": {"$in": [str(link_id) for link_id in link_ids]}},
@@ -303,11 +308,12 @@ def _links_of(
 
     if dates:
         moments = sorted({_wix_instant(moment) for moment in dates.values()})
-        for page in services.wix.query_links(
-            instance_id, filter={"createdDate": {"$in": moments}}, pages_max=GROUP_PAGES_MAX
-        ):
-            for told in page:
-                take(told, guid(told.id))
+        most = services.settings.wix_in_max
+        for start in range(0, len(moments), most):
+            asked = {"createdDate": {"$in": moments[start : start + most]}}
+            for page in services.wix.query_links(instance_id, filter=asked, pages_max=GROUP_PAGES_MAX):
+                for told in page:
+                    take(told, guid(told.id))
     if pages := (len(remaining) - len(dates.keys() & remaining)) // UNKNOWN_LINKS_PER_PAGE:
         with suppress(TooManyPages):
             for page in services.wix.query_links(
@@ -462,7 +468,10 @@ def release_held(services: Services, instance_id: UUID) -> int:
                 if one.token is None:
                     blank.append(one.event_id)
                     continue
-                event = parse_event(parse_claims(decode_segment(one.token.split(".")[1].encode())))
+                event = parse_event(
+                    parse_claims(decode_segment(one.token.split(".")[1].encode())),
+                    link_fqdn=services.settings.wix_link_fqdn,
+                )
                 if event.seen is not None:
                     payments.apply(
                         connection,

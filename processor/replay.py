@@ -64,7 +64,10 @@ def replay_one(services: Services, line: EventLine, *, is_dry: bool) -> Replayed
     if line.token is None:
         return Replayed(line, None, Left.ERASED, "its token was erased with the buyer's data")
     try:
-        event = parse_event(parse_claims(decode_segment(line.token.split(".")[1].encode())))
+        event = parse_event(
+            parse_claims(decode_segment(line.token.split(".")[1].encode())),
+            link_fqdn=services.settings.wix_link_fqdn,
+        )
     except Unreadable as why:
         return Replayed(line, None, Left.UNREADABLE, why.reason)
     if event.unreadable is not None:

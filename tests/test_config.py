@@ -22,6 +22,8 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "WIX_TIMEOUT_SECONDS": ("2.5", "0"),
     "WIX_CALLS_PER_MINUTE": ("100", "0"),
     "WIX_PROCESSES": ("2", "none"),
+    "WIX_IN_MAX": ("50", "101"),
+    "WIX_LINK_FQDN": ("wix.paymentlinks.v1.payment_link", None),
     "BODY_BYTES_MAX": ("2048", "2.5"),
     "EXPIRY_GRACE_SECONDS": ("0", "-1"),
     "ANSWER_SECONDS": ("1", "5"),

@@ -5,6 +5,7 @@ Everything else is answered 404. Paths, wrappers and errors: `docs/wix.md`.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -31,7 +32,9 @@ DRIPS = 20
 class RateLimit:
     """Calls of each instance within the last minute (Wix docs, "Rate Limits"), and the most there ever were."""
 
-    def __init__(self, calls_per_minute: int, seconds: float) -> None:
+    def __init__(self, calls_per_minute: int, seconds: float, *, tells_wait: bool = False) -> None:
+        """tells_wait: whether a refusal has a `Retry-After`."""
+        self._tells_wait = tells_wait
         self._calls_max = calls_per_minute
         self._seconds = seconds
         self._lock = threading.Lock()
@@ -47,7 +50,10 @@ class RateLimit:
                 calls.popleft()
             if len(calls) >= self._calls_max:
                 counts["refused"] += 1
-                raise plain(429, "too many requests")
+                wait = max(1, math.ceil(calls[0] + self._seconds - now))
+                raise plain(
+                    429, "too many requests", {"Retry-After": str(wait)} if self._tells_wait else None
+                )
             calls.append(now)
             counts["answered"] += 1
             counts["peak"] = max(counts["peak"], len(calls))

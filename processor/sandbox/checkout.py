@@ -17,7 +17,8 @@ from processor.sandbox.sites import NAMES, email_of
 
 TENDERS = ("CARD", "GIFT_CARD", "OFFLINE")
 TENDERS_MAX = 5
-BUYER_FIELDS = ("name", "email", "phone", "company")
+BUYER_FIELDS = ("name", "email", "phone", "company", "vatId")
+VAT_TYPES = ("UNSPECIFIED", "CPF", "CNPJ")
 
 
 class Checkouts(Links):
@@ -79,6 +80,9 @@ class Checkouts(Links):
         buyer = self._buyer(given.get("buyer"))
         if as_flag(given.get("isDeclined", False), "isDeclined"):
             return []
+        if self._rules.contact_id_field:
+            contact = {"name": buyer["fullName"], "email": buyer["email"]}
+            buyer[self._rules.contact_id_field] = self.add_contact(link["instanceId"], contact)["id"]
         if entity["type"] == "ECOM_ORDER":
             order = self._found("order", entity["ecomOrderPaymentLink"]["orderId"])
             place: Entity = {"ecomOrder": {"ecomOrderId": order["id"]}}
@@ -120,7 +124,8 @@ class Checkouts(Links):
         self._note_received(link, [document["entity"] for document in paid], at)
         for document in paid:
             self._emit_payment(document, "created")
-        self._emit_link(link, "updated")
+        if (slug := self._payment_slug()) is not None:
+            self._emit_link(link, slug)
         self._emit_order(order, "payment_status_updated")
         return [document["entity"] for document in paid]
 
@@ -170,24 +175,30 @@ class Checkouts(Links):
             known = ", ".join(BUYER_FIELDS)
             raise invalid(Violation(f"buyer.{min(unknown)}", f"is not one of {known}"))
         told = {
-            name: as_text(value, f"buyer.{name}", 100) for name, value in given.items() if value is not None
+            name: as_text(value, f"buyer.{name}", 100)
+            for name, value in given.items()
+            if value is not None and name != "vatId"
         }
         name = told.get("name") or self._random.choice(NAMES)
         first, _, last = name.partition(" ")
-        details = {
+        details: Entity = {
             "firstName": first,
             "lastName": last,
             "fullName": name,
             "phone": told.get("phone") or f"+1 555 01{self._random.randrange(100):02d}",
             "email": told.get("email") or email_of(name),
         }
-        return details | ({"company": told["company"]} if "company" in told else {})
+        if "company" in told:
+            details["company"] = told["company"]
+        if given.get("vatId") is not None:
+            details["vatId"] = _vat_id(given["vatId"])
+        return details
 
     def _payment_details(self, tender: str, buyer: Entity, order_id: str, payment_id: str) -> Entity:
         if tender == "GIFT_CARD":
             return {
                 "type": self._rules.gift_card_type,
-                "giftCardPaymentLinkPayment": {
+                self._rules.gift_card_field: {
                     # A gift card payment's id is that of the link payment (Wix docs, payment object).
                     "giftCardPaymentId": payment_id,
                     "maskedCode": f"****{self._random.randrange(10_000):04d}",
@@ -201,7 +212,7 @@ class Checkouts(Links):
                 "subdivision": "VT",
                 "city": "Springfield",
                 "postalCode": "05156",
-                "streetAddress": {"number": house, "name": "Main Street"},
+                "streetAddress": {"number": house, "name": "Main Street", "apt": "2"},
                 "formattedAddress": f"VT, Main Street {house}",
             },
             "order": {"type": "ECOM", "ecomOrder": {"ecomOrderId": order_id}},
@@ -238,6 +249,13 @@ class Checkouts(Links):
         if link["purchases"] >= entity.get("paymentsLimit", NO_LIMIT):
             change["status"] = "PAID"
         self._change_link(link, change, None)
+
+
+def _vat_id(given: Any) -> Entity:
+    vat = as_object(given, "buyer.vatId")
+    if vat.get("type") not in VAT_TYPES:
+        raise invalid(Violation("buyer.vatId.type", f"must be one of {', '.join(VAT_TYPES)}", "ENUM"))
+    return {"id": as_text(vat.get("id"), "buyer.vatId.id", 100), "type": vat["type"]}
 
 
 def order_payment(payment_id: str, tender: str, amount: str, at: str) -> Document:

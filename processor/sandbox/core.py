@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from processor.sandbox import events
+from processor.sandbox import events, query
 from processor.sandbox.documents import Document, Documents
-from processor.sandbox.errors import Violation, invalid, not_found
+from processor.sandbox.errors import Refused, Violation, failed, invalid, not_found
 from processor.sandbox.events import Entity, NewEvent
 from processor.sandbox.faults import Faults
 from processor.wix import wire
@@ -42,6 +42,14 @@ class Rules:
     revision of the payment and tells of it. totals_fall_on_refund: whether `totalReceived` gets smaller.
     split_counts_once: whether a purchase paid by two means counts as one payment in `totalReceived`.
     offline_makes_payment: whether an offline purchase makes a payment link payment at once.
+    gift_card_field: the object of a gift card's payment. contact_id_field: where a payment names the buyer's
+    contact, none for nowhere. buyer_identity: who causes the events of a purchase. link_tells_of_payments:
+    whether a link that is paid or expires is told of by an update. refusal_status: of refusals that Wix
+    documents without one. receipt_answer: what Issue Receipt answers with. page_default: items of a page when
+    the query does not say. in_max: how many values `$in` takes. other_filters_ignored: whether a filter on a
+    field that is not listed is ignored instead of refused. retry_after: whether a 429 says how long to wait.
+    content_type: of deliveries. any_2xx_succeeds: whether another 2xx ends a delivery as 200 does.
+    token_lifetime_seconds: `exp` - `iat` of a webhook. issuer_and_audience: whether its token has both.
     """
 
     link_fqdn: str = wire.LINK_FQDN_GUESS
@@ -51,6 +59,35 @@ class Rules:
     totals_fall_on_refund: bool = False
     split_counts_once: bool = False
     offline_makes_payment: bool = True
+    gift_card_field: str = "giftCardPaymentLinkPayment"
+    contact_id_field: str = ""
+    buyer_identity: str = "ANONYMOUS_VISITOR"
+    link_tells_of_payments: bool = True
+    refusal_status: int = 428
+    receipt_answer: str = "receiptId"
+    page_default: int = query.PAGE_DEFAULT
+    in_max: int = query.IN_MAX
+    other_filters_ignored: bool = False
+    retry_after: bool = False
+    content_type: str = "text/plain"
+    any_2xx_succeeds: bool = False
+    token_lifetime_seconds: int = 300_000
+    issuer_and_audience: bool = False
+
+
+CHOICES = {
+    "currency_field": ("currency", "currencyCode"),
+    "buyer_identity": ("ANONYMOUS_VISITOR", "MEMBER", "WIX_USER", "APP"),
+    "receipt_answer": ("receiptId", "receipt", "paymentLinkPayment", "nothing"),
+}
+"""Of the Rules that are text: those that take only certain words."""
+RANGES = {
+    "refusal_status": (400, 428),
+    "page_default": (1, query.PAGE_MAX),
+    "in_max": (1, 100_000),
+    "token_lifetime_seconds": (1, 31_536_000),
+}
+"""Of the Rules that are numbers: from and to."""
 
 
 class Core:
@@ -132,7 +169,6 @@ class Core:
         document["sequence"] += 1
         self._documents.put(kind, document["id"], document)
         instance = self.instance(document["instanceId"])
-        visitor = {"identityType": "ANONYMOUS_VISITOR", "anonymousVisitorId": str(uuid4())}
         app = {"identityType": "APP", "appId": self._app()["appId"]}
         self._send(
             events.domain_event(
@@ -144,10 +180,25 @@ class Core:
                 payment_link_id=link_id,
                 sequence=document["sequence"],
                 at=self._time(),
-                identity=visitor if kind == "payment" else app,
+                identity=self._buyer_identity(instance) if kind == "payment" else app,
                 is_anonymization=is_anonymization,
             )
         )
+
+    def _buyer_identity(self, instance: Document) -> Entity:
+        """Who causes the events of a purchase: exactly one id, of the kind that the type says."""
+        ids = {
+            "ANONYMOUS_VISITOR": ("anonymousVisitorId", str(uuid4())),
+            "MEMBER": ("memberId", str(uuid4())),
+            "WIX_USER": ("wixUserId", instance["accountId"]),
+            "APP": ("appId", self._app()["appId"]),
+        }
+        name, id_ = ids[self._rules.buyer_identity]
+        return {"identityType": self._rules.buyer_identity, name: id_}
+
+    def _refused(self, code: str, why: str) -> Refused:
+        """A refusal for which Wix documents no status."""
+        return failed(self._rules.refusal_status, code, why)
 
 
 # -- Money and dates -------------------------------------------------------------------------------

@@ -60,7 +60,11 @@ class Deliverer:
         time_scale: float,
         deadline_seconds: float,
         now_text: Callable[[], str],
+        content_type: str = "text/plain",
+        any_2xx_succeeds: bool = False,
     ) -> None:
+        self._content_type = content_type
+        self._any_2xx_succeeds = any_2xx_succeeds
         self._documents = documents
         self._token_of = token_of
         self._scale = time_scale
@@ -220,7 +224,7 @@ class Deliverer:
         took = time.monotonic() - began
         if error is None and took > self._deadline:
             error = "deadline"
-        is_success = error is None and status == 200
+        is_success = error is None and status is not None and self._succeeds(status)
         with self._documents.transaction():
             attempt: dict[str, Any] = {
                 "id": str(uuid4()),
@@ -250,10 +254,15 @@ class Deliverer:
         if is_success:
             self._release_overtaken(event)
 
+    def _succeeds(self, status: int) -> bool:
+        return status == 200 or (self._any_2xx_succeeds and 200 <= status < 300)
+
     def _post(self, url: str, token: str) -> tuple[int | None, str | None]:
         """Status and error of one request; the error is None when an answer came."""
         try:
-            answer = self._http.post(url, content=token.encode(), headers={"Content-Type": "text/plain"})
+            answer = self._http.post(
+                url, content=token.encode(), headers={"Content-Type": self._content_type}
+            )
         except httpx2.HTTPError as why:
             return None, type(why).__name__
         except (httpx2.InvalidURL, OSError, RuntimeError) as why:

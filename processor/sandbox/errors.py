@@ -41,7 +41,8 @@ def invalid(*violations: Violation) -> Refused:
             "field": one.field,
             "description": one.description,
             "violatedRule": one.rule,
-            "ruleName": "INVALID",
+            # As in Wix's sample: only a rule of the service's own has a name.
+            **({"ruleName": "INVALID"} if one.rule == "CUSTOM" else {}),
             "data": {},
         }
         for one in violations

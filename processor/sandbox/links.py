@@ -35,6 +35,7 @@ TITLE_MAX, RECIPIENTS_MAX, QUANTITY_MAX, NOTE_MAX = 200, 50, 100_000, 500
 DESCRIPTION_MAX, ITEM_DESCRIPTION_MAX = 500, 600
 BULK_MAX = 100
 TAG_MAX = 100
+PAYMENTS_LIMIT_MAX = 2**31 - 1  # Wix does not say; its integers are of 32 bits
 NO_LIMIT = 1 << 62
 
 
@@ -72,8 +73,8 @@ class Links(Sites):
             wrong.append(
                 Violation("paymentLink.expirationDate", "must lie in the future and have a time zone")
             )
-        if told.payments_limit is not None and told.payments_limit < 1:
-            wrong.append(Violation("paymentLink.paymentsLimit", "must be at least 1", "MIN"))
+        if told.payments_limit is not None and not 1 <= told.payments_limit <= PAYMENTS_LIMIT_MAX:
+            wrong.append(Violation("paymentLink.paymentsLimit", f"must be from 1 to {PAYMENTS_LIMIT_MAX}"))
         if wrong:
             raise invalid(*wrong)
         with self._documents.transaction():
@@ -163,7 +164,7 @@ class Links(Sites):
                 f"no item {reference.catalog_item_id[:64]} in the catalog",
             )
         if product["currency"] != currency:
-            raise failed(428, "SANDBOX_CURRENCY_MISMATCH", f"the item is priced in {product['currency']}")
+            raise self._refused("SANDBOX_CURRENCY_MISMATCH", f"the item is priced in {product['currency']}")
         return product
 
     def _order_link(
@@ -179,13 +180,13 @@ class Links(Sites):
                 "paymentsLimit must be 1 for a link to an order",
             )
         if held["currency"] != told.currency:
-            raise failed(428, "SANDBOX_CURRENCY_MISMATCH", f"the order is in {held['currency']}")
+            raise self._refused("SANDBOX_CURRENCY_MISMATCH", f"the order is in {held['currency']}")
         balance = Decimal(held["total"]) - Decimal(held["paid"])
         amount = balance
         if order.amount is not None:
             amount = as_money(order.amount, told.currency, "paymentLink.ecomOrderPaymentLink.amount")
         if not 0 < amount <= balance:
-            raise failed(428, "SANDBOX_AMOUNT_EXCEEDS_BALANCE", f"the order's balance is {balance}")
+            raise self._refused("SANDBOX_AMOUNT_EXCEEDS_BALANCE", f"the order's balance is {balance}")
         return {
             "paymentsLimit": 1,
             "ecomOrderPaymentLink": {"orderId": order.order_id, "amount": money(amount, told.currency)},
@@ -213,7 +214,7 @@ class Links(Sites):
         site = self.instance(instance_id)
         for flag, code, why in SITE_FLAGS:
             if not site.get(flag, True):
-                raise failed(428, code, why)
+                raise self._refused(code, why)
 
     # -- One link ----------------------------------------------------------------------------------
 
@@ -235,8 +236,12 @@ class Links(Sites):
         expires = link["entity"].get("expirationDate")
         is_open = link["entity"]["status"] in ("ACTIVE", "INACTIVE")
         if expires and is_open and datetime.fromisoformat(expires) <= self._now():
-            self._change_link(link, {"status": "EXPIRED"}, "updated")
+            self._change_link(link, {"status": "EXPIRED"}, self._payment_slug())
         return link
+
+    def _payment_slug(self) -> str | None:
+        """How a link's own event tells that it was paid or expired, None when none does."""
+        return "updated" if self._rules.link_tells_of_payments else None
 
     def expire_due(self) -> None:
         """Notice every expiry that has come."""
@@ -253,15 +258,17 @@ class Links(Sites):
         with self._documents.transaction():
             link = self.any_link(link_id)
             if link["entity"]["status"] not in ("ACTIVE", "INACTIVE"):
-                raise failed(428, "SANDBOX_INVALID_STATUS", f"the link is {link['entity']['status']}")
-            return self._change_link(link, {"expirationDate": self._time(), "status": "EXPIRED"}, "updated")
+                raise self._refused("SANDBOX_INVALID_STATUS", f"the link is {link['entity']['status']}")
+            return self._change_link(
+                link, {"expirationDate": self._time(), "status": "EXPIRED"}, self._payment_slug()
+            )
 
     def delete_link(self, instance_id: str, link_id: str) -> None:
         """Delete Payment Link: only while nothing was paid."""
         with self._documents.transaction():
             link = self.link(instance_id, link_id)
             if link["purchases"]:
-                raise failed(428, "SANDBOX_LINK_HAS_PAYMENTS", "a link that received a payment stays")
+                raise self._refused("SANDBOX_LINK_HAS_PAYMENTS", "a link that received a payment stays")
             self._emit_link(link, "deleted")
             self._documents.remove("link", link_id)
 
@@ -270,7 +277,7 @@ class Links(Sites):
         with self._documents.transaction():
             link = self.link(instance_id, link_id)
             if link["entity"]["status"] not in ("ACTIVE", "INACTIVE"):
-                raise failed(428, "SANDBOX_INVALID_STATUS", f"the link is {link['entity']['status']}")
+                raise self._refused("SANDBOX_INVALID_STATUS", f"the link is {link['entity']['status']}")
             status, slug = ("ACTIVE", "activated") if is_active else ("INACTIVE", "deactivated")
             return self._change_link(link, {"status": status}, slug)
 

@@ -11,7 +11,7 @@ from processor.sandbox import events
 from processor.sandbox.checkout import Checkouts
 from processor.sandbox.core import as_money, as_object, currency_of, money
 from processor.sandbox.documents import Document
-from processor.sandbox.errors import Violation, failed, invalid
+from processor.sandbox.errors import Violation, invalid
 from processor.sandbox.events import Entity
 
 PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
@@ -56,7 +56,7 @@ class Payments(Checkouts):
         with self._documents.transaction():
             payment = self._owned("payment", payment_id, instance_id)
             if payment["entity"].get("receiptId"):
-                raise failed(428, "SANDBOX_RECEIPT_EXISTS", "the payment has a receipt already")
+                raise self._refused("SANDBOX_RECEIPT_EXISTS", "the payment has a receipt already")
             receipt = {
                 "id": str(uuid4()),
                 "instanceId": instance_id,
@@ -68,6 +68,13 @@ class Payments(Checkouts):
             }
             self._documents.put("receipt", receipt["id"], receipt)
             self._change_payment(payment, {"receiptId": receipt["id"]})
+            match self._rules.receipt_answer:
+                case "receipt":
+                    return {"receipt": {name: receipt[name] for name in receipt if name != "instanceId"}}
+                case "paymentLinkPayment":
+                    return {"paymentLinkPayment": payment["entity"]}
+                case "nothing":
+                    return {}
             return {"receiptId": receipt["id"]}
 
     def refund(self, payment_id: str, given: Any) -> Document:
@@ -90,7 +97,7 @@ class Payments(Checkouts):
                 raise invalid(Violation("amount", f"must be more than nothing and at most {left}", "MAX"))
             if line["tender"] == "GIFT_CARD" and amount != Decimal(line["amount"]):
                 # "About Gift Cards": gift cards have no partial refunds.
-                raise failed(428, "SANDBOX_NO_PARTIAL_REFUND", "a gift card is refunded as a whole")
+                raise self._refused("SANDBOX_NO_PARTIAL_REFUND", "a gift card is refunded as a whole")
             is_full = amount == left
             line["refunded"] = money(Decimal(line.get("refunded", "0")) + amount, currency)
             line["status"] = "VOIDED" if line["tender"] == "GIFT_CARD" else _refund_status(is_full)

@@ -22,7 +22,8 @@ from processor.sandbox.errors import Violation, invalid
 
 PAGE_MAX = 100
 PAGE_DEFAULT = 50  # inferred: the default of Wix's sister APIs
-SORTS_MAX = 5
+SORTS_MAX = 5  # of Query, and of Search: inferred from Wix's sister APIs
+SEARCH_SORTS_MAX = 10
 CURSOR_MAX = 32_000
 IN_MAX = 100
 NESTED_MAX = 10
@@ -87,11 +88,17 @@ PAYMENTS = Resource(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose entities a query sees, and how. as_of: in microseconds, None for now; hidden: ids left out."""
+    """Whose entities a query sees, and how. as_of: in microseconds, None for now; hidden: ids left out.
+
+    The rest is what Wix leaves open: see Rules.
+    """
 
     instance_id: str
     as_of: int | None = None
     hidden: Collection[str] = ()
+    page_default: int = PAGE_DEFAULT
+    in_max: int = IN_MAX
+    other_filters_ignored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +133,9 @@ class _Held(msgspec.Struct):
     """
 
     filter: dict[str, Any]
-    sort: Annotated[list[tuple[str, bool]], msgspec.Meta(max_length=SORTS_MAX)]
+    sort: Annotated[list[tuple[str, bool]], msgspec.Meta(max_length=SEARCH_SORTS_MAX)]
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
-    place: Annotated[list[str | int | None], msgspec.Meta(max_length=SORTS_MAX + 1)]
+    place: Annotated[list[str | int | None], msgspec.Meta(max_length=SEARCH_SORTS_MAX + 1)]
     back: bool = False
     search: _Search | None = None
 
@@ -159,12 +166,12 @@ def run_query(body: Any, documents: Documents, resource: Resource, view: View) -
     query = body["query"]
     if unknown := set(query) - {"filter", "sort", "cursorPaging"}:
         raise invalid(Violation(f"query.{min(unknown)}", "is not supported"))
-    return _page(_read(query, "query", resource, None), documents, resource, view)
+    return _page(_read(query, "query", resource, view, None), documents, resource, view)
 
 
 def plan(body: Any, documents: Documents, resource: Resource, view: View) -> list[str]:
     """How SQLite answers a Query request, step by step."""
-    held = _read(body["query"], "query", resource, None)
+    held = _read(body["query"], "query", resource, view, None)
     return documents.plan(*selection(held, resource, view))
 
 
@@ -177,7 +184,7 @@ def run_search(body: Any, documents: Documents, resource: Resource, view: View) 
         raise invalid(Violation(f"search.{min(unknown)}", "is not supported"))
     if asked.get("timeZone") not in (None, "UTC"):
         raise invalid(Violation("search.timeZone", "must be UTC: the sandbox knows no other", "ENUM"))
-    held = _read(asked, "search", resource, _searched(asked.get("search"), resource))
+    held = _read(asked, "search", resource, view, _searched(asked.get("search"), resource))
     page = _page(held, documents, resource, view)
     aggregations = [
         _aggregated(one, f"search.aggregations[{number}]", held, documents, resource, view)
@@ -189,7 +196,7 @@ def run_search(body: Any, documents: Documents, resource: Resource, view: View) 
 # -- Reading a request -----------------------------------------------------------------------------
 
 
-def _read(asked: dict[str, Any], name: str, resource: Resource, search: _Search | None) -> _Held:
+def _read(asked: dict[str, Any], name: str, resource: Resource, view: View, search: _Search | None) -> _Held:
     paging = asked.get("cursorPaging")
     if paging is None:
         paging = {}
@@ -214,8 +221,8 @@ def _read(asked: dict[str, Any], name: str, resource: Resource, search: _Search 
     if not isinstance(filter_, dict):
         raise invalid(Violation(f"{name}.filter", "must be an object"))
     sort = _sorted(asked.get("sort"), f"{name}.sort", resource)
-    held = _Held(filter_, sort, limit or PAGE_DEFAULT, [], search=search)
-    _Filter(resource, f"{name}.filter").conjunction(filter_)  # so that a mistake names its place
+    held = _Held(filter_, sort, limit or view.page_default, [], search=search)
+    _Filter(resource, f"{name}.filter", view).conjunction(filter_)  # so that a mistake names its place
     return held
 
 
@@ -308,7 +315,7 @@ def _conditions(held: _Held, resource: Resource, view: View) -> _Sql:
         found.text += f" AND id NOT IN ({', '.join('?' * len(view.hidden))})"
         found.values += view.hidden
     if held.filter:
-        condition = _Filter(resource, "query.filter").conjunction(held.filter)
+        condition = _Filter(resource, "query.filter", view).conjunction(held.filter)
         found.text += f" AND {condition.text}"
         found.values += condition.values
     if held.search is not None:
@@ -383,8 +390,9 @@ def _after(sort: list[tuple[str, bool]], place: list[Any]) -> _Sql:
 class _Filter:
     """Turns a filter into a condition. Raises Refused (400) where it is not as documented."""
 
-    def __init__(self, resource: Resource, where: str) -> None:
+    def __init__(self, resource: Resource, where: str, view: View) -> None:
         self._fields = resource.fields
+        self._view = view
         self._where = where
         self._count = 0
 
@@ -408,6 +416,8 @@ class _Filter:
             inner = self.conjunction(value, where, depth + 1)
             return _Sql(f"NOT {inner.text}", inner.values)
         known = self._fields.get(name)
+        if known is None and self._view.other_filters_ignored and not name.startswith("$"):
+            return _Sql("TRUE")
         if known is None:
             raise invalid(Violation(where, "is not a filterable field"))
         if not isinstance(value, dict):
@@ -421,7 +431,7 @@ class _Filter:
                 )
             if operator not in known.operators:
                 raise invalid(Violation(f"{where}.{operator}", "is not supported for this field"))
-            conditions.append(_operation(known, operator, operand, f"{where}.{operator}"))
+            conditions.append(_operation(known, operator, operand, f"{where}.{operator}", self._view.in_max))
         return _joined(conditions, "AND")
 
 
@@ -432,7 +442,7 @@ def _joined(conditions: list[_Sql], word: str) -> _Sql:
     return _Sql(f"({text})", [value for condition in conditions for value in condition.values])
 
 
-def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
+def _operation(known: Field, operator: str, operand: Any, where: str, in_max: int) -> _Sql:
     """A condition that is true or false, never NULL, so that `$not` means what it says.
 
     `+` keeps the index for the comparison: SQLite would use it for IS NOT NULL.
@@ -443,8 +453,8 @@ def _operation(known: Field, operator: str, operand: Any, where: str) -> _Sql:
             raise invalid(Violation(where, "must be true or false"))
         return _Sql(f"{column} IS {'NOT ' if operand else ''}NULL")
     if operator in ("$in", "$hasSome"):
-        if not isinstance(operand, list) or len(operand) > IN_MAX:
-            raise invalid(Violation(where, f"must be a list of at most {IN_MAX}", "MAX_SIZE"))
+        if not isinstance(operand, list) or len(operand) > in_max:
+            raise invalid(Violation(where, f"must be a list of at most {in_max}", "MAX_SIZE"))
         wanted = [_comparable(known, one, where) for one in operand]
         values = [one for one in wanted if one is not None]
         choices = [_Sql(f"(+{column} IS NOT NULL AND {column} IN ({', '.join('?' * len(values))}))", values)]
@@ -526,8 +536,8 @@ def _is_alike(word: str, other: str) -> bool:
 
 # -- Aggregations ----------------------------------------------------------------------------------
 
-_INTERVALS = {"YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%dT%H"}
-_SCALARS = {"COUNT_DISTINCT": "count(DISTINCT {})", "MIN": "min({})", "MAX": "max({})"}
+INTERVALS = {"YEAR": "%Y", "MONTH": "%Y-%m", "DAY": "%Y-%m-%d", "HOUR": "%Y-%m-%dT%H"}
+SCALARS = {"COUNT_DISTINCT": "count(DISTINCT {})", "MIN": "min({})", "MAX": "max({})"}
 
 
 def _aggregated(
@@ -557,21 +567,21 @@ def _aggregated(
             found["values"] = {"results": [{"value": _shown(known, row[0]), "count": row[1]} for row in rows]}
         case "SCALAR":
             kind = _options(given, "scalar", where).get("type")
-            if kind not in _SCALARS:
+            if kind not in SCALARS:
                 raise invalid(
-                    Violation(f"{where}.scalar.type", f"must be one of {', '.join(_SCALARS)}", "ENUM")
+                    Violation(f"{where}.scalar.type", f"must be one of {', '.join(SCALARS)}", "ENUM")
                 )
-            [(value,)] = documents.rows(f"SELECT {_SCALARS[kind].format(known.column)} {rest}", values)
+            [(value,)] = documents.rows(f"SELECT {SCALARS[kind].format(known.column)} {rest}", values)
             found["scalar"] = {
                 "type": kind,
                 "value": value if kind == "COUNT_DISTINCT" else _shown(known, value),
             }
         case "DATE_HISTOGRAM":
             interval = _options(given, "dateHistogram", where).get("interval")
-            if known.type != "date" or interval not in _INTERVALS:
-                raise invalid(Violation(where, f"needs a date and one of {', '.join(_INTERVALS)}", "ENUM"))
+            if known.type != "date" or interval not in INTERVALS:
+                raise invalid(Violation(where, f"needs a date and one of {', '.join(INTERVALS)}", "ENUM"))
             # strftime reads whole seconds; the column is in microseconds.
-            bucket = f"strftime('{_INTERVALS[interval]}', {known.column} / 1000000, 'unixepoch')"
+            bucket = f"strftime('{INTERVALS[interval]}', {known.column} / 1000000, 'unixepoch')"
             rows = documents.rows(
                 f"SELECT {bucket}, count(*) {rest} GROUP BY 1 ORDER BY 1 LIMIT {BUCKETS_MAX}", values
             )

@@ -44,8 +44,8 @@ class Options:
 
     port: 0 for any free one. folder: where its state is kept, None for in memory only. time_scale: how many
     times faster than Wix it resends. resign_retries: sign every attempt anew (Wix does not say whether it
-    does). token_lifetime_seconds: `exp` - `iat`. seed: makes what is random repeatable. rate_seconds: what is
-    taken for a minute when calls are counted. rules: what Wix leaves open.
+    does). seed: makes what is random repeatable. rate_seconds: what is taken for a minute when calls are
+    counted. rules: what else Wix leaves open.
     """
 
     host: str = "127.0.0.1"
@@ -55,7 +55,6 @@ class Options:
     delivery_deadline_seconds: float = DEADLINE_SECONDS
     calls_per_minute: int = 200
     resign_retries: bool = False
-    token_lifetime_seconds: int = 300_000
     seed: int | None = None
     rate_seconds: float = 60.0
     rules: Rules = field(default_factory=Rules)
@@ -81,7 +80,9 @@ class Sandbox:
         self._stopping = threading.Event()
         self.documents = Documents(options.folder / "sandbox.sqlite" if options.folder else None)
         query.define_functions(self.documents)
-        self.rate = api.RateLimit(options.calls_per_minute, options.rate_seconds)
+        self.rate = api.RateLimit(
+            options.calls_per_minute, options.rate_seconds, tells_wait=options.rules.retry_after
+        )
         self.key = self._app_key()
         chance = random.Random(options.seed)
         self.faults = Faults(self.documents, chance)
@@ -91,6 +92,8 @@ class Sandbox:
             time_scale=options.time_scale,
             deadline_seconds=options.delivery_deadline_seconds,
             now_text=lambda: options.now().isoformat(),
+            content_type=options.rules.content_type,
+            any_2xx_succeeds=options.rules.any_2xx_succeeds,
         )
         self.world = World(
             self.documents,
@@ -173,7 +176,7 @@ class Sandbox:
                 return self._sign(event["envelope"], event["issuedAt"], self._stray_key())
             case "expired_token" if is_spoiled:
                 # So that `exp` lies that far back, and `iat` a whole lifetime before it.
-                ago = int(fault.get("seconds", EXPIRED_SECONDS)) + self._options.token_lifetime_seconds
+                ago = int(fault.get("seconds", EXPIRED_SECONDS)) + self._options.rules.token_lifetime_seconds
                 return self._sign(event["envelope"], event["issuedAt"] - ago)
         if attempt > 1 and (self._options.resign_retries or fault["kind"] == "resigned"):
             return self._sign(event["envelope"], self._issued_at())
@@ -183,9 +186,12 @@ class Sandbox:
         return int(self._options.now().timestamp())
 
     def _sign(self, envelope: dict[str, Any], issued_at: int, key: SigningKey | None = None) -> str:
-        claims = events.claims(
-            envelope, issued_at=issued_at, lifetime_seconds=self._options.token_lifetime_seconds
-        )
+        rules = self._options.rules
+        claims = events.claims(envelope, issued_at=issued_at, lifetime_seconds=rules.token_lifetime_seconds)
+        if rules.issuer_and_audience:
+            # As Wix's SDK expects them of calls to service plugins.
+            app = self.documents.get("app", "app") or {}
+            claims |= {"iss": "wix.com", "aud": app.get("appId")}
         return (key or self.key).sign(claims)
 
     def _stray_key(self) -> SigningKey:
@@ -325,8 +331,9 @@ class Sandbox:
 
         @app.errorhandler(HTTPException)
         def refuse_http(why: HTTPException) -> Response:
-            answer = jsonify(message=why.description, details={})
-            answer.status_code = why.code or 500
+            status = why.code or 500
+            answer = jsonify(message="" if status >= 500 else why.description, details={})
+            answer.status_code = status
             return answer
 
         return app

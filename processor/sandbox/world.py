@@ -84,7 +84,14 @@ class World(Payments):
     def _view(self, instance_id: str, hidden: set[str]) -> query.View:
         lag = max((fault["seconds"] for fault in self._faults.of_read("read_lag")), default=0.0)
         as_of = microseconds(self._now() - timedelta(seconds=lag)) if lag else None
-        return query.View(instance_id, as_of, sorted(hidden))
+        return query.View(
+            instance_id,
+            as_of,
+            sorted(hidden),
+            page_default=self._rules.page_default,
+            in_max=self._rules.in_max,
+            other_filters_ignored=self._rules.other_filters_ignored,
+        )
 
     def _planted_total(self, entity: Entity) -> Entity:
         for fault in self._faults.of_read("wrong_total"):

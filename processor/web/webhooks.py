@@ -73,7 +73,7 @@ class Intake:
                     now=now.timestamp(),
                     grace_seconds=self._services.settings.expiry_grace_seconds,
                 )
-                event = parse_event(claims)
+                event = parse_event(claims, link_fqdn=self._services.settings.wix_link_fqdn)
             except Unreadable as why:
                 return self._keep_unread(verified, why, request_id)
         except Rejected as why:

@@ -91,8 +91,8 @@ def parse_claims(text: bytes) -> dict[str, Any]:
     return claims
 
 
-def parse_event(claims: dict[str, Any]) -> Event:
-    """Levels 3 to 5: the event inside `claims`.
+def parse_event(claims: dict[str, Any], *, link_fqdn: str | None = None) -> Event:
+    """Levels 3 to 5: the event inside `claims`. link_fqdn: see `kind_of`.
 
     Raises Unreadable only where not even the instance can be read; every later fault ends in an Event
     whose `unreadable` says why, so that it can be kept under its instance.
@@ -117,7 +117,7 @@ def parse_event(claims: dict[str, Any]) -> Event:
             "event_id": uuid5(DERIVED_IDS, f"{instance_id}\n{content_digest.hex()}\n{claims.get('iat')!r}"),
             "instance_id": instance_id,
             "event_type": _clean(envelope.event_type)[:TEXT_MAX],
-            "kind": kind_of(envelope.event_type),
+            "kind": kind_of(envelope.event_type, link_fqdn),
             "content_digest": content_digest,
             "issued_at": issued_at,
             "occurred_at": issued_at,
@@ -132,14 +132,20 @@ def parse_event(claims: dict[str, Any]) -> Event:
     return Event(**draft.values)
 
 
-def kind_of(event_type: str) -> Kind:
-    """What `event_type` is about. Link events are known by their last segment: their FQDN is unknown."""
+def kind_of(event_type: str, link_fqdn: str | None = None) -> Kind:
+    """What `event_type` is about.
+
+    link_fqdn: the entity name of payment link events. Wix's documentation does not give it; without it they are
+    known by the last segment of the type alone.
+    """
     if event_type in (wire.PAYMENT_CREATED, wire.PAYMENT_UPDATED):
         return Kind.PAYMENT
     if event_type == wire.APP_INSTALLED:
         return Kind.APP_INSTALLED
     if event_type == wire.APP_REMOVED:
         return Kind.APP_REMOVED
+    if link_fqdn and not event_type.startswith(f"{link_fqdn}_"):
+        return Kind.OTHER
     last = event_type.rsplit(".", 1)[-1]
     if last == wire.LINK_PAYMENT_INITIATED:
         return Kind.LINK
@@ -300,13 +306,21 @@ def _personal(entity: dict[str, Any]) -> dict[str, Any] | None:
     """What must be erasable: contact, address, card, and a gift card's code."""
     regular = entity.get("regularPaymentLinkPayment") or {}
     found = {name: clean_json(regular[name]) for name in _PERSONAL if regular.get(name)}
-    if gift_card := entity.get("giftCardPaymentLinkPayment"):
-        found["giftCardPaymentLinkPayment"] = clean_json(gift_card)
+    found |= {name: clean_json(value) for name, value in entity.items() if _is_gift_card(name) and value}
     return found or None
 
 
+def _is_gift_card(name: str) -> bool:
+    """Whether a field is the gift card object. Its name is inferred, so any that speaks of a gift card is."""
+    return "giftcard" in name.lower()
+
+
 def _rest(entity: dict[str, Any]) -> dict[str, Any]:
-    rest = {name: clean_json(value) for name, value in entity.items() if name not in _COLUMNS}
+    rest = {
+        name: clean_json(value)
+        for name, value in entity.items()
+        if name not in _COLUMNS and not _is_gift_card(name)
+    }
     regular = entity.get("regularPaymentLinkPayment") or {}
     if unknown := {
         name: clean_json(value) for name, value in regular.items() if name not in _REGULAR_COLUMNS

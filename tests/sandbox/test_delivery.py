@@ -14,6 +14,7 @@ from joserfc import jwk, jws
 
 from processor.processes import wait_until
 from processor.sandbox import delivery
+from processor.sandbox.core import Rules
 from tests.sandbox.wixlike import LINKS, Receiver, Site, a_receiver, a_site, claims_of, event_of
 
 
@@ -123,7 +124,7 @@ def test_only_200_succeeds_and_a_resend_carries_the_same_token(
 
 def test_resends_may_be_signed_anew() -> None:
     seconds = itertools.count(1_800_000_000)
-    options = {"time_scale": 6_000, "resign_retries": True, "token_lifetime_seconds": 10}
+    options = {"time_scale": 6_000, "resign_retries": True, "rules": Rules(token_lifetime_seconds=10)}
     with (
         a_site(now=lambda: datetime.fromtimestamp(next(seconds), UTC), **options) as site,
         a_receiver(site) as receiver,
