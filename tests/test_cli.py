@@ -248,15 +248,17 @@ def test_two_demos_at_once_and_a_second_start_end_with_right_books(folder: Path)
 
     assert [child.stop() for child in both] == [0, 0], [child.tail(40) for child in both]
     for child in both:
-        assert "7 of 7 payments" in child.tail(40)
+        assert "9 of 9 payments" in child.tail(40)
         assert "discrepancy: total_differs" in child.tail(40)
         assert "recovered: webhook missed" in child.tail(40)
+        assert "found, not made twice" in child.tail(100)
+        assert "once more: nothing changed" in child.tail(40)
 
     again = demo_child(folder, 3, "--once")
     again.start()
     wait_until(lambda: not again.is_running, what="a second start", seconds=120)
     assert again.stop() == 0, again.tail(40)
-    assert "14 of 14 payments" in again.tail(40)
+    assert "18 of 18 payments" in again.tail(40)
 
 
 @pytest.mark.timeout(240)

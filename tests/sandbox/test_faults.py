@@ -189,6 +189,13 @@ def test_a_hanging_call_is_carried_out_all_the_same(site: Site) -> None:
     assert [one["title"] for one in site.query(LINKS)["paymentLinks"]] == ["once"]
 
 
+def test_a_fault_of_one_path_spares_those_that_contain_it(site: Site) -> None:
+    fault(site, "status", status=503, path=f"={LINKS}")
+
+    assert site.query(LINKS)["paymentLinks"] == []
+    assert site.call("POST", LINKS, {}).status_code == 503
+
+
 def test_a_slow_answer_is_whole_in_the_end(site: Site) -> None:
     link = site.link()
     fault(site, "slow", seconds=0.2, count=1)
