@@ -220,6 +220,95 @@ def test_a_wix_that_is_away_postpones_the_check_and_loses_nothing(shop: Shop, st
     assert shop.one("SELECT match_state FROM payments").match_state == "matched"
 
 
+# What goes wrong once with the first call, and what comes of it: nothing, since the call is made again.
+PASSING: dict[str, dict[str, Any]] = {
+    "429": {"kind": "status", "status": 429},
+    "429 with Retry-After": {"kind": "status", "status": 429, "retryAfterSeconds": 0.2},
+    "500": {"kind": "status", "status": 500},
+    "503": {"kind": "status", "status": 503},
+    "504, so a smaller page": {"kind": "status", "status": 504},
+    "hang": {"kind": "hang", "seconds": 1.5},
+    "slow body": {"kind": "slow", "seconds": 1.5},
+    "truncated JSON": {"kind": "truncated"},
+    "expired token": {"kind": "revoked_token"},
+}
+# What stays wrong: the check is put off by so many seconds, for a reason that names what Wix said.
+LASTING: dict[str, tuple[dict[str, Any], int, str]] = {
+    "429": ({"kind": "status", "status": 429}, 5, "answered 429"),
+    "429 with Retry-After": ({"kind": "status", "status": 429, "retryAfterSeconds": 40}, 40, "answered 429"),
+    "500": ({"kind": "status", "status": 500}, 5, "answered 500"),
+    "503": ({"kind": "status", "status": 503}, 5, "answered 503"),
+    "504": ({"kind": "status", "status": 504}, 5, "answered 504"),
+    "hang": ({"kind": "hang", "seconds": 1.5}, 5, "nothing whole within 0.5 s"),
+    "slow body": ({"kind": "slow", "seconds": 1.5}, 5, "nothing whole within 0.5 s"),
+    "truncated JSON": ({"kind": "truncated"}, 5, "no usable answer"),
+    "every token refused": ({"kind": "revoked_token"}, 600, "answered 401"),
+}
+
+
+@pytest.fixture
+def hasty_shop(database_url: str, redis_url: str) -> Iterator[Shop]:
+    """A shop whose service waits half a second for an answer of Wix, with one payment to be checked."""
+    with a_shop(database_url, redis_url, WIX_TIMEOUT_SECONDS="0.5") as built:
+        built.pay(built.link())
+        built.deliver()
+        built.services.wix.check_credentials(built.instance_id)
+        yield built
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_what_goes_wrong_once_costs_a_repetition(hasty_shop: Shop, fault: dict[str, Any]) -> None:
+    hasty_shop.sandbox.faults.add({**fault, "count": 1})
+
+    jobs.run_check(hasty_shop.services, hasty_shop.instance_id)
+
+    assert hasty_shop.sandbox.faults.all() == [], "it struck"
+    assert hasty_shop.one("SELECT match_state FROM payments").match_state == "matched"
+    assert hasty_shop.one("SELECT status FROM reconciliation_runs").status == "succeeded"
+
+
+@pytest.mark.parametrize(("fault", "seconds", "reason"), LASTING.values(), ids=LASTING.keys())
+def test_what_stays_wrong_puts_the_check_off(
+    hasty_shop: Shop, fault: dict[str, Any], seconds: int, reason: str
+) -> None:
+    hasty_shop.sandbox.faults.add(fault)
+
+    jobs.run_check(hasty_shop.services, hasty_shop.instance_id)
+
+    assert put_off(hasty_shop, seconds, reason)
+    assert hasty_shop.one("SELECT match_state FROM payments").match_state is None
+
+
+def test_a_permission_that_was_removed_puts_the_check_off_until_a_person_acts(hasty_shop: Shop) -> None:
+    hasty_shop.sandbox.world.change_site(str(hasty_shop.instance_id), {"hasPermission": False})
+
+    jobs.run_check(hasty_shop.services, hasty_shop.instance_id)
+
+    assert put_off(hasty_shop, 600, "answered 403")
+
+
+def test_an_app_that_was_uninstalled_without_our_hearing_of_it_is_left_in_peace(hasty_shop: Shop) -> None:
+    hasty_shop.sandbox.world.remove(str(hasty_shop.instance_id))
+
+    jobs.run_check(hasty_shop.services, hasty_shop.instance_id)
+
+    assert put_off(hasty_shop, 600, "WixUnauthorized")
+    hasty_shop.deliver()
+    assert hasty_shop.one("SELECT status FROM app_instances").status == "removed"
+
+
+def put_off(shop: Shop, seconds: int, reason: str) -> bool:
+    """Whether the only check is due again after so long, and its run says why."""
+    check = shop.one("SELECT wanted > checked AS is_wanted, lease_id, due_at FROM link_checks")
+    run = shop.one("SELECT status, reason FROM reconciliation_runs")
+    wait = (check.due_at - shop.services.now()).total_seconds()
+    assert (check.is_wanted, check.lease_id, run.status) == (True, None, "failed")
+    assert reason in run.reason
+    # The time that the check itself took has passed.
+    assert seconds - 30 < wait <= seconds
+    return True
+
+
 def test_waits_grow_while_wix_is_away_and_a_success_forgets_them(shop: Shop) -> None:
     link_id = shop.link()
     shop.pay(link_id)
