@@ -4,7 +4,7 @@ documents.py  its memory, in SQLite       world.py      what Wix knows and its r
 events.py     webhook bodies              query.py      filters, sorts, pages, search
 delivery.py   resends and deadlines       faults.py     what goes wrong
 api.py        Wix's REST paths            control.py    `/_sandbox/`, for tests and stories
-pages.py      for buyers and merchants    scenarios.py  stories to play, in `scenarios/`
+pages/        for buyers and merchants    scenarios.py  stories to play, in `scenarios/`
 keys.py       signing                     seed.py       a past of any size
 cli.py        its commands                server.py     everything put together
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -366,7 +365,7 @@ def test_calls_beyond_the_limit_of_a_minute_are_refused() -> None:
     assert statuses == [200] * 5 + [429] * 2
 
 
-# -- Control and pages -----------------------------------------------------------------------------
+# -- Control ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,21 +390,3 @@ def test_a_wrong_control_request_is_named(site: Site, path: str, body: Any) -> N
 
     assert answer.status_code in (400, 404)
     assert answer.json()["message"]
-
-
-def test_a_person_pays_on_the_pages(site: Site) -> None:
-    link = site.link(title="<b>Mugs & more</b>")
-    page = site.http.get(f"/_paylink/{link['id']}")
-    assert "&lt;b&gt;Mugs &amp; more" in page.text
-    assert "21.00 USD" in page.text
-
-    paid = site.http.post(f"/_paylink/{link['id']}", data={"method": "split", "name": "Emmy"})
-
-    assert paid.status_code == 302
-    assert "21.00 USD in 2 payments" in site.http.get(paid.headers["Location"]).text
-    declined = site.http.post(f"/_paylink/{link['id']}", data={"method": "declined"})
-    assert "declined" in declined.text
-    assert site.http.get("/").status_code == 200
-    assert site.http.get(f"/_paylink/{uuid4()}").status_code == 404
-    site.post(f"{LINKS}/{link['id']}/deactivate")
-    assert "INACTIVE" in site.http.get(f"/_paylink/{link['id']}").text
