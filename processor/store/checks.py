@@ -18,7 +18,8 @@ BACKOFF_DOUBLINGS_MAX = 6
 def drain(connection: Connection, now: datetime) -> int:
     """Merge waiting check requests by link into `link_checks`. Returns how many were merged.
 
-    Several drains at once share the requests out between them.
+    Several drains at once share the requests out between them. One about an instance nobody knows is dropped: it
+    can never be answered, and must not stop the others.
     """
     merged = connection.execute(
         text("""
@@ -29,7 +30,7 @@ def drain(connection: Connection, now: datetime) -> int:
                 RETURNING instance_id, payment_link_id
             ), merged AS (
                 INSERT INTO link_checks AS c (instance_id, payment_link_id, wanted, due_at)
-                SELECT instance_id, payment_link_id, count(*), :now FROM taken
+                SELECT instance_id, payment_link_id, count(*), :now FROM taken JOIN app_instances USING (instance_id)
                 GROUP BY instance_id, payment_link_id ORDER BY instance_id, payment_link_id
                 ON CONFLICT (instance_id, payment_link_id) DO UPDATE SET
                     wanted = c.wanted + excluded.wanted, due_at = LEAST(c.due_at, excluded.due_at)

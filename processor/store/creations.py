@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from processor.store.tables import LinkCreation
+from processor.store.tables import LinkCreation, is_any_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def claimed(connection: Connection, instance_id: UUID, link_ids: Collection[UUID
     """Which of these links were made under some reference already."""
     rows = connection.execute(
         select(LinkCreation.payment_link_id).where(
-            LinkCreation.instance_id == instance_id, LinkCreation.payment_link_id.in_(link_ids)
+            LinkCreation.instance_id == instance_id, is_any_of(LinkCreation.payment_link_id, link_ids)
         )
     )
     return {link_id for (link_id,) in rows if link_id is not None}

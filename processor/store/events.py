@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from processor.store.tables import WebhookEvent
+from processor.store.tables import WebhookEvent, is_any_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UU
     rows = connection.execute(
         select(WebhookEvent.payment_link_id, WebhookEvent.event_id).where(
             WebhookEvent.instance_id == instance_id,
-            WebhookEvent.payment_link_id.in_(link_ids),
+            is_any_of(WebhookEvent.payment_link_id, link_ids),
             WebhookEvent.conflict_count > 0,
         )
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, select, text
 
 from processor.domain.link import Link, SeenLink
-from processor.store.tables import PaymentLinkRow
+from processor.store.tables import PaymentLinkRow, is_any_of
 
 _FIELDS = tuple(Link.__dataclass_fields__)
 _KEY = ("instance_id", "payment_link_id")
@@ -56,7 +56,7 @@ def creation_dates(
     rows = connection.execute(
         select(PaymentLinkRow.payment_link_id, PaymentLinkRow.created_at).where(
             PaymentLinkRow.instance_id == instance_id,
-            PaymentLinkRow.payment_link_id.in_(link_ids),
+            is_any_of(PaymentLinkRow.payment_link_id, link_ids),
             PaymentLinkRow.created_at.is_not(None),
         )
     )

@@ -19,6 +19,7 @@ from processor.store.tables import (
     PaymentRow,
     PaymentVersion,
     WebhookEvent,
+    is_any_of,
 )
 
 
@@ -341,7 +342,7 @@ def link_checks(connection: Connection, instance_id: UUID, link_ids: list[UUID])
             row.due_at,
             row.last_checked_at,
         )
-        .where(row.instance_id == instance_id, row.payment_link_id.in_(link_ids))
+        .where(row.instance_id == instance_id, is_any_of(row.payment_link_id, link_ids))
         .order_by(row.payment_link_id)
     )
     return [CheckLine(*line) for line in found]

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, text, update
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdict, differences
 from processor.domain.reconciliation import Believed, Outcome
-from processor.store.tables import PaymentRow, PaymentVersion
+from processor.store.tables import PaymentRow, PaymentVersion, is_any_of
 
 _PERSON_ID = ("instance_id", "payment_id", "revision")
 _FACT_COLUMNS = ", ".join(FACTS)
@@ -214,7 +214,7 @@ def believed(
     payment_ids: Collection[UUID],
 ) -> dict[UUID, Believed]:
     """Payments booked under any of the links, or with any of the ids, by payment id."""
-    of_links = PaymentRow.payment_link_id.in_(list(link_ids)) | PaymentRow.payment_id.in_(list(payment_ids))
+    of_links = is_any_of(PaymentRow.payment_link_id, link_ids) | is_any_of(PaymentRow.payment_id, payment_ids)
     rows = connection.execute(
         select(*_COLUMNS, PaymentRow.changed_at).where(PaymentRow.instance_id == instance_id, of_links)
     )
@@ -238,7 +238,7 @@ def version_conflicts(
         )
         .where(
             PaymentRow.instance_id == instance_id,
-            PaymentRow.payment_link_id.in_(link_ids),
+            is_any_of(PaymentRow.payment_link_id, link_ids),
             version.verdict == Verdict.CONFLICT,
             version.revision == PaymentRow.revision,
         )
@@ -271,7 +271,7 @@ def note_outcomes(
             update(PaymentRow)
             .where(
                 PaymentRow.instance_id == instance_id,
-                PaymentRow.payment_id.in_(payment_ids),
+                is_any_of(PaymentRow.payment_id, payment_ids),
                 PaymentRow.match_state.is_distinct_from(state.value),
             )
             .values(match_state=state.value, matched_at=now)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 
 from processor.domain.payment import IDENTITY, Payment
 from processor.store import payments
-from processor.store.tables import PaymentRow
+from processor.store.tables import PaymentRow, is_any_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def booked(connection: Connection, instance_ids: Collection[UUID], limit: int = 
     columns = [getattr(PaymentRow, name) for name in Payment.__dataclass_fields__]
     rows = connection.execute(
         select(*columns)
-        .where(PaymentRow.instance_id.in_(instance_ids))
+        .where(is_any_of(PaymentRow.instance_id, instance_ids))
         .order_by(*(getattr(PaymentRow, name) for name in IDENTITY))
         .limit(limit)
     )

@@ -131,13 +131,19 @@ def advance(
 def finish(
     connection: Connection, instance_id: UUID, lease: SweepLease, *, due_at: datetime, now: datetime
 ) -> None:
-    """The whole window was read."""
+    """The whole window was read.
+
+    What was asked for by hand may lie apart from what was read so far: then the next sweep of the clock still begins
+    where the last one ended.
+    """
     connection.execute(
         text("""
-            UPDATE sweeps SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
-                position_at = NULL, swept_to = GREATEST(swept_to, :swept_to), due_at = :due_at,
-                finished_at = :now, failures = 0
-            WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
+            UPDATE sweeps s SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
+                position_at = NULL, due_at = :due_at, finished_at = :now, failures = 0,
+                swept_to = CASE WHEN s.window_from <= COALESCE(s.swept_to, a.first_seen_at)
+                    THEN GREATEST(s.swept_to, :swept_to) ELSE s.swept_to END
+            FROM app_instances a
+            WHERE s.instance_id = :instance_id AND s.lease_id = :lease_id AND a.instance_id = s.instance_id"""),
         {
             "instance_id": instance_id,
             "lease_id": lease.lease_id,

@@ -7,6 +7,7 @@ database; a test compares these models with a migrated catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Computed,
     DateTime,
     ForeignKey,
@@ -26,9 +28,11 @@ from sqlalchemy import (
     Numeric,
     Text,
     Uuid,
+    any_,
+    literal,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -55,6 +59,11 @@ class Base(DeclarativeBase):
         Decimal: Numeric(19, 3),
         dict[str, Any]: JSONB(none_as_null=True),
     }
+
+
+def is_any_of(column: Any, ids: Collection[UUID]) -> ColumnElement[bool]:
+    """Whether `column` is one of `ids`, however many: they are one parameter, of which a statement has 65,535."""
+    return column == any_(literal(list(ids), ARRAY(Uuid())))  # type: ignore[no-any-return]
 
 
 def one_of(column: str, *values: str) -> str:

@@ -53,6 +53,18 @@ def test_requests_of_one_link_become_one_check_of_a_higher_generation(database: 
     assert rows(database, "SELECT FROM check_requests") == []
 
 
+def test_a_request_about_an_instance_nobody_knows_stops_no_other(database: Database) -> None:
+    with database.begin() as connection:
+        checks.request(connection, uuid4(), [LINK], NOW)
+        checks.request(connection, INSTANCE, [LINK], NOW)
+
+    with database.begin() as connection:
+        checks.drain(connection, NOW)
+
+    assert [row.instance_id for row in rows(database, "SELECT instance_id FROM link_checks")] == [INSTANCE]
+    assert one(database, "SELECT count(*) FROM check_requests").count == 0
+
+
 def test_two_claimers_never_share_a_link(database: Database) -> None:
     request(database, *(UUID(int=number) for number in range(250)))
 
@@ -179,6 +191,26 @@ def test_a_sweep_is_claimed_once_resumed_after_a_death_and_finished(database: Da
     following = claimed(NOW + LEASE * 3)
     assert following is not None
     assert following.window_from == NOW - overlap
+
+
+def test_a_window_asked_for_by_hand_leaves_no_gap_behind(database: Database) -> None:
+    def swept(now: datetime) -> datetime | None:
+        with database.begin() as connection:
+            lease = sweeps.claim(connection, INSTANCE, now, lease=LEASE, overlap=timedelta(hours=50))
+            assert lease is not None
+            sweeps.finish(connection, INSTANCE, lease, due_at=now, now=now)
+        return one(database, "SELECT swept_to FROM sweeps").swept_to  # type: ignore[no-any-return]
+
+    first = NOW + timedelta(minutes=1)
+    assert swept(first) == first
+    later = NOW + timedelta(days=30)  # after an outage
+    with database.begin() as connection:
+        sweeps.request(connection, INSTANCE, later - timedelta(hours=1), later, later)
+    assert swept(later) == first, "what lies between is still to be read"
+    with database.begin() as connection:
+        lease = sweeps.claim(connection, INSTANCE, later, lease=LEASE, overlap=timedelta(hours=50))
+    assert lease is not None
+    assert lease.window_from == first - timedelta(hours=50)
 
 
 def test_runs_whose_worker_died_are_closed_as_abandoned(database: Database) -> None:
