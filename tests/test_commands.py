@@ -277,6 +277,7 @@ def test_links_are_narrowed_sorted_and_searched(run: Run, shop: Shop) -> None:
     assert "one of createdDate" in run("links", "list", "--sort", "title", code=2).stderr
 
 
+@pytest.mark.fact("R25")
 def test_a_receipt_is_issued(run: Run, shop: Shop) -> None:
     [payment_id] = shop.pay(shop.link())
 

@@ -86,6 +86,7 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
     assert "hidden" not in repr(settings)
 
 
+@pytest.mark.fact("D10")
 @pytest.mark.parametrize(
     "environ",
     [

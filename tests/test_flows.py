@@ -61,6 +61,7 @@ def lose(shop: Shop, reference: str = "r1") -> None:
         create_link(shop.services, shop.instance_id, new(), reference=reference)
 
 
+@pytest.mark.fact("R10")
 def test_a_link_is_created_and_known_at_once(shop: Shop) -> None:
     made = create_link(shop.services, shop.instance_id, new(), reference="r1")
 
@@ -95,6 +96,7 @@ def test_a_reference_stands_for_one_request_alone(shop: Shop) -> None:
     assert links_at_wix(shop) == 1
 
 
+@pytest.mark.fact("X14")
 def test_a_lost_answer_is_made_good_by_finding_the_link(shop: Shop) -> None:
     lose(shop)
     assert links_at_wix(shop) == 1

@@ -42,6 +42,7 @@ def test_what_a_webhook_told_is_matched_with_wix(shop: Shop) -> None:
     assert shop.open() == []
 
 
+@pytest.mark.fact("D18", "D11")
 def test_a_missed_payment_is_found_by_the_sweep_and_booked_by_the_check_once_it_is_old(shop: Shop) -> None:
     link_id = shop.link()
     shop.deliver()
@@ -77,6 +78,7 @@ def test_a_webhook_that_comes_after_the_poll_changes_nothing(shop: Shop) -> None
     assert shop.open() == []
 
 
+@pytest.mark.fact("S19")
 def test_a_missed_update_is_booked_by_the_check(shop: Shop) -> None:
     link_id = shop.link()
     [payment_id] = shop.pay(link_id)
@@ -138,6 +140,7 @@ def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:
     assert shop.open() == ["link_missing"]
 
 
+@pytest.mark.fact("S11", "U18")
 def test_a_split_purchase_in_exact_money_leaves_nothing_open(shop: Shop) -> None:
     tenders = [{"type": "GIFT_CARD", "amount": "2.345"}, {"type": "CARD", "amount": "10.000"}]
     shop.pay(shop.link("12.345", "KWD"), tenders=tenders)
@@ -156,6 +159,7 @@ def test_a_split_purchase_in_exact_money_leaves_nothing_open(shop: Shop) -> None
     assert shop.open() == []
 
 
+@pytest.mark.fact("Q22", "U24")
 def test_a_query_that_lags_behind_the_webhook_raises_nothing(shop: Shop) -> None:
     shop.sandbox.faults.add({"kind": "read_lag", "seconds": 3600})
     shop.pay(shop.link())
@@ -330,6 +334,7 @@ def test_waits_grow_while_wix_is_away_and_a_success_forgets_them(shop: Shop) -> 
     assert shop.one("SELECT failures FROM link_checks").failures == 0
 
 
+@pytest.mark.fact("A11")
 def test_a_removed_app_is_asked_about_no_more(shop: Shop) -> None:
     link_id = shop.link()
     shop.pay(link_id)

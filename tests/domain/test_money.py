@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from processor.domain.money import BadAmount, parse_amount, shown
 
 
+@pytest.mark.fact("P5", "P6")
 @pytest.mark.parametrize("text", ["0", "50", "50.00", "10.99", "12.345", "1000000000000000", "000.5"])
 def test_decimal_text_is_read_exactly(text: str) -> None:
     assert parse_amount(text) == Decimal(text)
 
 
+@pytest.mark.fact("P5")
 @pytest.mark.parametrize("text", ["", " ", "1e3", "NaN", "-1", "+1", "1.2345", ".", "1.", "٣", "1\n", "0x1"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(BadAmount):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def test_a_higher_revision_wins_whenever_it_arrives() -> None:
     assert judge(make_payment(revision=1), make_payment(revision=2)) is Verdict.NEWER
 
 
+@pytest.mark.fact("D12", "D13", "P2")
 def test_an_older_revision_never_overwrites_a_newer_one() -> None:
     assert judge(make_payment(revision=3), make_payment(revision=2)) is Verdict.STALE
 

@@ -115,6 +115,7 @@ def test_the_amount_at_risk_of_a_differing_amount_is_the_difference() -> None:
     assert found.sides == {"field": "amount", "booked": "10.99 USD", "wix": "12.00 USD"}
 
 
+@pytest.mark.fact("L20", "U17")
 def test_a_total_above_the_sum_is_an_error_and_below_it_informational() -> None:
     above = check([make_payment()], [make_payment()], make_link(total_amount=Decimal(20)))
     below = check([make_payment()], [make_payment()], make_link(total_amount=Decimal(5)))
@@ -136,6 +137,7 @@ def test_a_total_in_motion_is_left_alone() -> None:
     assert not findings.is_settled
 
 
+@pytest.mark.fact("L19", "S11", "U18")
 @pytest.mark.parametrize(("count", "is_explained"), [(0, False), (1, True), (2, True), (3, False)])
 def test_a_purchase_split_over_gift_card_and_card_counts_once_or_twice(
     count: int, is_explained: bool
@@ -150,6 +152,7 @@ def test_a_purchase_split_over_gift_card_and_card_counts_once_or_twice(
     assert types(findings) == ([] if is_explained else [DiscrepancyType.COUNT_DIFFERS])
 
 
+@pytest.mark.fact("L17")
 def test_a_link_paid_more_often_than_its_limit_is_shown() -> None:
     paid = [make_payment(), make_payment(payment_id=uuid4(), ecom_checkout_id="second")]
     link = make_link(payments_limit=1, payment_count=2, total_amount=Decimal("21.98"))

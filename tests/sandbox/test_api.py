@@ -26,6 +26,7 @@ def code(answer: Any) -> str:
 # -- Links -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("R10", "R11", "R33", "L2", "L23", "S3")
 def test_a_link_is_created_with_the_documented_fields(site: Site) -> None:
     link = site.link(description="two of them", paymentsLimit=3)
 
@@ -36,6 +37,7 @@ def test_a_link_is_created_with_the_documented_fields(site: Site) -> None:
     assert site.get(link["id"]) == link
 
 
+@pytest.mark.fact("L9", "L12", "L13")
 def test_a_link_to_a_product_takes_its_price_from_the_shop(site: Site) -> None:
     reference = {
         "appId": "215238eb-22a5-4c36-9e7b-e7c08025e04e",
@@ -49,6 +51,7 @@ def test_a_link_to_a_product_takes_its_price_from_the_shop(site: Site) -> None:
     assert payment["amount"] == "48.00"
 
 
+@pytest.mark.fact("L14", "L18", "P25", "P26", "S10")
 def test_a_link_to_an_order_pays_its_balance_once(site: Site) -> None:
     order = site.control(f"instances/{site.instance['instanceId']}/orders", {"total": "80.00"})
     made = {"title": "t", "currency": "USD", "type": "ECOM_ORDER"}
@@ -66,6 +69,7 @@ def test_a_link_to_an_order_pays_its_balance_once(site: Site) -> None:
     assert (refused.status_code, code(refused)) == (428, "SANDBOX_AMOUNT_EXCEEDS_BALANCE")
 
 
+@pytest.mark.fact("L5", "L7", "L11", "X5", "X8")
 @pytest.mark.parametrize(
     ("change", "status", "told"),
     [
@@ -113,6 +117,7 @@ def test_a_price_is_decimal_text_of_its_currency(site: Site, price: str) -> None
     assert site.call("POST", LINKS, {"paymentLink": link}).status_code == 400
 
 
+@pytest.mark.fact("R15", "R16", "R19", "R44", "R45", "R55", "L15", "L17", "S1", "S2")
 def test_links_change_state_as_documented(site: Site) -> None:
     link = site.link(paymentsLimit=2)
     path = f"{LINKS}/{link['id']}"
@@ -128,6 +133,7 @@ def test_links_change_state_as_documented(site: Site) -> None:
     assert code(site.call("DELETE", path)) == "SANDBOX_LINK_HAS_PAYMENTS"
 
 
+@pytest.mark.fact("R12", "R44", "R35")
 def test_an_unpaid_link_is_deleted(site: Site) -> None:
     path = f"{LINKS}/{site.link()['id']}"
 
@@ -135,6 +141,7 @@ def test_an_unpaid_link_is_deleted(site: Site) -> None:
     assert site.call("GET", path).status_code == 404
 
 
+@pytest.mark.fact("L15", "L22", "S3")
 def test_a_link_expires(site: Site) -> None:
     soon = datetime.now(UTC) + timedelta(milliseconds=500)
     link = site.link(expirationDate=soon.isoformat())
@@ -147,6 +154,7 @@ def test_a_link_expires(site: Site) -> None:
     assert code(answer) == "SANDBOX_LINK_NOT_ACTIVE"
 
 
+@pytest.mark.fact("R17", "R18", "R46", "R48", "R49", "P24", "L25", "L27")
 def test_a_link_is_sent_to_its_contacts_and_payments_are_initiated(site: Site) -> None:
     link = site.link()
     recipients = [{"contactId": one, "sendMethods": ["EMAIL_METHOD"]} for one in site.instance["contactIds"]]
@@ -165,6 +173,7 @@ def test_a_link_is_sent_to_its_contacts_and_payments_are_initiated(site: Site) -
 # -- Payments --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("P1", "P12", "P22", "S11")
 def test_a_split_purchase_makes_two_payments_of_one_checkout(site: Site) -> None:
     link = site.link("12.345", "KWD", quantity=1)
     tenders = [{"type": "GIFT_CARD", "amount": "2.345"}, {"type": "CARD", "amount": "10.000"}]
@@ -182,6 +191,7 @@ def test_a_split_purchase_makes_two_payments_of_one_checkout(site: Site) -> None
     assert site.get(link["id"])["totalReceived"] == {"paymentCount": 2, "amount": "12.345"}
 
 
+@pytest.mark.fact("P5", "P7")
 @pytest.mark.parametrize(("currency", "price", "amount"), [("JPY", "4800", "4800"), ("USD", "4.5", "4.50")])
 def test_amounts_are_written_with_the_digits_of_their_currency(
     site: Site, currency: str, price: str, amount: str
@@ -191,6 +201,7 @@ def test_amounts_are_written_with_the_digits_of_their_currency(
     assert (payment["amount"], payment["currency"]) == (amount, currency)
 
 
+@pytest.mark.fact("S6")
 def test_tenders_must_add_up_and_a_declined_card_pays_nothing(site: Site) -> None:
     link = site.link()
 
@@ -203,6 +214,7 @@ def test_tenders_must_add_up_and_a_declined_card_pays_nothing(site: Site) -> Non
     assert site.get(link["id"])["totalReceived"]["paymentCount"] == 0
 
 
+@pytest.mark.fact("P2", "P10", "R25", "R61")
 def test_a_receipt_raises_the_revision(site: Site) -> None:
     [payment] = site.pay(site.link()["id"])
 
@@ -215,6 +227,7 @@ def test_a_receipt_raises_the_revision(site: Site) -> None:
 # -- Queries ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("Q3", "Q5", "Q13", "R37")
 def test_pages_hold_everything_once(site: Site) -> None:
     link = site.link("1.00")
     ids = {site.pay(link["id"])[0]["id"] for _ in range(23)}
@@ -234,6 +247,7 @@ def test_pages_hold_everything_once(site: Site) -> None:
     assert set(found) == ids
 
 
+@pytest.mark.fact("R13", "Q15", "Q17", "Q18", "L19")
 def test_filters_mean_what_the_documentation_says(site: Site) -> None:
     first, second = site.link("1.00"), site.link("2.00")
     site.pay(first["id"])
@@ -253,6 +267,7 @@ def test_filters_mean_what_the_documentation_says(site: Site) -> None:
     assert ids(paymentsLimit={"$exists": False}) == both
 
 
+@pytest.mark.fact("Q7", "Q9", "Q17")
 def test_the_newest_comes_first_unless_asked_otherwise(site: Site) -> None:
     link = site.link("1.00")
     for _ in range(3):
@@ -267,6 +282,7 @@ def test_the_newest_comes_first_unless_asked_otherwise(site: Site) -> None:
     )
 
 
+@pytest.mark.fact("Q3", "Q4", "Q16", "Q21", "X5")
 @pytest.mark.parametrize(
     ("path", "query"),
     [
@@ -307,6 +323,7 @@ def test_any_body_is_survived(site: Site, body: bytes) -> None:
 # -- Who may call ----------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("A9", "A10", "A12", "A14", "A15", "R7", "X9")
 def test_tokens_and_keys_are_taken_in_every_documented_form(site: Site) -> None:
     bare = site.headers["Authorization"]
     key = {"Authorization": site.instance["apiKey"], "wix-site-id": site.instance["siteId"]}
@@ -323,6 +340,7 @@ def test_tokens_and_keys_are_taken_in_every_documented_form(site: Site) -> None:
         assert site.http.post(path, json={"query": {}}, headers=headers).status_code == status
 
 
+@pytest.mark.fact("A6", "A8")
 def test_a_token_lives_four_hours_and_says_whose_it_is(site: Site) -> None:
     app = site.http.get("/_sandbox/app").json()
     info = site.http.post("/oauth2/token-info", json={"token": site.headers["Authorization"]}).json()
@@ -337,6 +355,7 @@ def test_a_token_lives_four_hours_and_says_whose_it_is(site: Site) -> None:
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
+@pytest.mark.fact("A11")
 def test_a_removed_app_loses_its_access() -> None:
     with a_site() as site:
         app = site.http.get("/_sandbox/app").json()
@@ -347,6 +366,7 @@ def test_a_removed_app_loses_its_access() -> None:
             token_for(site.http, app, site.instance)
 
 
+@pytest.mark.fact("A4")
 def test_an_instance_sees_only_its_own(site: Site) -> None:
     link = site.link()
     app = site.http.get("/_sandbox/app").json()
@@ -358,6 +378,7 @@ def test_an_instance_sees_only_its_own(site: Site) -> None:
     assert answer.json()["paymentLinks"] == []
 
 
+@pytest.mark.fact("X1", "X2")
 def test_calls_beyond_the_limit_of_a_minute_are_refused() -> None:
     with a_site(calls_per_minute=5) as site:
         statuses = [site.call("POST", f"{LINKS}/query", {"query": {}}).status_code for _ in range(7)]

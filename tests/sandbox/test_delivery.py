@@ -35,6 +35,8 @@ def idle(site: Site) -> None:
     assert site.control("deliveries/idle")["isIdle"]
 
 
+@pytest.mark.fact("D3", "D4", "J1", "J2", "J3", "J8", "J9", "J10")
+@pytest.mark.fact("E1", "E2", "E3", "E4", "E5", "E7", "E10", "E13", "E20", "E31", "E32")
 def test_a_payment_is_told_in_the_documented_nesting(site: Site, receiver: Receiver) -> None:
     link = site.link()
     idle(site)
@@ -63,6 +65,7 @@ def test_a_payment_is_told_in_the_documented_nesting(site: Site, receiver: Recei
     assert all(type_ == "text/plain" for type_ in receiver.types)
 
 
+@pytest.mark.fact("E30", "E34", "E35", "E36")
 def test_every_action_has_its_event(site: Site, receiver: Receiver) -> None:
     link = site.link()
     path = f"{LINKS}/{link['id']}"
@@ -94,6 +97,7 @@ def test_every_action_has_its_event(site: Site, receiver: Receiver) -> None:
     }
 
 
+@pytest.mark.fact("E15", "E16", "E21")
 def test_an_anonymized_payment_keeps_its_money_and_loses_the_person(site: Site, receiver: Receiver) -> None:
     [payment] = site.pay(site.link()["id"], buyer={"name": "Sophie Germain"})
 
@@ -107,6 +111,7 @@ def test_an_anonymized_payment_keeps_its_money_and_loses_the_person(site: Site, 
     assert "contactDetails" not in entity["regularPaymentLinkPayment"]
 
 
+@pytest.mark.fact("D8", "D13")
 @pytest.mark.parametrize("status", [201, 204, 302, 401, 500, 503])
 def test_only_200_succeeds_and_a_resend_carries_the_same_token(
     site: Site, receiver: Receiver, status: int
@@ -122,6 +127,7 @@ def test_only_200_succeeds_and_a_resend_carries_the_same_token(
     assert event["attempts"] == 2
 
 
+@pytest.mark.fact("U4", "U5")
 def test_resends_may_be_signed_anew() -> None:
     seconds = itertools.count(1_800_000_000)
     options = {"time_scale": 6_000, "resign_retries": True, "rules": Rules(token_lifetime_seconds=10)}
@@ -140,6 +146,7 @@ def test_resends_may_be_signed_anew() -> None:
     assert claims_of(again)["exp"] == claims_of(again)["iat"] + 10
 
 
+@pytest.mark.fact("D9")
 def test_an_answer_after_the_deadline_does_not_count(site: Site, receiver: Receiver) -> None:
     receiver.answer = lambda number: 0 if number == 1 else 200
 
@@ -153,11 +160,13 @@ def test_an_answer_after_the_deadline_does_not_count(site: Site, receiver: Recei
     assert late[0]["milliseconds"] >= 1_200
 
 
+@pytest.mark.fact("D10")
 def test_resends_take_as_long_as_documented() -> None:
     assert sum(delivery.RESEND_SECONDS) == (47 * 60 + 11) * 60
     assert len(delivery.RESEND_SECONDS) == 12
 
 
+@pytest.mark.fact("D10", "D11")
 def test_thirteen_deliveries_are_made_in_all() -> None:
     with a_site(time_scale=1_000_000) as site, a_receiver(site) as receiver:
         receiver.answer = lambda number: 500
@@ -172,6 +181,7 @@ def test_thirteen_deliveries_are_made_in_all() -> None:
         assert len(receiver.bodies) == 13
 
 
+@pytest.mark.fact("D12")
 def test_a_failing_event_does_not_hold_later_ones_back() -> None:
     with a_site() as site, a_receiver(site) as receiver:  # a resend is a minute away
         receiver.answer = lambda number: 500 if number == 1 else 200
@@ -205,6 +215,7 @@ def test_a_dropped_event_never_comes_but_really_happened(site: Site, receiver: R
     assert truth["droppedEvents"] == 1
 
 
+@pytest.mark.fact("D14")
 def test_an_event_is_duplicated(site: Site, receiver: Receiver) -> None:
     fault(site, kind="duplicate", copies=3, count=1)
 
@@ -280,6 +291,7 @@ def test_queries_lag_and_totals_and_payments_may_be_wrong(site: Site) -> None:
     assert site.get(link["id"])["totalReceived"]["amount"] == "20.50"
 
 
+@pytest.mark.fact("X6")
 def test_calls_fail_as_switched(site: Site) -> None:
     path = f"{LINKS}/query"
     query: dict[str, object] = {"query": {}}

@@ -118,6 +118,7 @@ def test_a_resend_of_one_event_is_signed_anew(site: Site, receiver: Receiver) ->
 # -- Shapes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("E6", "E26", "U7")
 def test_shapes_that_occur_are_produced_together(site: Site, receiver: Receiver) -> None:
     for kind in ("missing_identity", "entity_as_json", "missing_sequence"):
         fault(site, kind, eventType=CREATED)
@@ -133,6 +134,7 @@ def test_shapes_that_occur_are_produced_together(site: Site, receiver: Receiver)
     assert json.loads(event["createdEvent"]["entityAsJson"]) == payment
 
 
+@pytest.mark.fact("E25", "P8")
 def test_the_documented_slip_of_the_updated_event_is_produced(site: Site, receiver: Receiver) -> None:
     fault(site, "created_current_entity")
     fault(site, "currency_code")
@@ -152,6 +154,7 @@ def test_the_documented_slip_of_the_updated_event_is_produced(site: Site, receiv
 # -- Strays ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("D20", "U9")
 def test_strays_come_along_with_an_event_or_by_themselves(site: Site, receiver: Receiver) -> None:
     fault(site, "test_event", eventType=CREATED, count=1)
     fault(site, "unknown_event", eventType=CREATED, count=1)
@@ -226,6 +229,7 @@ def test_a_revoked_token_stays_revoked_and_a_new_one_is_given(site: Site) -> Non
     assert site.call("POST", f"{LINKS}/query", {"query": {}}).status_code == 200
 
 
+@pytest.mark.fact("R5", "R40")
 def test_a_site_without_permission_or_readiness_refuses(site: Site) -> None:
     path = f"instances/{site.instance['instanceId']}"
     for flag, status, code in (
@@ -310,6 +314,7 @@ def transactions(site: Site, order_id: str) -> Any:
     return site.call("GET", f"/ecom/v1/payments/orders/{order_id}").json()["orderTransactions"]
 
 
+@pytest.mark.fact("S13", "S14", "S15", "R30")
 def test_a_refund_shows_on_the_order_alone(site: Site, receiver: Receiver) -> None:
     link = site.link("60.00", quantity=1)
     tenders = [{"type": "GIFT_CARD", "amount": "20.00"}, {"type": "CARD", "amount": "40.00"}]
@@ -343,6 +348,7 @@ def test_a_refund_shows_on_the_order_alone(site: Site, receiver: Receiver) -> No
     assert told(site, receiver, "updated") == []
 
 
+@pytest.mark.fact("D2", "E39", "S12")
 def test_neighbours_are_heard_of_by_name_alone(site: Site, receiver: Receiver) -> None:
     [payment] = site.pay(site.link()["id"])
     site.control(f"payments/{payment['id']}/refund")

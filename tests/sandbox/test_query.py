@@ -153,6 +153,7 @@ def in_order(entities: list[Entity], sort: list[tuple[str, str]]) -> list[str]:
     return [entity["id"] for entity in found]
 
 
+@pytest.mark.fact("Q7", "Q13", "Q14", "Q15", "Q17", "Q20", "R23")
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(given_=PAYMENTS, filter_=FILTERS, sort=SORTS, limit=st.integers(1, 4))
 def test_pages_forth_and_back_hold_what_the_language_says_in_its_order(
@@ -189,6 +190,7 @@ def test_pages_forth_and_back_hold_what_the_language_says_in_its_order(
     assert [entity["id"] for page in reversed(backwards) for entity in page.items] == wanted
 
 
+@pytest.mark.fact("Q22")
 def test_a_lagging_view_shows_each_entity_as_it_was(documents: Documents) -> None:
     first, later = payment(1), payment(2)
     keep(documents, first, at=START)
@@ -275,6 +277,7 @@ def site() -> Iterator[Site]:
         yield running
 
 
+@pytest.mark.fact("R14", "Q2", "Q10")
 @pytest.mark.parametrize(
     ("search", "found"),
     [
@@ -294,6 +297,7 @@ def test_words_are_searched_for(site: Site, search: Entity, found: set[str]) -> 
     assert {link["title"] for link in answer["paymentLinks"]} == found
 
 
+@pytest.mark.fact("Q3", "Q5")
 def test_a_search_goes_on_from_its_cursor(site: Site) -> None:
     asked: Any = {"search": {"expression": "mug"}, "cursorPaging": {"limit": 1}}
 
@@ -306,6 +310,7 @@ def test_a_search_goes_on_from_its_cursor(site: Site) -> None:
     assert not second["pagingMetadata"]["hasNext"]
 
 
+@pytest.mark.fact("Q11")
 def test_a_search_counts_what_it_finds(site: Site) -> None:
     link = site.link("1.00", title="Counted", paymentsLimit=1)
     site.pay(link["id"])
@@ -338,6 +343,7 @@ def test_a_search_counts_what_it_finds(site: Site) -> None:
     assert [one["count"] for one in by_name["paid"]["ranges"]["results"]] == [3, 1]
 
 
+@pytest.mark.fact("Q2", "Q11")
 @pytest.mark.parametrize(
     ("search", "place"),
     [

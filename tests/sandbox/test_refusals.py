@@ -31,6 +31,7 @@ def custom_item(**change: Any) -> dict[str, Any]:
     return {"ecomPaymentLink": {"lineItems": [{"type": "CUSTOM", "customItem": item}]}}
 
 
+@pytest.mark.fact("L5", "L10", "L11", "X5")
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -61,6 +62,7 @@ def cursor(held: Any) -> str:
 CURSOR = {"filter": {}, "sort": [], "limit": 1, "offset": 0}
 
 
+@pytest.mark.fact("Q6")
 @pytest.mark.parametrize(
     "made_up",
     [
@@ -87,6 +89,7 @@ def test_a_made_up_cursor_is_refused(site: Site, made_up: Any) -> None:
     assert answer.json()["details"]["validationError"]["fieldViolations"]
 
 
+@pytest.mark.fact("Q5")
 @pytest.mark.parametrize("extra", [{"filter": {"type": "REGULAR"}}, {"sort": [{"fieldName": "type"}]}])
 def test_filter_and_sort_are_not_sent_with_a_cursor(site: Site, extra: dict[str, Any]) -> None:
     query = {"cursorPaging": {"cursor": cursor(CURSOR)}, **extra}
@@ -157,6 +160,7 @@ def test_a_name_no_text_can_hold_is_mended(site: Site) -> None:
     assert paid[0]["regularPaymentLinkPayment"]["contactDetails"]["fullName"] == "\ufffdx"
 
 
+@pytest.mark.fact("A6")
 @pytest.mark.parametrize("body", [b"grant_type=client_credentials", b"", b"[]", b"\xff"])
 def test_a_token_request_is_refused_in_oauths_words(site: Site, body: bytes) -> None:
     answer = site.http.post("/oauth2/token", content=body)

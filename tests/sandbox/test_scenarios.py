@@ -54,6 +54,7 @@ def test_an_unknown_scenario_is_refused() -> None:
 # -- Assumptions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("P8", "U6", "U11", "U14", "U16", "U17", "U18")
 def test_what_wix_leaves_open_can_be_assumed_the_other_way() -> None:
     rules = Rules(
         link_fqdn="wix.other.v1.payment_link",

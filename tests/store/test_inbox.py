@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from processor.domain.payment import Verdict
 from processor.errors import Unreadable
 from processor.store import inbox
@@ -53,6 +55,7 @@ def test_a_payment_event_stores_event_payment_version_buyer_and_check_request(da
     assert kept.delivery_count == 1
 
 
+@pytest.mark.fact("D14", "D16")
 def test_a_duplicate_counts_its_delivery_and_changes_nothing_else(database: Database) -> None:
     install(database)
     again = told()
@@ -67,6 +70,7 @@ def test_a_duplicate_counts_its_delivery_and_changes_nothing_else(database: Data
     assert len(rows(database, "SELECT FROM check_requests")) == 1
 
 
+@pytest.mark.fact("D17")
 def test_the_same_event_id_with_another_body_is_kept_as_a_conflict(database: Database) -> None:
     install(database)
     event_id = str(uuid4())
@@ -82,6 +86,7 @@ def test_the_same_event_id_with_another_body_is_kept_as_a_conflict(database: Dat
     assert (conflict.delivery_count, conflict.token.count(".")) == (2, 2)
 
 
+@pytest.mark.fact("D12", "P2")
 def test_an_update_that_overtakes_the_creation_stands(database: Database) -> None:
     install(database)
 
@@ -109,6 +114,7 @@ def test_another_content_of_one_revision_is_a_conflict_and_not_booked(database: 
     assert one(database, "SELECT amount FROM payments").amount == Decimal("10.990")
 
 
+@pytest.mark.fact("D20", "U9")
 def test_events_of_an_instance_nobody_vouches_for_are_held(database: Database) -> None:
     stored = receive(database, told())
 
@@ -135,6 +141,7 @@ def test_an_unreadable_payment_is_kept_with_its_reason(database: Database) -> No
     assert rows(database, "SELECT FROM payments") == []
 
 
+@pytest.mark.fact("E34")
 def test_a_link_event_requests_a_check_and_books_nothing(database: Database) -> None:
     install(database)
     inner = event(slug="sent", entityId=str(LINK), createdEvent=...)
@@ -146,6 +153,7 @@ def test_a_link_event_requests_a_check_and_books_nothing(database: Database) -> 
     assert rows(database, "SELECT FROM payments") == []
 
 
+@pytest.mark.fact("E36")
 def test_the_later_of_installation_and_removal_stands_in_any_order(database: Database) -> None:
     removal = app_claims("AppRemoved", at=NOW + timedelta(minutes=1))
 
@@ -158,6 +166,7 @@ def test_the_later_of_installation_and_removal_stands_in_any_order(database: Dat
     assert len(rows(database, "SELECT FROM sweeps")) == 1
 
 
+@pytest.mark.fact("E15", "E16")
 def test_a_privacy_request_blanks_buyer_and_tokens_and_keeps_digests(database: Database) -> None:
     install(database)
     receive(database, told(1, novelty="might be personal"))
@@ -227,6 +236,7 @@ def test_refused_deliveries_are_counted_and_their_digests_capped(database: Datab
     assert len(rows(database, "SELECT FROM rejected_deliveries")) == inbox.REJECTED_ROWS_MAX
 
 
+@pytest.mark.fact("E4")
 def test_instances_are_kept_apart(database: Database) -> None:
     other = uuid4()
     install(database)

@@ -54,6 +54,7 @@ def count(services: Services, table: str) -> int:
         return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
+@pytest.mark.fact("D1", "D3", "D8", "U3")
 def test_a_signed_event_is_answered_200_with_an_empty_body_and_stored(
     client: FlaskClient, services: Services
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_signed_event_is_answered_200_with_an_empty_body_and_stored(
     assert count(services, "payments") == 1
 
 
+@pytest.mark.fact("D14")
 def test_a_duplicate_an_unknown_type_and_an_unreadable_body_are_answered_200(
     client: FlaskClient, services: Services
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_duplicate_an_unknown_type_and_an_unreadable_body_are_answered_200(
     assert count(services, "unread_deliveries") == 1
 
 
+@pytest.mark.fact("J1", "J11")
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -108,12 +111,14 @@ def test_what_is_not_wixs_is_answered_401_and_counted_by_reason(
     wait_until(is_counted, what="the count", seconds=10)
 
 
+@pytest.mark.fact("D1", "U2")
 def test_only_post_is_allowed_and_large_bodies_are_refused(client: FlaskClient) -> None:
     assert client.get("/webhooks/wix").status_code == 405
     assert post(client, b"x" * 20_001).status_code == 413
     assert client.post("/elsewhere").status_code == 404
 
 
+@pytest.mark.fact("D9")
 def test_a_database_that_is_away_is_answered_503_in_time() -> None:
     services = services_for(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     app = create_app(services)

@@ -229,6 +229,7 @@ def test_the_tables_above_name_every_call() -> None:
 # -- What is sent and read -------------------------------------------------------------------------
 
 
+@pytest.mark.fact("R10", "R33")
 def test_create_sends_the_link_and_reads_it_back(wix: Scripted, client: WixClient) -> None:
     wix.plan(LINKS, Reply(body={"paymentLink": {"id": str(LINK), "status": "ACTIVE", "novel": [1]}}))
 
@@ -249,6 +250,7 @@ def test_create_sends_the_link_and_reads_it_back(wix: Scripted, client: WixClien
     }
 
 
+@pytest.mark.fact("R11", "R34")
 def test_get_asks_for_the_link_with_nothing_in_the_body(wix: Scripted, client: WixClient) -> None:
     assert client.get_link(INSTANCE, LINK) == wire.PaymentLink(id=str(LINK))
 
@@ -256,6 +258,7 @@ def test_get_asks_for_the_link_with_nothing_in_the_body(wix: Scripted, client: W
     assert (asked.method, asked.path, asked.body) == ("GET", ONE, None)
 
 
+@pytest.mark.fact("R17", "R48", "R49", "R50")
 def test_initiate_reads_where_to_lead_the_buyer(wix: Scripted, client: WixClient) -> None:
     wix.plan(f"{ONE}/initiate-payment", Reply(body={"ecomCheckout": {"checkoutUrl": "https://shop/c"}}))
 
@@ -265,6 +268,7 @@ def test_initiate_reads_where_to_lead_the_buyer(wix: Scripted, client: WixClient
     assert target.ecom_order is None
 
 
+@pytest.mark.fact("R18", "R53", "U19")
 @pytest.mark.parametrize("answer", [Reply(), Reply(body=b""), Reply(body=[])])
 def test_send_needs_only_a_200(wix: Scripted, client: WixClient, answer: Reply) -> None:
     wix.plan(f"{ONE}/send", answer)
@@ -316,6 +320,7 @@ def test_an_answer_without_a_link_is_unavailable(
 # -- Paging ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("Q1", "Q5")
 def test_pages_follow_the_cursor_and_send_nothing_else(wix: Scripted, client: WixClient) -> None:
     wix.plan(PAYMENTS_QUERY, page("a", "b", cursor="c1"), page(cursor="c2"), page("c"))
 
@@ -330,6 +335,7 @@ def test_pages_follow_the_cursor_and_send_nothing_else(wix: Scripted, client: Wi
     assert others == [{"cursorPaging": {"cursor": cursor, "limit": 100}} for cursor in ("c1", "c2")]
 
 
+@pytest.mark.fact("Q4")
 @pytest.mark.parametrize(("asked", "sent"), [(0, 1), (7, 7), (100, 100), (1000, 100)])
 def test_a_page_is_never_larger_than_wix_allows(
     wix: Scripted, client: WixClient, asked: int, sent: int
@@ -344,6 +350,7 @@ def test_a_page_is_never_larger_than_wix_allows(
     }
 
 
+@pytest.mark.fact("Q13")
 @pytest.mark.parametrize(
     "metadata",
     [None, {}, {"cursors": None}, {"cursors": {"next": ""}}, {"cursors": {"next": "x"}, "hasNext": False}],
@@ -356,6 +363,7 @@ def test_the_last_page_is_known_by_what_is_missing(
     assert read_payments(client) == [["a"]]
 
 
+@pytest.mark.fact("R36", "R37")
 @pytest.mark.parametrize(
     "body",
     [
@@ -451,6 +459,7 @@ def test_a_page_is_asked_for_only_when_wanted(wix: Scripted, client: WixClient) 
     assert len(wix.asked) == 1
 
 
+@pytest.mark.fact("X10")
 def test_a_504_halves_the_page_and_later_pages_stay_small(wix: Scripted, client: WixClient) -> None:
     wix.plan(
         PAYMENTS_QUERY, page("a", cursor="c1"), Reply(504), Reply(504), page("b", cursor="c2"), page("c")
@@ -522,6 +531,7 @@ def test_a_read_succeeds_after_two_failures(wix: Scripted, client: WixClient, re
     assert responses == [("get_link", 503), ("get_link", None), ("get_link", 200)]
 
 
+@pytest.mark.fact("X14")
 @pytest.mark.parametrize("fault", [*PASSING, "504", "hang"])
 @each_write
 def test_a_write_that_may_have_arrived_is_never_repeated(
@@ -577,6 +587,7 @@ def test_waits_grow_and_are_spread_from_nothing_to_their_longest(monkeypatch: py
         assert longest * 3 / 4 < max(drawn) <= longest
 
 
+@pytest.mark.fact("U25")
 def test_a_short_retry_after_is_waited_for(wix: Scripted, client: WixClient, waits: list[float]) -> None:
     wix.plan(ONE, Reply(429, headers={"Retry-After": "3"}), Reply(503, headers={"Retry-After": "2"}))
 
@@ -748,6 +759,7 @@ def test_a_compression_we_did_not_ask_for_is_not_unpacked(wix: Scripted, client:
     assert wix.asked[0].headers["accept-encoding"] == "gzip"
 
 
+@pytest.mark.fact("R2")
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 301, 302, 304, 307, 308])
 @each_call
 def test_success_is_200_only_and_redirects_are_not_followed(
@@ -826,6 +838,7 @@ def tokens(*names: str) -> list[Reply]:
     return [Reply(body={"access_token": name, "expires_in": 14_400}) for name in names]
 
 
+@pytest.mark.fact("A5", "X9")
 @each_call
 def test_after_a_401_a_new_token_is_tried_once(wix: Scripted, make: Make, operation: str) -> None:
     path, call = CALLS[operation]
@@ -860,6 +873,7 @@ def test_a_second_401_is_unauthorized(wix: Scripted, make: Make, responses: Resp
     assert Counter(responses) == {("create_token", 200): 2, ("get_link", 401): 2}
 
 
+@pytest.mark.fact("A13")
 def test_a_401_for_an_api_key_is_final(wix: Scripted, client: WixClient) -> None:
     wix.otherwise(ONE, Reply(401))
 
@@ -869,6 +883,7 @@ def test_a_401_for_an_api_key_is_final(wix: Scripted, client: WixClient) -> None
     assert len(wix.asked) == 1
 
 
+@pytest.mark.fact("R5")
 def test_a_403_is_about_permission_and_keeps_the_token(wix: Scripted, make: Make) -> None:
     wix.plan(ONE, Reply(403))
     client = make(is_oauth=True)
@@ -911,6 +926,7 @@ def test_credentials_that_work_are_shown_by_one_cheap_query(wix: Scripted, clien
 # -- Errors ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("X4", "X7", "X8", "X9")
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -942,6 +958,7 @@ def test_each_status_has_its_kind(
     assert str(why) == f"create_link: Wix answered {status} SOME_CODE [request 1700000000.123]"
 
 
+@pytest.mark.fact("X5")
 def test_field_violations_are_read(wix: Scripted, client: WixClient) -> None:
     bad_title = {"field": "paymentLink.title", "description": "'Private title'", "violatedRule": "MAX"}
     listed = [bad_title, {"field": 5, "violatedRule": ["x"]}, "text", {}]
@@ -1043,6 +1060,7 @@ FAULTS: dict[str, Script] = {name: script for name, (script, _) in PASSING.items
 }
 
 
+@pytest.mark.fact("X3")
 @pytest.mark.parametrize(
     ("fault", "is_oauth"), [*((fault, True) for fault in FAULTS), ("400", False), ("401", False)]
 )
@@ -1207,6 +1225,7 @@ def dated(*items: tuple[str, int], cursor: str | None = None) -> Reply:
 EXPIRED = Reply(400, {"message": "unknown cursor", "details": {}})
 
 
+@pytest.mark.fact("X13")
 def test_after_an_expired_cursor_the_rest_is_read_from_the_last_date(
     wix: Scripted, client: WixClient
 ) -> None:
@@ -1259,6 +1278,7 @@ def test_an_item_that_moves_to_the_next_page_is_given_once_within_its_date(
 # -- The other calls -------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("R14", "R24", "Q2", "Q5")
 def test_a_search_sends_its_words_and_a_further_page_only_the_cursor(
     wix: Scripted, client: WixClient
 ) -> None:
@@ -1306,6 +1326,7 @@ def test_a_link_that_was_never_there_cannot_be_deleted(wix: Scripted, client: Wi
         client.delete_link(INSTANCE, LINK)
 
 
+@pytest.mark.fact("R25", "U19")
 @pytest.mark.parametrize(
     ("answer", "receipt_id"),
     [
@@ -1340,6 +1361,7 @@ def test_contacts_are_read_by_offset_until_a_page_is_not_full(wix: Scripted, cli
         list(client.query_contacts(INSTANCE, page_size=1, pages_max=2))
 
 
+@pytest.mark.fact("S13")
 def test_refunds_are_read_from_the_order(wix: Scripted, client: WixClient) -> None:
     refund = {
         "transactions": [{"paymentId": "p1", "amount": {"amount": "1.50"}, "refundStatus": "SUCCEEDED"}]
@@ -1355,6 +1377,7 @@ def test_refunds_are_read_from_the_order(wix: Scripted, client: WixClient) -> No
     assert transaction == wire.RefundTransaction("p1", wire.Price("1.50"), "SUCCEEDED")
 
 
+@pytest.mark.fact("R21", "R57", "R59")
 def test_bulk_answers_say_of_each_link_how_it_went(wix: Scripted, client: WixClient) -> None:
     told = {"itemMetadata": {"id": "x", "originalIndex": 0, "success": False, "error": {"code": "NO"}}}
     wix.plan(f"{LINKS}/bulk-update-tags", Reply(body={"results": [told]}))

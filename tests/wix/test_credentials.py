@@ -103,6 +103,7 @@ def token(name: str, life: float = LIFE) -> Reply:
 # -- Asking for one --------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("A1", "A2", "A9")
 def test_a_token_is_asked_for_as_documented_and_sent_bare(
     wix: Scripted, make: Make, responses: list[tuple[str, int | None]]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_token_is_asked_for_as_documented_and_sent_bare(
     assert responses == [("create_token", 200)]
 
 
+@pytest.mark.fact("A4")
 def test_each_instance_has_a_token_of_its_own(wix: Scripted, make: Make) -> None:
     wix.plan(TOKEN_PATH, token("one"), token("two"))
     credentials = make()
@@ -199,6 +201,7 @@ def test_threads_that_waited_in_vain_do_not_ask_again_one_by_one(wix: Scripted, 
 # -- Keeping and renewing --------------------------------------------------------------------------
 
 
+@pytest.mark.fact("A3", "A5", "A7")
 @pytest.mark.parametrize(
     ("life", "last_moment"), [(LIFE, LIFE - REFRESH_BEFORE_SECONDS), (100, 80), (300, 240)]
 )
@@ -308,6 +311,7 @@ def test_forgetting_drops_only_the_token_named(wix: Scripted, make: Make) -> Non
 # -- Failures --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("A6")
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 428])
 def test_a_refusal_is_unauthorized_with_the_code_and_without_the_secret(
     wix: Scripted, make: Make, status: int
@@ -430,6 +434,7 @@ def test_a_forked_child_asks_for_itself_even_while_the_parent_is_asking(wix: Scr
 # -- API keys --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fact("A12", "A13", "A15")
 def test_an_api_key_is_sent_with_its_site_and_cannot_be_forgotten() -> None:
     credentials: Credentials = ApiKeyCredentials(api_key=SECRET, site_id="site-1", instance_id=INSTANCE)
 

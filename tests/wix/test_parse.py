@@ -36,6 +36,7 @@ def reason_of(entity: Any) -> str:
     return caught.value.reason
 
 
+@pytest.mark.fact("E1", "E4", "E7", "E10", "E14", "E18", "P3")
 def test_the_documented_example_is_read_whole() -> None:
     read = parse_event(worked_example())
 
@@ -72,6 +73,7 @@ def test_claims_that_cannot_be_read_say_why(text: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+@pytest.mark.fact("E1", "E2", "E4", "J8")
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
@@ -95,6 +97,7 @@ def test_what_names_no_instance_is_unreadable(broken: dict[str, Any], reason: st
     assert caught.value.reason == reason
 
 
+@pytest.mark.fact("E10", "E13")
 @pytest.mark.parametrize(
     ("inner", "reason"),
     [
@@ -121,6 +124,7 @@ def test_a_later_level_that_cannot_be_read_is_kept_under_its_instance(inner: Any
     assert read.seen is None
 
 
+@pytest.mark.fact("P1", "P2", "P5", "P7", "P9", "P10")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -178,6 +182,7 @@ def test_a_payment_that_is_no_object_is_refused(entity: Any) -> None:
     assert reason_of(entity) == Reason.PAYMENT_WRONG_SHAPE
 
 
+@pytest.mark.fact("E20", "E21", "E25", "E26")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -197,12 +202,14 @@ def test_the_entity_is_found_wherever_the_documentation_shows_it(payload: dict[s
     assert read.seen.payment.amount == Decimal("10.99")
 
 
+@pytest.mark.fact("P8", "U14")
 def test_the_currency_is_read_from_either_name() -> None:
     seen = parse_payment(payment_entity(currency=..., currencyCode="EUR"), INSTANCE)
 
     assert seen.payment.currency == "EUR"
 
 
+@pytest.mark.fact("P17", "P19", "P20", "P22", "R3")
 def test_what_identifies_a_person_is_kept_apart_and_what_is_unknown_is_kept() -> None:
     entity = payment_entity(giftCardPaymentLinkPayment={"maskedCode": "****1"}, novelty={"a": [1]})
     entity["regularPaymentLinkPayment"]["surprise"] = "x"
@@ -220,6 +227,7 @@ def test_what_identifies_a_person_is_kept_apart_and_what_is_unknown_is_kept() ->
     assert "Hedwig" not in json.dumps(seen.rest)
 
 
+@pytest.mark.fact("P21", "P25", "P26")
 def test_an_order_is_found_on_the_payment_or_inside_the_regular_payment() -> None:
     assert parse_payment(payment_entity(), INSTANCE).payment.ecom_order_id == "5d6f"
     told = payment_entity(ecomOrder={"ecomOrderId": "77"})
@@ -245,6 +253,7 @@ def test_numbers_beyond_64_bits_are_kept_as_text() -> None:
     assert clean_json({"a": [2**64, -(2**70), 2**63 - 1]}) == {"a": [str(2**64), str(-(2**70)), 2**63 - 1]}
 
 
+@pytest.mark.fact("E3", "E30", "E33", "E34", "E35", "E36", "U6")
 @pytest.mark.parametrize(
     ("event_type", "kind"),
     [
@@ -266,6 +275,7 @@ def test_an_event_is_known_by_its_type(event_type: str, kind: Kind) -> None:
     assert parse_event(claims(envelope(inner, eventType=event_type))).kind is kind
 
 
+@pytest.mark.fact("E24", "R46")
 def test_a_link_event_asks_for_a_check_of_that_link_and_books_nothing() -> None:
     inner = event(slug="payment_initiated", entityId=str(LINK), createdEvent=...)
     told = claims(envelope(inner, eventType="wix.paymentlinks.v1.payment_link_payment_initiated"))
@@ -275,6 +285,7 @@ def test_a_link_event_asks_for_a_check_of_that_link_and_books_nothing() -> None:
     assert (read.link_id, read.seen, read.unreadable) == (LINK, None, None)
 
 
+@pytest.mark.fact("E36")
 @pytest.mark.parametrize("event_type", ["AppInstalled", "AppRemoved"])
 def test_an_app_event_gets_an_id_from_its_content_the_same_for_every_resend(event_type: str) -> None:
     first, again = parse_event(app_claims(event_type)), parse_event(app_claims(event_type))
@@ -292,6 +303,7 @@ def test_the_same_app_event_of_another_day_is_another_event() -> None:
     assert first.event_id != later.event_id
 
 
+@pytest.mark.fact("U4")
 def test_a_resend_signed_anew_has_the_same_content_digest() -> None:
     told = envelope()
 
@@ -300,6 +312,7 @@ def test_a_resend_signed_anew_has_the_same_content_digest() -> None:
     assert (first.event_id, first.content_digest) == (again.event_id, again.content_digest)
 
 
+@pytest.mark.fact("E6", "E7")
 def test_an_event_without_identity_or_account_is_read() -> None:
     read = parse_event(claims(envelope(identity=..., accountInfo=...)))
 
@@ -307,11 +320,13 @@ def test_an_event_without_identity_or_account_is_read() -> None:
     assert read.site_id is None
 
 
+@pytest.mark.fact("E15")
 def test_a_privacy_request_is_noticed() -> None:
     assert parse_event(payment_claims({"triggeredByAnonymizeRequest": True})).anonymized
     assert not parse_event(payment_claims({"triggeredByAnonymizeRequest": None})).anonymized
 
 
+@pytest.mark.fact("D16", "E41")
 def test_an_unknown_event_keeps_its_own_id_so_that_its_resends_are_known() -> None:
     own = "faf66111-86e9-4480-a4bb-7a3004eb0092"
 
@@ -326,6 +341,7 @@ def test_only_the_usual_form_of_a_guid_is_one(text: str | None) -> None:
     assert guid(text) is None
 
 
+@pytest.mark.fact("L19", "L20", "L14")
 def test_a_link_is_read_with_its_control_total() -> None:
     told = wire.PaymentLink(
         id=str(LINK),

@@ -197,6 +197,7 @@ client.close()
 """
 
 
+@pytest.mark.fact("X1")
 @pytest.mark.parametrize("redis_is", ["up", "restarted", "absent"])
 def test_two_workers_never_exceed_the_budget_by_wixs_own_count(
     durable_servers: embedded.Servers, redis_is: str
@@ -271,6 +272,7 @@ def test_instances_do_not_share(rate: RateLimit) -> None:
     assert take(rate, instance_id=uuid4()) < take(rate)
 
 
+@pytest.mark.fact("U25")
 def test_wix_asking_to_wait_holds_every_process_back(redis_url: str) -> None:
     one, other = a_rate(redis_url), a_rate(redis_url)
 

@@ -35,6 +35,7 @@ def refusal(body: bytes, *keys: Any) -> str:
     return caught.value.reason
 
 
+@pytest.mark.fact("J1", "J2")
 def test_the_documented_example_signed_by_another_library_is_accepted() -> None:
     body = builders.sign(builders.worked_example())
 
@@ -45,6 +46,7 @@ def test_the_documented_example_signed_by_another_library_is_accepted() -> None:
     assert verified.token == body.decode()
 
 
+@pytest.mark.fact("J4", "J7", "U5")
 def test_any_of_several_keys_serves_so_that_keys_can_be_rotated() -> None:
     body = builders.sign({"data": "{}"})
 
@@ -57,6 +59,7 @@ def test_white_space_around_the_token_is_no_part_of_it() -> None:
     assert verify(b"\n" + body + b"\r\n", (KEY,)).token == body.decode()
 
 
+@pytest.mark.fact("J1")
 def test_an_unsigned_token_is_refused() -> None:
     header, payload, _ = builders.sign({"data": "{}"}).split(b".")
     unsigned = segment(b'{"alg":"none"}') + b"." + payload + b"."
@@ -72,6 +75,7 @@ def test_hmac_with_the_public_key_as_secret_is_refused() -> None:
     assert refusal(head + b"." + segment(mac)) == Refusal.ALGORITHM_REFUSED
 
 
+@pytest.mark.fact("J1")
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256"])
 def test_other_algorithms_of_the_same_key_are_refused(algorithm: str) -> None:
     assert refusal(builders.sign({"data": "{}"}, alg=algorithm)) == Refusal.ALGORITHM_REFUSED
@@ -163,6 +167,7 @@ def test_no_bytes_break_verification(body: bytes) -> None:
         verify(body, (KEY,))
 
 
+@pytest.mark.fact("J3", "J5")
 def test_a_key_is_read_as_pem_or_as_base64_of_pem_or_with_escaped_line_breaks() -> None:
     pem = builders.public_pem()
 
@@ -170,6 +175,7 @@ def test_a_key_is_read_as_pem_or_as_base64_of_pem_or_with_escaped_line_breaks() 
         assert parse_key(text).public_numbers() == KEY.public_numbers()
 
 
+@pytest.mark.fact("J6")
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
@@ -195,6 +201,7 @@ def test_an_unusable_key_is_named_without_showing_it(text: str, hint: str) -> No
     assert "AAAA" not in str(caught.value)
 
 
+@pytest.mark.fact("J11", "U5")
 def test_a_token_is_taken_until_its_expiry_and_the_grace_are_over() -> None:
     refuse_expired({"exp": 1_000}, now=1_000 + 60, grace_seconds=60)
 
@@ -203,6 +210,7 @@ def test_a_token_is_taken_until_its_expiry_and_the_grace_are_over() -> None:
     assert caught.value.reason == Refusal.EXPIRED
 
 
+@pytest.mark.fact("J9", "J11")
 @pytest.mark.parametrize("exp", [None, "soon", True, math.nan, math.inf, 10**30, [], {}])
 def test_an_odd_expiry_is_not_held_against_a_signed_event(exp: Any) -> None:
     refuse_expired({"exp": exp, "iat": 9e18}, now=1e9, grace_seconds=0)
