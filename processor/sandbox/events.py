@@ -69,8 +69,8 @@ def domain_event(
     return _new(instance, f"{fqdn}_{slug}", event, identity, payment_link_id)
 
 
-def app_event(instance: Entity, *, app_id: str, is_installation: bool) -> NewEvent:
-    """AppInstalled or AppRemoved: flat, with no id of its own."""
+def app_event(instance: Entity, *, app_id: str, is_installation: bool, origin: str | None = None) -> NewEvent:
+    """AppInstalled or AppRemoved: flat, with no id of its own. origin: what the site was duplicated from."""
     event_type = APP_INSTALLED if is_installation else APP_REMOVED
     return NewEvent(
         event_id=str(uuid4()),  # ours alone; the body carries none
@@ -78,7 +78,12 @@ def app_event(instance: Entity, *, app_id: str, is_installation: bool) -> NewEve
         instance_id=instance["instanceId"],
         entity_id=None,
         payment_link_id=None,
-        envelope=_envelope(instance, event_type, {"appId": app_id}, _owner(instance)),
+        envelope=_envelope(
+            instance,
+            event_type,
+            {"appId": app_id, **({"originInstanceId": origin} if origin else {})},
+            _owner(instance),
+        ),
     )
 
 

@@ -36,9 +36,15 @@ class Sites(Core):
     """Installing and removing the app; contacts, products and orders."""
 
     def install(self, given: Any) -> Document:
-        """Install the app on a new site with contacts, products and an open order, or again on one it was on."""
+        """Install the app on a new site with contacts, products and an open order, or again on one it was on.
+
+        `originInstanceId`: of the site that the new one was duplicated from.
+        """
         given = as_object(given, "")
         ids = {name: as_guid(given.get(name), name) for name in ("instanceId", "siteId", "accountId")}
+        origin = given.get("originInstanceId")
+        if origin is not None:
+            origin = as_guid(origin, "originInstanceId")
         with self._documents.transaction():
             existing = self._documents.get("instance", ids["instanceId"])
             if existing is not None and not existing["isRemoved"]:
@@ -56,7 +62,7 @@ class Sites(Core):
                 self.add_product(instance["instanceId"], {"name": "Stoneware mug", "price": "24.00"})
                 self.add_product(instance["instanceId"], {"name": "Linen apron", "price": "49.50"})
                 self.add_order(instance["instanceId"], {"currency": "USD", "total": "180.00"})
-            self._emit_app(instance, is_installation=True)
+            self._emit_app(instance, is_installation=True, origin=origin)
         return self.shown(instance)
 
     def remove(self, instance_id: str) -> None:
@@ -142,5 +148,6 @@ class Sites(Core):
             id_ = str(uuid4())
             return self._documents.put(kind, id_, {"id": id_, **document})
 
-    def _emit_app(self, instance: Document, *, is_installation: bool) -> None:
-        self._send(events.app_event(instance, app_id=self._app()["appId"], is_installation=is_installation))
+    def _emit_app(self, instance: Document, *, is_installation: bool, origin: str | None = None) -> None:
+        app_id = self._app()["appId"]
+        self._send(events.app_event(instance, app_id=app_id, is_installation=is_installation, origin=origin))

@@ -110,6 +110,7 @@ class Receiver:
     answer: Callable[[int], int] = lambda number: 200
     bodies: list[str] = field(default_factory=list)
     types: list[str | None] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -129,6 +130,7 @@ def a_receiver(site: Site) -> Iterator[Receiver]:
             with receiver.lock:
                 receiver.bodies.append(body)
                 receiver.types.append(self.headers["Content-Type"])
+                receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
                 number = len(receiver.bodies)
             status = receiver.answer(number)
             if status == 0:  # never answer in time
