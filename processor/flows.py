@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
@@ -22,7 +25,8 @@ from processor.errors import (
     WixError,
     WixUnavailable,
 )
-from processor.store import creations, links
+from processor.store import checks, creations, instances, links
+from processor.store.creations import Creation, Hold
 from processor.wiring import Services
 from processor.wix import wire
 from processor.wix.client import TooManyPages, UnreadableItem
@@ -30,11 +34,10 @@ from processor.wix.parse import guid, seen_link
 
 log = structlog.get_logger(__name__)
 
-# One call with all its waits; beyond, the process that asked is taken for dead.
-CREATION_LEASE = timedelta(seconds=180)
 # How far Wix's clock and ours may be apart.
 CLOCK_SKEW = timedelta(minutes=5)
 LOOKED_AT_PAGES_MAX = 200
+REFERENCE_MAX = 100
 
 
 class How(StrEnum):
@@ -47,7 +50,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The link of a creation."""
+    """The link of a creation. link: with nothing but its id when Wix describes it in a way we cannot read."""
 
     link_id: UUID
     how: How
@@ -64,157 +67,242 @@ def create_link(
     filter) and taken when its content is that of the request. Only when Wix had the settling time to show it
     and does not is it asked for again.
 
-    Raises CreationConflict, CreationUnclear, WixError, ConfigurationError.
+    What no care of ours can prevent: a process that is stopped between its commit and its request for longer than
+    its lease may send the request all the same. Two links are then told of (CreationConflict).
+
+    reference: 1 to 100 characters of the caller's. Raises CreationConflict, CreationUnclear, WixError,
+    ConfigurationError.
     """
     request = msgspec.to_builtins(new)
+    _refuse_odd_text(reference, request)
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()
-    now = services.now()
-    with services.database.begin() as connection:
-        known = creations.begin(
-            connection,
-            instance_id,
-            reference,
-            request=request,
-            digest=digest,
-            now=now,
-            lease=CREATION_LEASE,
-        )
-        if known is not None:
-            _refuse_other(known, digest, reference, now)
-            if known.status != "created":
-                # Ours from now on: to look for it, or to ask again after a refusal.
-                creations.hold(connection, instance_id, reference, now + CREATION_LEASE)
-    if known is None or known.status == "refused":
-        return _ask(services, instance_id, new, reference, is_again=known is not None)
-    if known.payment_link_id is not None:
+    attempt = _Attempt(services, Hold(instance_id, reference, uuid4()), new)
+    known = attempt.begin(request, digest)
+    if known is not None and known.payment_link_id is not None:
         return Created(
             known.payment_link_id, How.KNOWN, _as_it_is(services, instance_id, known.payment_link_id)
         )
-    try:
-        found = _look_for(services, instance_id, new, known)
-    except (WixError, ConfigurationError, CreationUnclear):
+    with attempt.left_unclear_unless_decided():
+        if known is None:
+            return attempt.ask()
+        if known.status != "refused":
+            found = attempt.look_for(known)
+            if found is not None:
+                return found
+            attempt.refuse_to_hurry(known)
+        attempt.note_asking()
+        return attempt.ask()
+
+
+def _refuse_odd_text(reference: str, request: dict[str, Any]) -> None:
+    """Raises CreationConflict for what no database or no JSON can hold."""
+    if not 1 <= len(reference) <= REFERENCE_MAX:
+        raise CreationConflict(f"a reference has 1 to {REFERENCE_MAX} characters, this one {len(reference)}")
+    text = reference + json.dumps(request, ensure_ascii=False)
+    if "\x00" in reference or "\\u0000" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise CreationConflict("the reference or the link holds a character that no text can have")
+
+
+class _Attempt:
+    """One try at a creation, of which this process is the only one as long as it holds it."""
+
+    def __init__(self, services: Services, hold: Hold, new: wire.NewPaymentLink) -> None:
+        self._services = services
+        self._hold = hold
+        self._new = new
+        # A call cannot take longer, so nobody takes over while one is on its way.
+        self._lease = timedelta(seconds=services.wix.call_seconds_max + 5)
+        self._may_have_asked = False
+
+    def begin(self, request: dict[str, Any], digest: bytes) -> Creation | None:
+        """Take hold of the creation. None when it is new, else how it stood. Raises CreationConflict or -Unclear."""
+        now = self._services.now()
+        with self._services.database.begin() as connection:
+            known = creations.begin(
+                connection, self._hold, request=request, digest=digest, now=now, until=now + self._lease
+            )
+            if known is None:
+                return None
+            if known.digest != digest:
+                raise CreationConflict(
+                    f"the reference {self._hold.reference} was used for another link: choose a new one, or ask"
+                    " for the same link"
+                )
+            if known.is_held(now):
+                assert known.lease_until is not None
+                raise _unclear("this link is being created by another process", known.lease_until - now)
+            if known.payment_link_id is None:
+                creations.take(
+                    connection, self._hold, asked_until=known.asked_until(now), until=now + self._lease
+                )
+        return known
+
+    def note_asking(self) -> None:
+        """Write down that Wix is asked once more. Raises CreationUnclear."""
+        now = self._services.now()
+        with self._services.database.begin() as connection:
+            self._demand(creations.ask(connection, self._hold, now=now, until=now + self._lease))
+
+    def ask(self) -> Created:
+        """Ask Wix, and write down what it says."""
+        services, hold = self._services, self._hold
+        self._may_have_asked = True
+        try:
+            made = services.wix.create_link(hold.instance_id, self._new)
+        except (WixError, ConfigurationError) as why:
+            if not isinstance(why, WixUnavailable) or why.is_unsent:
+                with services.database.begin() as connection:
+                    creations.refuse(connection, hold, str(why), services.now())
+            raise
+        link_id = guid(made.id)
+        if link_id is None:
+            raise WixUnavailable("create_link: Wix's answer has an id that is no GUID", status=200)
         with services.database.begin() as connection:
-            creations.leave_unclear(connection, instance_id, reference)
-        raise
-    if found is not None:
-        log.info("creation_found", instance_id=str(instance_id), payment_link_id=found.id)
-        return _finish(services, instance_id, reference, found, How.FOUND)
-    settled = known.last_asked_at + timedelta(seconds=services.settings.settling_seconds)
-    if services.now() < settled:
+            other = creations.finish(connection, hold, link_id, services.now())
+        if other is not None:
+            log.error(
+                "creation_doubled",
+                instance_id=str(hold.instance_id),
+                payment_link_id=str(link_id),
+                other_payment_link_id=str(other),
+            )
+            raise CreationConflict(
+                f"two links were made under the reference {hold.reference}, since this process was held up for"
+                f" too long: {other} counts; deactivate or delete {link_id}"
+            )
+        keep(services, hold.instance_id, made)
+        return Created(link_id, How.MADE, _readable(made, link_id))
+
+    def look_for(self, known: Creation) -> Created | None:
+        """The link that an earlier try made, None when Wix shows none. Raises CreationUnclear, WixError."""
+        services, hold = self._services, self._hold
+        found: dict[UUID, wire.PaymentLink] = {}
+        unreadable: list[UUID] = []
+        for one in self._made_meanwhile(known):
+            link_id = guid(one.id)
+            if link_id is None:
+                continue
+            if isinstance(one, UnreadableItem):
+                unreadable.append(link_id)
+            elif is_made_of(one, self._new, services.settings.app_id):
+                found[link_id] = one
+        now = services.now()
         with services.database.begin() as connection:
-            creations.leave_unclear(connection, instance_id, reference)
-        seconds = max(1.0, (settled - services.now()).total_seconds())
-        raise CreationUnclear(
-            "Wix does not show the link yet, though it may have been made: ask again with the same reference"
-            f" in {seconds:.0f} s",
-            retry_after_seconds=seconds,
+            told = creations.take_found(connection, hold, list(found), now)
+            unreadable = creations.nobodys(connection, hold.instance_id, unreadable)
+        if told.is_lost:
+            self._demand(False)
+        if told.rival_until is not None:
+            raise _unclear(
+                "a link of this content is being created under another reference", told.rival_until - now
+            )
+        if told.link_id is not None:
+            log.info("creation_found", instance_id=str(hold.instance_id), payment_link_id=str(told.link_id))
+            link = found[told.link_id]
+            keep(services, hold.instance_id, link)
+            return Created(told.link_id, How.FOUND, link)
+        if unreadable:
+            raise _unclear(
+                "Wix lists a link created meanwhile in a way we cannot read, so it cannot be told whether it is this"
+                f" one: look at {unreadable[0]} at Wix, and choose a new reference if it is not",
+                timedelta(seconds=services.settings.settling_seconds),
+            )
+        return None
+
+    def _made_meanwhile(self, known: Creation) -> Iterator[wire.PaymentLink | UnreadableItem]:
+        services, hold = self._services, self._hold
+        window = {
+            "$gte": wire.instant_text(known.first_asked_at - CLOCK_SKEW),
+            "$lte": wire.instant_text(known.asked_until(services.now()) + CLOCK_SKEW),
+        }
+        pages = services.wix.query_links(
+            hold.instance_id,
+            {"createdDate": window},
+            sort=[("createdDate", "ASC")],
+            pages_max=LOOKED_AT_PAGES_MAX,
         )
-    return _ask(services, instance_id, new, reference, is_again=True)
+        # A page takes up to three calls: it is asked for in smaller parts when Wix runs out of time.
+        lease = 3 * self._lease
+        try:
+            while True:
+                with services.database.begin() as connection:
+                    self._demand(creations.extend(connection, hold, services.now() + lease))
+                page = next(pages, None)
+                if page is None:
+                    return
+                yield from page
+        except TooManyPages as why:
+            raise _unclear(
+                "too many links were created meanwhile to look for this one: look for it by title at Wix",
+                timedelta(seconds=services.settings.settling_seconds),
+            ) from why
+
+    def refuse_to_hurry(self, known: Creation) -> None:
+        """Raises CreationUnclear while Wix may not show yet what it made."""
+        now = self._services.now()
+        settled = known.asked_until(now) + timedelta(seconds=self._services.settings.settling_seconds)
+        if now < settled:
+            raise _unclear("Wix does not show the link yet, though it may have been made", settled - now)
+
+    @contextmanager
+    def left_unclear_unless_decided(self) -> Iterator[None]:
+        """However the attempt ends without an outcome, by Ctrl-C too: the next one need not wait for the lease."""
+        try:
+            yield
+        except BaseException:
+            asked_at = self._services.now() if self._may_have_asked else None
+            with self._services.database.begin() as connection:
+                creations.leave_unclear(connection, self._hold, asked_at=asked_at)
+            raise
+
+    def _demand(self, is_ours: bool) -> None:
+        if not is_ours:
+            raise _unclear("another process took this creation over", timedelta(seconds=1))
 
 
-def _refuse_other(known: creations.Creation, digest: bytes, reference: str, now: datetime) -> None:
-    if known.digest != digest:
-        raise CreationConflict(
-            f"the reference {reference} was used for another link: choose a new one, or ask for the same link"
-        )
-    if known.lease_until is not None and known.lease_until > now:
-        seconds = (known.lease_until - now).total_seconds()
-        raise CreationUnclear(
-            "this link is being created by another process: ask again with the same reference"
-            f" in at most {seconds:.0f} s",
-            retry_after_seconds=seconds,
-        )
+def _unclear(why: str, wait: timedelta) -> CreationUnclear:
+    seconds = max(1.0, wait.total_seconds())
+    return CreationUnclear(
+        f"{why}: ask again with the same reference in {seconds:.0f} s", retry_after_seconds=seconds
+    )
 
 
-def _ask(
-    services: Services, instance_id: UUID, new: wire.NewPaymentLink, reference: str, *, is_again: bool
-) -> Created:
-    if is_again:
-        with services.database.begin() as connection:
-            creations.ask_again(connection, instance_id, reference, now=services.now(), lease=CREATION_LEASE)
-    try:
-        made = services.wix.create_link(instance_id, new)
-    except (WixError, ConfigurationError) as why:
-        with services.database.begin() as connection:
-            if isinstance(why, WixUnavailable) and not why.is_unsent:
-                creations.leave_unclear(connection, instance_id, reference)
-            else:
-                creations.refuse(connection, instance_id, reference, str(why), services.now())
-        raise
-    return _finish(services, instance_id, reference, made, How.MADE)
-
-
-def _finish(
-    services: Services, instance_id: UUID, reference: str, link: wire.PaymentLink, how: How
-) -> Created:
-    link_id = guid(link.id)
-    if link_id is None:
-        raise WixUnavailable("create_link: Wix's answer has an id that is no GUID", status=200)
-    with services.database.begin() as connection:
-        creations.finish(connection, instance_id, reference, link_id, services.now())
-    keep(services, instance_id, link)
-    return Created(link_id, how, link)
+def _readable(link: wire.PaymentLink | UnreadableItem, link_id: UUID) -> wire.PaymentLink:
+    return wire.PaymentLink(id=str(link_id)) if isinstance(link, UnreadableItem) else link
 
 
 def _as_it_is(services: Services, instance_id: UUID, link_id: UUID) -> wire.PaymentLink:
     told = services.wix.get_link(instance_id, link_id)
-    if isinstance(told, UnreadableItem):
-        return wire.PaymentLink(id=str(link_id))
     keep(services, instance_id, told)
-    return told
-
-
-def _look_for(
-    services: Services, instance_id: UUID, new: wire.NewPaymentLink, known: creations.Creation
-) -> wire.PaymentLink | None:
-    """The link that an earlier try made, None when Wix shows none."""
-    window = {
-        "$gte": instant(known.first_asked_at - CLOCK_SKEW),
-        "$lte": instant(known.last_asked_at + CREATION_LEASE + CLOCK_SKEW),
-    }
-    found: list[wire.PaymentLink] = []
-    try:
-        for page in services.wix.query_links(
-            instance_id, {"createdDate": window}, sort=[("createdDate", "ASC")], pages_max=LOOKED_AT_PAGES_MAX
-        ):
-            found += [
-                one
-                for one in page
-                if isinstance(one, wire.PaymentLink) and is_made_of(one, new, services.settings.app_id)
-            ]
-    except TooManyPages as why:
-        raise CreationUnclear(
-            "too many links were created meanwhile to look for this one: look for it by title at Wix",
-            retry_after_seconds=services.settings.settling_seconds,
-        ) from why
-    ids = {link_id for one in found if (link_id := guid(one.id)) is not None}
-    with services.database.begin() as connection:
-        others = creations.claimed(connection, instance_id, ids)
-    return next((one for one in found if guid(one.id) not in others), None)
-
-
-def instant(moment: datetime) -> str:
-    """A date as Wix writes it: UTC, milliseconds, Z."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return _readable(told, link_id)
 
 
 def keep(services: Services, instance_id: UUID, link: wire.PaymentLink | UnreadableItem) -> None:
-    """Remember how Wix describes a link. One that cannot be read waits for its check, which raises that."""
-    if isinstance(link, UnreadableItem):
-        return
-    try:
-        seen: SeenLink = seen_link(link, instance_id)
-    except Unreadable as why:
-        log.warning(
-            "link_unreadable",
-            instance_id=str(instance_id),
-            payment_link_id=link.id[:64],
-            reason=why.reason,
-            detail=why.detail,
-        )
+    """Remember how Wix describes a link. One that cannot be read waits for its check, which raises that.
+
+    Wix answering for an instance that no event told of yet makes it known: its links are checked from now on.
+    """
+    seen: SeenLink | None = None
+    if isinstance(link, wire.PaymentLink):
+        try:
+            seen = seen_link(link, instance_id)
+        except Unreadable as why:
+            log.warning(
+                "link_unreadable",
+                instance_id=str(instance_id),
+                payment_link_id=link.id[:64],
+                reason=why.reason,
+                detail=why.detail,
+            )
+    link_id = guid(link.id)
+    if link_id is None:
         return
     with services.database.begin() as connection:
-        links.save(connection, [seen], services.now())
+        is_new = instances.note(connection, instance_id, services.now())
+        if seen is not None:
+            links.save(connection, [seen], services.now())
+        if is_new:
+            checks.request(connection, instance_id, [link_id], services.now())
 
 
 # -- Whether a link is the one that was asked for ----------------------------------------------------
@@ -229,10 +317,11 @@ def is_made_of(link: wire.PaymentLink, new: wire.NewPaymentLink, app_id: str | N
         (link.type, link.currency, link.payments_limit) == (new.type, new.currency, limit)
         # Wix trims what cannot be seen from a title (Wix docs, "Payment Link Object").
         and _visible(link.title) == _visible(new.title)
-        and (link.description or "") == (new.description or "")
+        and _visible(link.description) == _visible(new.description)
         and _milliseconds(link.expiration_date) == _milliseconds(new.expiration_date)
         and _items(link.ecom_payment_link) == _items(msgspec.to_builtins(new.ecom_payment_link))
         and _has_same_order(link.ecom_order_payment_link, new.ecom_order_payment_link)
+        and _has_same_recipients(link.recipients, new.recipients)
     )
 
 
@@ -260,7 +349,13 @@ def _items(ecom: object) -> list[tuple[object, ...]] | None:
                     Decimal(item.custom_item.price),
                     item.custom_item.description or "",
                 ),
-                item.catalog_item and msgspec.to_builtins(item.catalog_item),
+                item.catalog_item
+                and (
+                    item.catalog_item.catalog_reference.app_id,
+                    item.catalog_item.catalog_reference.catalog_item_id,
+                    item.catalog_item.catalog_reference.options or None,
+                    item.catalog_item.quantity,
+                ),
             )
             for item in told.line_items
         ]
@@ -275,3 +370,8 @@ def _has_same_order(link: wire.EcomOrderPaymentLink | None, new: wire.EcomOrderP
         return False
     # Without an amount Wix takes the order's balance.
     return new.amount is None or (link.amount is not None and Decimal(link.amount) == Decimal(new.amount))
+
+
+def _has_same_recipients(link: list[wire.Recipient] | None, new: list[wire.Recipient] | None) -> bool:
+    # Whether Wix shows the recipients of a link is not documented.
+    return link is None or {one.contact_id for one in link} == {one.contact_id for one in new or ()}

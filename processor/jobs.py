@@ -307,7 +307,7 @@ def _links_of(
             )
 
     if dates:
-        moments = sorted({_wix_instant(moment) for moment in dates.values()})
+        moments = sorted({wire.instant_text(moment) for moment in dates.values()})
         most = services.settings.wix_in_max
         for start in range(0, len(moments), most):
             asked = {"createdDate": {"$in": moments[start : start + most]}}
@@ -329,11 +329,6 @@ def _links_of(
         except WixNotFound:
             missing.add(link_id)
     return described, frozenset(missing)
-
-
-def _wix_instant(moment: datetime) -> str:
-    """A date as Wix writes it: UTC, milliseconds, Z."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def _decide_and_write(
@@ -565,8 +560,8 @@ def _sweep_pages(
 ) -> bool:
     """Read the window page by page. False when another worker took the sweep over."""
     window = {
-        "$gte": _wix_instant(lease.position_at),
-        "$lte": _wix_instant(lease.window_to + timedelta(milliseconds=1)),
+        "$gte": wire.instant_text(lease.position_at),
+        "$lte": wire.instant_text(lease.window_to + timedelta(milliseconds=1)),
     }
     for page in services.wix.query_payments(
         instance_id, filter={"createdDate": window}, sort=[("createdDate", "ASC")], pages_max=SWEEP_PAGES_MAX

@@ -221,7 +221,7 @@ class _Owner:
         """A refund, which only the order tells of."""
         order_id = self._control.post(f"payments/{payment_id}/refund", {"amount": amount})["orderId"]
         refunds = self._services.wix.order_transactions(self._id, order_id).refunds
-        shown = [part.amount.amount for one in refunds for part in one.transactions if part.amount]
+        shown = [str(part.amount.amount) for one in refunds for part in one.transactions if part.amount]
         self._say(
             f"she refunds one seat of the class: the order shows {', '.join(shown)}, the payment stays as it was"
         )

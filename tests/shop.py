@@ -41,7 +41,7 @@ class Shop:
             ecom_payment_link=wire.EcomPaymentLink([wire.LineItem(type="CUSTOM", custom_item=item)]),
             **more,
         )
-        return UUID(self.services.wix.create_link(self.instance_id, new).id)
+        return UUID(str(self.services.wix.create_link(self.instance_id, new).id))
 
     def pay(self, link_id: UUID, **given: Any) -> list[UUID]:
         """A buyer pays; nobody tells us."""

@@ -27,10 +27,11 @@ def upgrade() -> None:
         sa.Column("payment_link_id", sa.Uuid(), nullable=True),
         sa.Column("first_asked_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_id", sa.Uuid(), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "status IN ('asking', 'unclear', 'created', 'refused')", name=op.f("ck_link_creations_status")
+            "status IN ('asking', 'looking', 'unclear', 'created', 'refused')", name=op.f("ck_link_creations_status")
         ),
         sa.CheckConstraint("octet_length(digest) = 32", name=op.f("ck_link_creations_digest_is_sha256")),
         sa.CheckConstraint(
@@ -44,8 +45,11 @@ def upgrade() -> None:
             "(status = 'refused') = (reason IS NOT NULL)", name=op.f("ck_link_creations_reason_when_refused")
         ),
         sa.CheckConstraint(
-            "(status = 'asking') = (lease_until IS NOT NULL)",
-            name=op.f("ck_link_creations_lease_when_asking"),
+            "(status IN ('asking', 'looking')) = (lease_until IS NOT NULL)",
+            name=op.f("ck_link_creations_lease_when_at_it"),
+        ),
+        sa.CheckConstraint(
+            "(lease_id IS NULL) = (lease_until IS NULL)", name=op.f("ck_link_creations_lease_is_whole")
         ),
         sa.CheckConstraint(
             "(status IN ('created', 'refused')) = (finished_at IS NOT NULL)",

@@ -391,13 +391,13 @@ def _filter(
     limited: bool | None,
 ) -> dict[str, Any]:
     """The documented filter for what was asked."""
-    from processor.flows import instant
+    from processor.wix.wire import instant_text
 
     filter_: dict[str, Any] = {}
     if status:
         filter_["status"] = {"$in": list(status)}
     created = {
-        operator: instant(moment)
+        operator: instant_text(moment)
         for operator, moment in (("$gte", since), ("$lt", until))
         if moment is not None
     }

@@ -17,6 +17,17 @@ def status(connection: Connection, instance_id: UUID) -> str | None:
     ).scalar_one_or_none()
 
 
+def note(connection: Connection, instance_id: UUID, now: datetime) -> bool:
+    """Know of an instance from now on. Whether it was unknown; a check of one of its links then confirms it."""
+    added = connection.execute(
+        text("""
+            INSERT INTO app_instances (instance_id, first_seen_at) VALUES (:instance_id, :now)
+            ON CONFLICT DO NOTHING"""),
+        {"instance_id": instance_id, "now": now},
+    )
+    return added.rowcount == 1
+
+
 def confirm(connection: Connection, instance_id: UUID, now: datetime) -> None:
     """Note that Wix gave us access to the instance, and poll it from now on."""
     connection.execute(

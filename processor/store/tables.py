@@ -550,10 +550,10 @@ class LinkCreation(Base):
     """The creation of one payment link, asked for under a reference of the caller.
 
     Wix has no key by which it would know a request it has seen, so what was asked is written here before Wix
-    is. status: `asking` while a process is at it (until lease_until), `unclear` when no answer came and the
-    link may exist all the same. digest: SHA-256 of the request; a reference stands for one request alone.
-    first_asked_at, last_asked_at: when Wix was asked, by our clock; a link made by us was created from the
-    first on. reason: why Wix refused.
+    is. status: `asking` while a process may be creating the link, `looking` while one looks for it (both by
+    lease_id, until lease_until); `unclear` when no answer came and the link may exist all the same. digest:
+    SHA-256 of the request; a reference stands for one request alone. first_asked_at, last_asked_at: when Wix
+    was asked, by our clock; a link made by us was created from the first on. reason: why Wix refused.
     """
 
     __tablename__ = "link_creations"
@@ -567,16 +567,18 @@ class LinkCreation(Base):
     payment_link_id: Mapped[UUID | None]
     first_asked_at: Mapped[datetime]
     last_asked_at: Mapped[datetime]
+    lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(one_of("status", "asking", "unclear", "created", "refused"), "status"),
+        CheckConstraint(one_of("status", "asking", "looking", "unclear", "created", "refused"), "status"),
         CheckConstraint("octet_length(digest) = 32", "digest_is_sha256"),
         CheckConstraint("length(reference) BETWEEN 1 AND 100", "reference_length"),
         CheckConstraint("(status = 'created') = (payment_link_id IS NOT NULL)", "link_when_created"),
         CheckConstraint("(status = 'refused') = (reason IS NOT NULL)", "reason_when_refused"),
-        CheckConstraint("(status = 'asking') = (lease_until IS NOT NULL)", "lease_when_asking"),
+        CheckConstraint("(status IN ('asking', 'looking')) = (lease_until IS NOT NULL)", "lease_when_at_it"),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_is_whole"),
         CheckConstraint(
             "(status IN ('created', 'refused')) = (finished_at IS NOT NULL)", "finished_when_decided"
         ),

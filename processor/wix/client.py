@@ -98,16 +98,20 @@ class WixClient:
             wait_seconds_max=wait_seconds_max,
         )
 
+    @property
+    def call_seconds_max(self) -> float:
+        """The longest that one call can take: with a token, every try, every wait, and once more after a 401."""
+        return 2 * (self._http.call_seconds_max + self._credentials.seconds_max)
+
     # -- Links ---------------------------------------------------------------------------------------
 
-    def create_link(self, instance_id: UUID, link: wire.NewPaymentLink) -> wire.PaymentLink:
+    def create_link(self, instance_id: UUID, link: wire.NewPaymentLink) -> wire.PaymentLink | UnreadableItem:
         """Create a payment link. Never sent twice: Wix has no key by which it would know the second.
 
-        After WixUnavailable the link may exist all the same.
+        After WixUnavailable the link may exist all the same. Call `flows.create_link`, which sees to that.
         """
         body = {"paymentLink": msgspec.to_builtins(link)}
-        told = self._write("create_link", instance_id, wire.PATH_LINKS, body)
-        return _read("create_link", told, wire.PaymentLinkAnswer).payment_link
+        return _told_link("create_link", self._write("create_link", instance_id, wire.PATH_LINKS, body))
 
     def get_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
         """One link as it is now. Raises WixNotFound as well."""
@@ -714,6 +718,7 @@ class Http:
         wait_seconds_max: float = WAIT_SECONDS_MAX,
     ) -> None:
         self._wait_seconds_max = wait_seconds_max
+        self.call_seconds_max = TRIES_MAX * timeout_seconds + wait_seconds_max
         self._base_url = base_url
         self._timeout_seconds = timeout_seconds
         self._on_response = on_response

@@ -39,6 +39,11 @@ class Credentials(Protocol):
         """Wix refused these headers: do not give them again if others can be had."""
         ...
 
+    @property
+    def seconds_max(self) -> float:
+        """The longest that `headers` can take."""
+        ...
+
     def close(self) -> None:
         """Give connections back."""
         ...
@@ -70,6 +75,11 @@ class ApiKeyCredentials:
 
     def forget(self, instance_id: UUID, headers: Mapping[str, str]) -> None:
         """There is no other key."""
+
+    @property
+    def seconds_max(self) -> float:
+        """Nothing is asked of anybody."""
+        return 0.0
 
     def close(self) -> None:
         """Nothing is held."""
@@ -113,6 +123,11 @@ class OAuthCredentials:
         self._http = Http(base_url=base_url, timeout_seconds=timeout_seconds, on_response=on_response)
         self._clock = clock
         self._kept: tuple[int, threading.Lock, dict[UUID, _Slot]] = (os.getpid(), threading.Lock(), {})
+
+    @property
+    def seconds_max(self) -> float:
+        """The longest that `headers` can take: waiting for another thread's refresh, then for our own."""
+        return 2 * self._http.call_seconds_max
 
     def headers(self, instance_id: UUID) -> dict[str, str]:
         """A token of the instance. Raises WixUnauthorized, WixUnavailable."""

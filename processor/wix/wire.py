@@ -8,7 +8,7 @@ lenient: unknown fields are allowed, and what a buyer may leave out is optional.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -144,6 +144,11 @@ class AppEvent(Struct, rename="camel"):
 
 Instant = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with an offset; Wix sends UTC with milliseconds and `Z`."""
+
+
+def instant_text(moment: datetime) -> str:
+    """An aware time as Wix writes it: UTC, milliseconds, `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 class EcomOrderRef(Struct, rename="camel"):
@@ -374,10 +379,6 @@ class PagingMetadata(Struct, rename="camel"):
     count: int | None = None
     has_next: bool | None = None
     cursors: Cursors | None = None
-
-
-class PaymentLinkAnswer(Struct, rename="camel"):
-    payment_link: PaymentLink
 
 
 class PaymentsPage(Struct, rename="camel"):

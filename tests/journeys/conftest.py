@@ -50,7 +50,7 @@ class Journey:
             type="ECOM",
             ecom_payment_link=wire.EcomPaymentLink([wire.LineItem(type="CUSTOM", custom_item=item)]),
         )
-        return UUID(self.client.create_link(self.instance_id, new).id)
+        return UUID(str(self.client.create_link(self.instance_id, new).id))
 
     def pay(self, link_id: UUID, times: int = 1) -> None:
         for _ in range(times):

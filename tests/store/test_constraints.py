@@ -69,11 +69,12 @@ IMPOSSIBLE = {
     "ck_link_creations_asked_in_order": "last_asked_at = first_asked_at - interval '1 s'",
     "ck_link_creations_digest_is_sha256": f"digest = {SHORT}",
     "ck_link_creations_finished_when_decided": "finished_at = now()",
-    "ck_link_creations_lease_when_asking": "lease_until = NULL",
+    "ck_link_creations_lease_is_whole": "lease_id = NULL",
+    "ck_link_creations_lease_when_at_it": "lease_id = NULL, lease_until = NULL",
     "ck_link_creations_link_when_created": "payment_link_id = gen_random_uuid()",
     "ck_link_creations_reason_when_refused": "reason = 'no'",
     "ck_link_creations_reference_length": "reference = ''",
-    "ck_link_creations_status": "status = 'dreamt', lease_until = NULL",
+    "ck_link_creations_status": "status = 'dreamt', lease_id = NULL, lease_until = NULL",
     "ck_payment_buyers_personal_until_erased": "personal = NULL",
     "ck_payment_versions_amount_not_negative": "amount = -1",
     "ck_payment_versions_one_source": "event_id = NULL",
@@ -107,9 +108,9 @@ def fill(database: Database) -> None:
         run_id = runs.start(connection, INSTANCE, "check", NOW)
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)
-        creations.begin(
-            connection, INSTANCE, "r1", request={}, digest=b"z" * 32, now=NOW, lease=timedelta(minutes=1)
-        )
+        hold = creations.Hold(INSTANCE, "r1", uuid4())
+        until = NOW + timedelta(minutes=1)
+        creations.begin(connection, hold, request={}, digest=b"z" * 32, now=NOW, until=until)
         link = make_link()
         connection.execute(
             text(
