@@ -330,8 +330,10 @@ class Sandbox:
             return answer
 
         @app.errorhandler(HTTPException)
-        def refuse_http(why: HTTPException) -> Response:
+        def refuse_http(why: HTTPException) -> Response | tuple[str, int]:
             status = why.code or 500
+            if pages.is_wanted():
+                return pages.refused(why.description or why.name, status)
             answer = jsonify(message="" if status >= 500 else why.description, details={})
             answer.status_code = status
             return answer
