@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import logging
 import os
 import signal
@@ -227,6 +228,21 @@ def test_the_tables_above_name_every_call() -> None:
 
 
 # -- What is sent and read -------------------------------------------------------------------------
+
+
+@pytest.mark.fact("X11")
+@each_call
+def test_no_call_sends_a_revision_which_might_be_stale(
+    wix: Scripted, client: WixClient, operation: str
+) -> None:
+    path, call = CALLS[operation]
+    wix.otherwise(path, Reply(400))
+
+    with pytest.raises(WixError):
+        call(client)
+
+    [asked] = wix.of(path)
+    assert "revision" not in json.dumps(asked.body)
 
 
 @pytest.mark.fact("R10", "R33")
