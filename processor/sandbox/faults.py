@@ -112,7 +112,7 @@ MIX: tuple[dict[str, Any], ...] = (
     {"kind": "revoked_token"},
 )
 
-_AMOUNT = re.compile(r"-?\d{1,15}(\.\d{1,3})?")
+_AMOUNT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,3})?")
 _WAIT_MAX = 3600.0  # of a call or a delivery
 
 

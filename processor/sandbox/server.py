@@ -330,7 +330,7 @@ class Sandbox:
             return answer
 
         @app.errorhandler(HTTPException)
-        def refuse_http(why: HTTPException) -> Response | tuple[str, int]:
+        def refuse_http(why: HTTPException) -> Response:
             status = why.code or 500
             if pages.is_wanted():
                 return pages.refused(why.description or why.name, status)

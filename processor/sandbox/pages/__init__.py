@@ -3,70 +3,12 @@
 start.py     the app, its sites, the stories     deliveries.py  the delivery log
 buyers.py    links, checkouts, orders, thanks    faults.py      the switches
 merchant.py  the site's owner                    common.py      forms, refusals, what templates print with
+keyset.py    pages of rows                       routes.py      all of them together
 
 A form posts to the page it stands on; `do` says what its button does. Done, it redirects (303); refused, the
 page comes again with the words beside the form. What is done is done by the world, as by the control API.
 """
 
-from __future__ import annotations
+from processor.sandbox.pages.routes import blueprint, is_wanted, refused
 
-from typing import TYPE_CHECKING
-
-from flask import Blueprint, Response, render_template, request
-
-from processor.sandbox.errors import Refused
-from processor.sandbox.pages import buyers, common, deliveries, faults, merchant, start
-
-if TYPE_CHECKING:
-    from processor.sandbox.server import Sandbox
-
-# No page needs more; what a buyer or a merchant typed can load and send nothing.
-_POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self';"
-    " base-uri 'none'; frame-ancestors 'none'"
-)
-
-
-def blueprint(sandbox: Sandbox) -> Blueprint:
-    """Every page."""
-    routes = Blueprint(
-        "pages",
-        "processor.sandbox",
-        template_folder="templates",
-        static_folder="static",
-        static_url_path="/_static",
-    )
-    common.teach_templates(routes)
-    for part in (start, buyers, merchant, deliveries, faults):
-        part.add_routes(routes, sandbox)
-
-    @routes.before_request
-    def refuse_strangers() -> tuple[str, int] | None:
-        if request.method == "POST" and not common.is_from_here(request.headers, request.host_url):
-            return refused("Forms are taken from the sandbox's own pages only.", 403)
-        return None
-
-    @routes.after_request
-    def protect(answer: Response) -> Response:
-        answer.headers["Content-Security-Policy"] = _POLICY
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        answer.headers["Referrer-Policy"] = "same-origin"
-        if request.endpoint != "pages.static":
-            answer.headers["Cache-Control"] = "no-store"
-        return answer
-
-    @routes.errorhandler(Refused)
-    def refuse(why: Refused) -> tuple[str, int]:
-        return refused(common.words_of(why), why.status)
-
-    return routes
-
-
-def is_wanted() -> bool:
-    """Whether the one who asks is a browser, for which an error is a page."""
-    return "text/html" in request.headers.get("Accept", "")
-
-
-def refused(words: str, status: int) -> tuple[str, int]:
-    """A page that says what is not possible, with its status."""
-    return render_template("refused.html", words=words, status=status), status
+__all__ = ["blueprint", "is_wanted", "refused"]

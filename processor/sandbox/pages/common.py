@@ -32,15 +32,14 @@ class Refusal:
     words: str
 
 
-def is_from_here(headers: Mapping[str, str], own_url: str) -> bool:
+def is_from_here(site: str | None, origin: str | None, own_url: str) -> bool:
     """Whether a form was sent from one of our own pages, or by a program, which names no origin.
 
-    Browsers say where a form came from (`Sec-Fetch-Site`, over plain HTTP elsewhere than on this machine only
-    `Origin`), and no page can make them lie.
+    site, origin: the headers `Sec-Fetch-Site`, which browsers leave out over plain HTTP to other machines, and
+    `Origin`. No page can make a browser lie in them.
     """
-    if (site := headers.get("Sec-Fetch-Site")) is not None:
+    if site is not None:
         return site in ("same-origin", "none")
-    origin = headers.get("Origin")
     if origin is None:
         return True
     ours, theirs = urlsplit(own_url), urlsplit(origin)

@@ -280,9 +280,10 @@ def new_link(form: dict[str, str]) -> Document:
     """What the form of a simple link says, as Create Payment Link takes it. Raises Refused (400)."""
     told = {name: value.strip() for name, value in form.items()}
     title = told.get("title", "")
+    quantity = as_whole(told.get("quantity", ""), "quantity")
     item = {
         "name": title,
-        "quantity": as_whole(told.get("quantity", ""), "quantity") or 1,
+        "quantity": 1 if quantity is None else quantity,
         "price": told.get("price", ""),
     }
     link: Document = {
