@@ -16,7 +16,7 @@ from uuid import uuid4
 from flask import Blueprint, Response, g, jsonify, request
 
 from processor.sandbox import query
-from processor.sandbox.core import as_object
+from processor.sandbox.core import as_object, as_part
 from processor.sandbox.documents import Document, Documents
 from processor.sandbox.errors import Refused, Violation, failed, invalid, plain, system
 from processor.sandbox.faults import Faults
@@ -27,6 +27,7 @@ TOKEN_SECONDS = 14_400
 CONTACTS_MAX = 1_000  # a page of Query Contacts
 PRODUCTS_MAX = 100  # a page of Query Products
 DRIPS = 20
+_WHOLE_FLOATS = 2.0**53  # beyond, a float does not know its last digit
 
 
 class RateLimit:
@@ -75,9 +76,24 @@ class RateLimit:
 def body_json() -> Any:
     """The request's JSON. Raises Refused (400)."""
     try:
-        return decode_json(request.get_data() or b"{}")
+        return _with_whole_numbers(decode_json(request.get_data() or b"{}"))
     except NotJson:
         raise invalid(Violation("body", "must be JSON", "FORMAT")) from None
+    except RecursionError:
+        raise invalid(Violation("body", "is nested too deeply")) from None
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """1.0 is 1 in JSON, and some clients write it so."""
+    match value:
+        case float() if value.is_integer() and abs(value) < _WHOLE_FLOATS:
+            return int(value)
+        case list():
+            return [_with_whole_numbers(one) for one in value]
+        case dict():
+            return {name: _with_whole_numbers(one) for name, one in value.items()}
+        case _:
+            return value
 
 
 def blueprint(
@@ -163,8 +179,10 @@ def blueprint(
     @routes.post("/oauth2/token-info")
     def token_info() -> Response:
         """Facts of a token."""
-        asked = body_json()
-        token = documents.get("token", str(asked.get("token") if isinstance(asked, dict) else None))
+        asked = as_object(body_json(), "").get("token")
+        if not isinstance(asked, str):
+            raise invalid(Violation("token", "must be text", "REQUIRED_FIELD"))
+        token = documents.get("token", asked)
         if token is None or token["expires"] <= time.time():
             return jsonify(active=False)
         app = documents.get("app", "app") or {}
@@ -243,7 +261,7 @@ def blueprint(
     def update_tags_by_filter() -> Response:
         """Bulk Update Payment Link Tags By Filter; an empty filter means all links."""
         asked = as_object(body_json(), "")
-        link_ids = world.link_ids(g.instance_id, as_object(asked.get("filter") or {}, "filter"))
+        link_ids = world.link_ids(g.instance_id, as_part(asked.get("filter"), "filter"))
         return jsonify(world.update_tags_of(g.instance_id, link_ids, asked))
 
     # -- Payments, receipts, settings --------------------------------------------------------------
@@ -338,10 +356,10 @@ def _paged(name: str, page: query.Page) -> Response:
 
 def _offset_paging(asked: Any, most: int) -> tuple[int, int]:
     """Offset and limit of a query that pages by them; a filter is refused rather than ignored."""
-    wanted = as_object(as_object(asked, "").get("query") or {}, "query")
+    wanted = as_part(as_object(asked, "").get("query"), "query")
     if wanted.get("filter") not in (None, {}, "", "{}"):
         raise invalid(Violation("query.filter", "is not imitated by the sandbox"))
-    paging = as_object(wanted.get("paging") or {}, "query.paging")
+    paging = as_part(wanted.get("paging"), "query.paging")
     found = []
     for name, least, largest, usual in (("offset", 0, 1_000_000, 0), ("limit", 1, most, most)):
         value = paging.get(name, usual)

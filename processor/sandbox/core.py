@@ -27,7 +27,7 @@ _NO_DIGITS = frozenset(
     )
 )
 _THREE_DIGITS = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,30})?")
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,3})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 T = TypeVar("T")
@@ -255,6 +255,11 @@ def as_object(given: Any, where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise invalid(Violation(where or "body", "must be an object"))
     return given
+
+
+def as_part(given: Any, where: str) -> dict[str, Any]:
+    """A JSON object that may be left out or null: it is empty then."""
+    return {} if given is None else as_object(given, where)
 
 
 def as_list(given: Any, where: str, most: int, least: int = 1) -> list[Any]:

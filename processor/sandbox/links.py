@@ -19,6 +19,7 @@ from processor.sandbox.core import (
     as_model,
     as_money,
     as_object,
+    as_part,
     as_text,
     is_after,
     is_currency,
@@ -59,7 +60,7 @@ class Links(Sites):
         told = as_model(as_object(given, "").get("paymentLink"), wire.NewPaymentLink, "paymentLink")
         title = "".join(letter for letter in told.title if letter.isprintable()).strip()
         wrong: list[Violation] = []
-        if not 1 <= len(title) <= TITLE_MAX:
+        if not title or len(told.title) > TITLE_MAX:
             wrong.append(Violation("paymentLink.title", f"must have 1 to {TITLE_MAX} characters"))
         if not is_currency(told.currency):
             wrong.append(Violation("paymentLink.currency", "must be an ISO 4217 code", "FORMAT"))
@@ -295,7 +296,9 @@ class Links(Sites):
             given = as_object(given, "")
             if given.get("paymentLinkId", link_id) != link_id:
                 raise invalid(Violation("paymentLinkId", "is not the link of the path"))
-            asked = given.get("recipients") or link["entity"].get("recipients")
+            asked = given.get("recipients")
+            if asked in (None, []):
+                asked = link["entity"].get("recipients")
             for recipient in self._recipients(instance_id, asked, "recipients"):
                 id_ = str(uuid4())
                 mail = {"id": id_, "instanceId": instance_id, "linkId": link_id, "at": self._time()}
@@ -317,12 +320,14 @@ class Links(Sites):
         """Bulk Update Tags: each link by itself, and what became of it."""
         given = as_object(given, "")
         link_ids = as_list(given.get("paymentLinkIds"), "paymentLinkIds", BULK_MAX)
+        for number, link_id in enumerate(link_ids):
+            as_text(link_id, f"paymentLinkIds[{number}]", 100)
         change = _tag_change(given)
         results = []
         for number, link_id in enumerate(link_ids):
-            told: Document = {"id": str(link_id)[:64], "originalIndex": number, "success": True}
+            told: Document = {"id": link_id, "originalIndex": number, "success": True}
             try:
-                self._tag(instance_id, str(link_id), change)
+                self._tag(instance_id, link_id, change)
             except Refused as why:
                 told |= {"success": False, "error": why.body["details"]["applicationError"]}
             results.append({"itemMetadata": told})
@@ -360,15 +365,14 @@ class Links(Sites):
 
 def _tag_change(given: Document) -> TagChange:
     def read(name: str) -> dict[str, list[str]]:
-        tags = as_object(given.get(name) or {}, name)
+        tags = as_part(given.get(name), name)
         if unknown := set(tags) - set(TAG_LISTS):
             raise invalid(Violation(f"{name}.{min(unknown)}", f"is not one of {', '.join(TAG_LISTS)}"))
         found = {}
         for one in TAG_LISTS:
             where = f"{name}.{one}"
-            ids = as_list(
-                as_object(tags.get(one) or {}, where).get("tagIds") or [], f"{where}.tagIds", TAG_MAX, 0
-            )
+            ids = as_part(tags.get(one), where).get("tagIds")
+            ids = [] if ids is None else as_list(ids, f"{where}.tagIds", TAG_MAX, 0)
             found[one] = [as_text(id_, f"{where}.tagIds[{n}]", 100) for n, id_ in enumerate(ids)]
         return found
 

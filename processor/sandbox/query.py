@@ -202,13 +202,16 @@ def _read(asked: dict[str, Any], name: str, resource: Resource, view: View, sear
         paging = {}
     if not isinstance(paging, dict):
         raise invalid(Violation(f"{name}.cursorPaging", "must be an object"))
+    if unknown := set(paging) - {"limit", "cursor"}:
+        raise invalid(Violation(f"{name}.cursorPaging.{min(unknown)}", "is not supported"))
     limit = paging.get("limit")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise invalid(Violation(f"{name}.cursorPaging.limit", "must be a positive integer", "MIN"))
     if limit is not None and limit > PAGE_MAX:
         raise invalid(Violation(f"{name}.cursorPaging.limit", f"must be at most {PAGE_MAX}", "MAX"))
     if (cursor := paging.get("cursor")) is not None:
-        if asked.get("filter") or asked.get("sort") or search is not None:
+        further = asked.get("filter") in (None, {}) and asked.get("sort") in (None, [])
+        if not further or asked.get("search") is not None:
             raise invalid(
                 Violation(f"{name}.cursorPaging.cursor", "cannot be combined with filter, sort or search")
             )
@@ -220,17 +223,18 @@ def _read(asked: dict[str, Any], name: str, resource: Resource, view: View, sear
         filter_ = {}
     if not isinstance(filter_, dict):
         raise invalid(Violation(f"{name}.filter", "must be an object"))
-    sort = _sorted(asked.get("sort"), f"{name}.sort", resource)
+    sorts_max = SEARCH_SORTS_MAX if name == "search" else SORTS_MAX
+    sort = _sorted(asked.get("sort"), f"{name}.sort", resource, sorts_max)
     held = _Held(filter_, sort, limit or view.page_default, [], search=search)
     _Filter(resource, f"{name}.filter", view).conjunction(filter_)  # so that a mistake names its place
     return held
 
 
-def _sorted(given: Any, where: str, resource: Resource) -> list[tuple[str, bool]]:
+def _sorted(given: Any, where: str, resource: Resource, most: int) -> list[tuple[str, bool]]:
     if given is None or given == []:
         return [("createdDate", True)]  # the default of most Wix APIs
-    if not isinstance(given, list) or len(given) > SORTS_MAX:
-        raise invalid(Violation(where, f"must be a list of at most {SORTS_MAX}", "MAX_SIZE"))
+    if not isinstance(given, list) or len(given) > most:
+        raise invalid(Violation(where, f"must be a list of at most {most}", "MAX_SIZE"))
     found: list[tuple[str, bool]] = []
     for number, one in enumerate(given):
         name = one.get("fieldName") if isinstance(one, dict) else None
@@ -559,7 +563,10 @@ def _aggregated(
     match type_:
         case "VALUE":
             options = _options(given, "value", where)
-            by = "2 DESC, 1" if options.get("sortType", "COUNT") == "COUNT" else "1"
+            sort_type = options.get("sortType", "COUNT")
+            if sort_type not in ("COUNT", "VALUE"):
+                raise invalid(Violation(f"{where}.value.sortType", "must be COUNT or VALUE", "ENUM"))
+            by = "2 DESC, 1" if sort_type == "COUNT" else "1"
             rows = documents.rows(
                 f"SELECT {known.column}, count(*) {rest} GROUP BY 1 ORDER BY {by} LIMIT ?",
                 [*values, _limit(options, f"{where}.value")],
@@ -567,7 +574,7 @@ def _aggregated(
             found["values"] = {"results": [{"value": _shown(known, row[0]), "count": row[1]} for row in rows]}
         case "SCALAR":
             kind = _options(given, "scalar", where).get("type")
-            if kind not in SCALARS:
+            if not isinstance(kind, str) or kind not in SCALARS:
                 raise invalid(
                     Violation(f"{where}.scalar.type", f"must be one of {', '.join(SCALARS)}", "ENUM")
                 )
@@ -578,7 +585,7 @@ def _aggregated(
             }
         case "DATE_HISTOGRAM":
             interval = _options(given, "dateHistogram", where).get("interval")
-            if known.type != "date" or interval not in INTERVALS:
+            if known.type != "date" or not isinstance(interval, str) or interval not in INTERVALS:
                 raise invalid(Violation(where, f"needs a date and one of {', '.join(INTERVALS)}", "ENUM"))
             # strftime reads whole seconds; the column is in microseconds.
             bucket = f"strftime('{INTERVALS[interval]}', {known.column} / 1000000, 'unixepoch')"
@@ -587,12 +594,14 @@ def _aggregated(
             )
             found["dateHistogram"] = {"results": [{"value": row[0], "count": row[1]} for row in rows]}
         case "RANGE":
+            if known.type != "number":
+                raise invalid(Violation(f"{where}.fieldPath", "must be a number"))
             results = []
             buckets = _options(given, "range", where).get("buckets")
             for number, one in enumerate(_listed(buckets, f"{where}.range.buckets")):
                 place = f"{where}.range.buckets[{number}]"
-                if known.type != "number" or not isinstance(one, dict) or set(one) - {"from", "to"}:
-                    raise invalid(Violation(place, "needs a number, and has from and to"))
+                if not isinstance(one, dict) or set(one) - {"from", "to"}:
+                    raise invalid(Violation(place, "has from and to"))
                 low, high = (_comparable(known, one.get(name), place) for name in ("from", "to"))
                 [(count,)] = documents.rows(
                     f"SELECT count(*) {rest} AND {known.column} >= coalesce(?, {known.column})"

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from processor.sandbox import api, control, events, pages, query
@@ -104,12 +105,13 @@ class Sandbox:
             base_url=lambda: self.url,
             send=self._send,
         )
+        self._app = self._flask()
         # A port that is taken raises here; the server's own way would be to print and exit.
         with socket.create_server((options.host, options.port), backlog=128) as listening:
             self._server: BaseWSGIServer = make_server(
                 options.host,
                 options.port,
-                self._flask(),
+                self._app,
                 threaded=True,
                 request_handler=_Handler,
                 fd=listening.fileno(),
@@ -140,6 +142,10 @@ class Sandbox:
             types = [as_text(one, "eventTypes", 150) for one in as_list(types, "eventTypes", 100)]
         self.set_webhook(url, types)
         return {"url": url, "eventTypes": types}
+
+    def rules(self) -> list[Rule]:
+        """Every path and method that is served."""
+        return list(self._app.url_map.iter_rules())
 
     def set_webhook(self, url: str | None, event_types: list[str] | None = None) -> None:
         """Send events there, None for nowhere. event_types: endings of their types, None for the usual ones."""
@@ -316,6 +322,8 @@ class Sandbox:
     def _flask(self) -> Flask:
         app = Flask(__name__, static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
+        app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+        app.url_map.merge_slashes = False  # a redirect has no body that a client of Wix could read
         app.register_blueprint(
             api.blueprint(self.documents, self.world, self.faults, self.rate, self._stopping)
         )
@@ -336,6 +344,9 @@ class Sandbox:
                 return pages.refused(why.description or why.name, status)
             answer = jsonify(message="" if status >= 500 else why.description, details={})
             answer.status_code = status
+            answer.headers["x-wix-request-id"] = str(uuid4())
+            if allowed := getattr(why, "valid_methods", None):
+                answer.headers["Allow"] = ", ".join(sorted(allowed))
             return answer
 
         return app
