@@ -275,6 +275,15 @@ def scenario(name: str | None, url: str, as_json: bool) -> None:
     click.echo(played["expect"])
 
 
+@sandbox.command("openapi")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Of the server it names.")
+def describe(url: str) -> None:
+    """Print the REST API as an OpenAPI document."""
+    from processor.sandbox.openapi import text
+
+    click.echo(text(url), nl=False)
+
+
 @sandbox.command("load")
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of its state."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, request
 
-from processor.sandbox import scenarios
+from processor.sandbox import openapi, scenarios
 from processor.sandbox.api import body_json
 from processor.sandbox.core import as_object, as_text
 from processor.sandbox.documents import Document
@@ -30,6 +30,11 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     def health() -> Response:
         """200 while the sandbox serves."""
         return jsonify(status="ok")
+
+    @routes.get("/openapi.json")
+    def describe() -> Response:
+        """The REST API as OpenAPI."""
+        return Response(openapi.text(sandbox.url), mimetype="application/json")
 
     @routes.get("/public-key")
     def public_key() -> Response:
