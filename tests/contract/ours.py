@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+from processor.wix import wire
 from processor.wix.client import WixClient
 from processor.wix.credentials import ApiKeyCredentials, OAuthCredentials
 from tests.builders import INSTANCE
@@ -39,3 +40,16 @@ def a_client_of(site: Site) -> Iterator[tuple[WixClient, UUID]]:
     app = site.http.get("/_sandbox/app").json()
     with a_client(site.sandbox.url, app_id=app["appId"], app_secret=app["appSecret"]) as client:
         yield client, UUID(site.instance["instanceId"])
+
+
+def new(**more: Any) -> wire.NewPaymentLink:
+    """A link for one thing of 10.00 USD, unless told otherwise."""
+    item = wire.LineItem("CUSTOM", wire.CustomItem(name="Tea", quantity=1, price="10.00"))
+    values: dict[str, Any] = {
+        "title": "Tea",
+        "currency": "USD",
+        "type": "ECOM",
+        "ecom_payment_link": wire.EcomPaymentLink([item]),
+        **more,
+    }
+    return wire.NewPaymentLink(**values)

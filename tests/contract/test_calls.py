@@ -13,24 +13,13 @@ from processor.sandbox.query import LINK_FIELDS, PAYMENT_FIELDS
 from processor.wix import wire
 from processor.wix.client import WixClient
 from tests.builders import INSTANCE, LINK
+from tests.contract.ours import new
 from tests.sandbox.wixlike import LINKS, PAYMENTS, Site
 from tests.wix.scripted import Reply, Scripted
 
 Ours = tuple[WixClient, UUID]
 ONE = f"{LINKS}/{LINK}"
 TAGS = wire.Tags(tags=wire.TagIds(["t1"]))
-
-
-def new(**more: Any) -> wire.NewPaymentLink:
-    item = wire.LineItem("CUSTOM", wire.CustomItem(name="Tea", quantity=1, price="10.00"))
-    values: dict[str, Any] = {
-        "title": "Tea",
-        "currency": "USD",
-        "type": "ECOM",
-        "ecom_payment_link": wire.EcomPaymentLink([item]),
-        **more,
-    }
-    return wire.NewPaymentLink(**values)
 
 
 # -- Calling ---------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,12 +18,12 @@ from processor.errors import WixError, WixNotFound, WixRefused, WixUnavailable
 from processor.sandbox.core import Rules
 from processor.wix import wire
 from processor.wix.client import WixClient
-from processor.wix.credentials import ApiKeyCredentials, OAuthCredentials
 from processor.wix.parse import Reason, parse_claims, parse_event, parse_payment
 from tests.builders import INSTANCE, LINK, PAYMENT, claims
+from tests.contract.ours import a_client
 from tests.contract.samples import FOLDER, filled, missing, sample
 from tests.sandbox.wixlike import LINKS, PAYMENTS, Site, a_receiver, a_site, claims_of, event_of
-from tests.wix.scripted import TOKEN_PATH, Reply, Scripted, scripted_server
+from tests.wix.scripted import TOKEN_PATH, Reply, Scripted
 
 JOHN = {
     "name": "John Doe",
@@ -33,36 +32,6 @@ JOHN = {
     "company": "Green Car Toys",
     "vatId": {"id": "12345678", "type": "CPF"},
 }
-
-
-@contextmanager
-def a_client(base_url: str, **credentials: Any) -> Iterator[WixClient]:
-    """A client of ours: with an API key, or with app_id and app_secret."""
-    common: dict[str, Any] = {
-        "base_url": base_url,
-        "timeout_seconds": 5,
-        "on_response": lambda operation, status: None,
-    }
-    signed_in = (
-        OAuthCredentials(**common, **credentials)
-        if credentials
-        else ApiKeyCredentials(api_key="key", site_id="site", instance_id=INSTANCE)
-    )
-    client = WixClient(credentials=signed_in, **common)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def wix() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
-
-
-@pytest.fixture
-def client(wix: Scripted) -> Iterator[WixClient]:
-    with a_client(wix.base_url) as ours:
-        yield ours
 
 
 @pytest.fixture(scope="module")
