@@ -7,6 +7,7 @@ clock enqueues it again. What Wix or time will cure is a stored outcome, not an 
 from __future__ import annotations
 
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -128,7 +129,7 @@ def run_check(services: Services, instance_id: UUID) -> None:
             if status == "removed":
                 raise WixUnauthorized("the app was removed from this site")
             release_held(services, instance_id)
-            theirs = _ask(services, instance_id, lease)
+            theirs = _ask(services, instance_id, lease, _Beat(services, instance_id, lease))
         except (WixError, ConfigurationError) as why:
             wait = _wait_after(why, services, lease.failures, is_confirmed=status != "unconfirmed")
             account.failed = f"{type(why).__name__}: {why}"
@@ -207,12 +208,32 @@ class _Theirs:
     others: list[SeenLink]
 
 
-def _ask(services: Services, instance_id: UUID, lease: checks.Lease) -> _Theirs:
+class _Beat:
+    """Holds on to claims while what Wix says is read: at Wix's pace many pages outlast a lease."""
+
+    def __init__(self, services: Services, instance_id: UUID, lease: checks.Lease) -> None:
+        self._services = services
+        self._instance_id = instance_id
+        self._lease = lease
+        self._seconds = services.settings.lease_seconds
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        """One more page was read."""
+        if time.monotonic() - self._last < self._seconds / 4:
+            return
+        self._last = time.monotonic()
+        until = self._services.now() + timedelta(seconds=self._seconds)
+        with self._services.database.begin() as connection:
+            checks.extend(connection, self._instance_id, self._lease, until)
+
+
+def _ask(services: Services, instance_id: UUID, lease: checks.Lease, beat: Callable[[], None]) -> _Theirs:
     """Ask Wix for the payments and the description of every claimed link."""
     link_ids = sorted(claim.payment_link_id for claim in lease.claims)
     by_link: dict[UUID, dict[UUID, SeenPayment]] = {link_id: {} for link_id in link_ids}
     unreadable: dict[UUID, dict[str, str]] = {link_id: {} for link_id in link_ids}
-    for entity in _payments_of(services, instance_id, link_ids):
+    for entity in _payments_of(services, instance_id, link_ids, beat):
         try:
             seen = parse_payment(entity, instance_id)
         except Unreadable as why:
@@ -235,12 +256,14 @@ def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UU
     return next((link_id for link_id in by_link if str(link_id) == named), None)
 
 
-def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]) -> Iterator[dict[str, Any]]:
-    """Every payment Wix lists under the links, a group at a time."""
+def _payments_of(
+    services: Services, instance_id: UUID, link_ids: Sequence[UUID], beat: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Every payment Wix lists under the links, a group at a time. beat: told of every page."""
     most = services.settings.wix_in_max
     if len(link_ids) > most:
         for start in range(0, len(link_ids), most):
-            yield from _payments_of(services, instance_id, link_ids[start : start + most])
+            yield from _payments_of(services, instance_id, link_ids[start : start + most], beat)
         return
     pages = services.wix.query_payments(
         instance_id,
@@ -251,14 +274,18 @@ def _payments_of(services: Services, instance_id: UUID, link_ids: Sequence[UUID]
     if len(link_ids) == 1:
         # However many there are, one page at a time is held here.
         for page in pages:
+            beat()
             yield from page
         return
+    read: list[dict[str, Any]] = []
     try:
-        read = [item for page in pages for item in page]
+        for page in pages:
+            beat()
+            read += page
     except TooManyPages:
         half = len(link_ids) // 2
-        yield from _payments_of(services, instance_id, link_ids[:half])
-        yield from _payments_of(services, instance_id, link_ids[half:])
+        yield from _payments_of(services, instance_id, link_ids[:half], beat)
+        yield from _payments_of(services, instance_id, link_ids[half:], beat)
     else:
         yield from read
 

@@ -460,6 +460,7 @@ class WixClient:
                         f"{asked.operation}: Wix no longer knows the cursor", status=400
                     ) from why
                 query, paging = _start(place.rest_of(filter), sort, words), {}
+                cursors.clear()
                 continue
             items, cursor = _items(asked.operation, told, asked.items_name)
             if hash(cursor) in cursors:

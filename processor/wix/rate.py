@@ -8,9 +8,10 @@ it is split into parts that never borrow from each other:
 - a small bucket in each process, which counts only while Redis does not answer: of what is left over, its
   share for `processes` processes.
 
-The bucket in Redis begins empty, and is empty again after the server restarted: what was taken
-before may have been forgotten with it. A Redis that is emptied forgets the few calls that were promised ahead
-of time, no more than a call is waited for; the parts of processes that see Redis are spare then.
+Every bucket begins empty: the one in Redis, also after the server restarted or was emptied, since what was taken
+before is forgotten with it; and that of a process, so that many short-lived ones do not begin with a call each. Tokens
+are promised AHEAD_SHARE of a minute ahead at most. So many an emptied Redis may forget, and the parts of the processes
+that see Redis are spare for them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -29,9 +31,14 @@ from redis.retry import Retry
 
 from processor.errors import WixUnavailable
 
+log = structlog.get_logger(__name__)
+
 MINUTE = 60.0
 BURST_SHARE, REFILL_SHARE, LOCAL_SHARE = 0.10, 0.75, 0.15
 HOLD_SECONDS_MAX = 600.0  # longest Retry-After that is believed
+AHEAD_SHARE = (
+    0.05  # 3 s: how far ahead of time a token is promised; who needs it later asks again nearer to it
+)
 ANSWER_SECONDS = 0.2  # for Redis; beyond, the process counts for itself
 AWAY_SECONDS = 1.0  # how long Redis is not asked again after it failed
 FORGET_MS = 86_400_000  # a bucket nobody used for a day
@@ -120,6 +127,7 @@ class RateLimit:
         self, redis: Redis | None, *, calls_per_minute: int, processes: int, period_seconds: float = MINUTE
     ) -> None:
         self._redis = redis
+        self._ahead = period_seconds * AHEAD_SHARE
         self._burst = max(1.0, calls_per_minute * BURST_SHARE)
         self._rate = max(0.1, calls_per_minute * REFILL_SHARE) / period_seconds
         # A bucket of one token lets through one more than it is filled by.
@@ -128,22 +136,32 @@ class RateLimit:
         self._lock = threading.Lock()
         self._buckets: dict[UUID, _Bucket] = {}
         self._away_until = 0.0
+        self._is_away = False
+        self._share = round(local, 1)
 
     def take(self, instance_id: UUID, *, pause: Callable[[float], bool], patience: float) -> float:
         """Wait until one call may be made, at most `patience` seconds. Returns the seconds waited.
 
         pause: waits, and is False when it was cut short. Raises WixUnavailable.
         """
-        wait = self._ask(instance_id, patience=max(0.0, patience), hold=0.0)
-        if wait > patience:
-            raise WixUnavailable(
-                "the budget of calls to Wix for this app instance is spent for now",
-                retry_after_seconds=wait,
-                is_unsent=True,
-            )
-        if wait > 0 and not pause(wait):
-            raise WixUnavailable("the client is closed", is_unsent=True)
-        return wait
+        waited = 0.0
+        while True:
+            left = max(0.0, patience - waited)
+            promised = min(left, self._ahead)
+            wait = self._ask(instance_id, patience=promised, hold=0.0)
+            if wait > left:
+                raise WixUnavailable(
+                    "the budget of calls to Wix for this app instance is spent for now",
+                    retry_after_seconds=wait,
+                    is_unsent=True,
+                )
+            is_taken = wait <= promised
+            pause_for = wait if is_taken else wait - self._ahead / 2
+            if pause_for > 0 and not pause(pause_for):
+                raise WixUnavailable("the client is closed", is_unsent=True)
+            waited += pause_for
+            if is_taken:
+                return waited
 
     def hold(self, instance_id: UUID, seconds: float) -> None:
         """Wix asked to wait: no process calls it for this instance so long."""
@@ -157,7 +175,7 @@ class RateLimit:
         with self._lock:
             bucket = self._buckets.get(instance_id)
             if bucket is None:
-                bucket = self._buckets[instance_id] = _Bucket(1.0, self._local_rate, tokens=1.0)
+                bucket = self._buckets[instance_id] = _Bucket(1.0, self._local_rate)
             if hold:
                 bucket.hold(now, hold)
                 return 0.0
@@ -174,11 +192,17 @@ class RateLimit:
                 answer = self._redis.evalsha(_TAKE_SHA, 1, key, *arguments)
             except NoScriptError:
                 answer = self._redis.eval(_TAKE, 1, key, *arguments)
-            return float(answer)
-        except RedisError:
+        except RedisError as why:
             # Whoever else finds it away loses as little time; nothing is lost but a token it may have given.
             self._away_until = time.monotonic() + AWAY_SECONDS
+            if not self._is_away:
+                self._is_away = True
+                log.warning("budget_split", why=type(why).__name__, calls_per_minute=self._share)
             return None
+        if self._is_away:
+            self._is_away = False
+            log.info("budget_shared")
+        return float(answer)
 
 
 @dataclass(frozen=True, slots=True)

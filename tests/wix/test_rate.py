@@ -10,9 +10,11 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -80,7 +82,7 @@ def race(
     for racer in racers:
         said, _ = racer.communicate(timeout=30)
         assert racer.returncode == 0
-        taken += json.loads(said)
+        taken += json.loads(said.splitlines()[-1])  # after what it logs
     return sorted(taken)
 
 
@@ -101,8 +103,12 @@ def a_rate(url: str | None, *, limit: int = LIMIT, period: float = PERIOD) -> Ra
 
 
 def take(rate: RateLimit, patience: float = 10.0, instance_id: UUID = INSTANCE) -> float:
-    """Seconds that would have been waited."""
-    return rate.take(instance_id, pause=lambda seconds: True, patience=patience)
+    """Seconds waited."""
+
+    def pause(seconds: float) -> bool:
+        return not threading.Event().wait(seconds)
+
+    return rate.take(instance_id, pause=pause, patience=patience)
 
 
 # -- Racing ----------------------------------------------------------------------------------------
@@ -227,7 +233,7 @@ def test_two_workers_never_exceed_the_budget_by_wixs_own_count(
 
     assert seen["refused"] == 0
     assert 0 < seen["peak"] <= limit
-    assert seen["answered"] > (4 if redis_is == "absent" else 2 * limit)
+    assert seen["answered"] > (4 if redis_is == "absent" else limit)
 
 
 # -- One bucket ------------------------------------------------------------------------------------
@@ -247,48 +253,73 @@ def test_a_burst_gathers_and_is_then_spent(rate: RateLimit) -> None:
     assert waits[-1] > 0
 
 
-def test_whoever_comes_later_waits_longer(rate: RateLimit) -> None:
-    waits = [take(rate) for _ in range(10)]
+def test_calls_beyond_a_burst_are_spread_over_the_minute(rate: RateLimit) -> None:
+    began = time.monotonic()
 
-    assert waits == sorted(waits)
+    for _ in range(60):
+        take(rate)
+
+    assert time.monotonic() - began > 55 / (LIMIT * 0.75) * PERIOD
+
+
+def test_a_token_is_never_promised_far_ahead(redis_url: str) -> None:
+    """What an emptied Redis forgets is no more than this."""
+    client = redis.Redis.from_url(redis_url)
+    rate, stop = a_rate(redis_url), threading.Event()
+
+    def wait_long() -> None:
+        with suppress(WixUnavailable):
+            rate.take(INSTANCE, pause=lambda seconds: not stop.wait(seconds), patience=30.0)
+
+    threads = [threading.Thread(target=wait_long) for _ in range(100)]
+    [thread.start() for thread in threads]
+    debts = [float(client.hget(f"wix-calls:{{{INSTANCE}}}", "tokens") or 0) for _ in range(200)]
+    stop.set()
+    [thread.join() for thread in threads]
+    client.close()
+
+    assert min(debts) >= -(LIMIT * 0.75 * 0.05) - 1
+
+
+def test_short_lived_processes_do_not_begin_with_a_call_each() -> None:
+    for _ in range(20):
+        with pytest.raises(WixUnavailable):
+            take(a_rate(None), patience=0.0)
 
 
 def test_patience_ends_with_an_error_that_says_when(rate: RateLimit) -> None:
-    def rush() -> None:
-        for _ in range(200):
-            take(rate, patience=0.1)
+    rate.hold(INSTANCE, 5.0)
 
     with pytest.raises(WixUnavailable) as why:
-        rush()
+        take(rate, patience=0.1)
 
     assert why.value.retry_after_seconds is not None
-    assert why.value.retry_after_seconds > 0.1
+    assert 4 < why.value.retry_after_seconds < 6
 
 
 def test_instances_do_not_share(rate: RateLimit) -> None:
-    for _ in range(20):
-        take(rate)
+    rate.hold(INSTANCE, 5.0)
 
-    assert take(rate, instance_id=uuid4()) < take(rate)
+    assert take(rate, instance_id=uuid4()) < 1
 
 
 @pytest.mark.fact("U25")
 def test_wix_asking_to_wait_holds_every_process_back(redis_url: str) -> None:
     one, other = a_rate(redis_url), a_rate(redis_url)
 
-    one.hold(INSTANCE, 3.0)
+    one.hold(INSTANCE, 1.0)
 
-    assert 2.5 < take(other) < 4
-    assert 2.5 < take(one) < 4
+    assert 0.8 < take(other) < 2
+    assert take(one) < 0.2, "the time has passed for both"
     assert take(other, instance_id=uuid4()) < 1
 
 
 def test_wix_asking_to_wait_is_kept_without_redis() -> None:
     rate = a_rate(None)
 
-    rate.hold(INSTANCE, 3.0)
+    rate.hold(INSTANCE, 1.0)
 
-    assert take(rate) > 2.5
+    assert take(rate) > 0.8
 
 
 def test_an_endless_retry_after_is_not_believed(redis_url: str) -> None:
@@ -296,15 +327,20 @@ def test_an_endless_retry_after_is_not_believed(redis_url: str) -> None:
 
     rate.hold(INSTANCE, 1e9)
 
-    assert take(rate, patience=1_000) < 700
+    with pytest.raises(WixUnavailable) as why:
+        take(rate, patience=1.0)
+    assert why.value.retry_after_seconds is not None
+    assert why.value.retry_after_seconds < 700
 
 
 @pytest.mark.parametrize("limit", [2, 5, 10, 37])
 def test_a_small_limit_is_kept_and_calls_are_still_made(redis_url: str, limit: int) -> None:
     rate = a_rate(redis_url, limit=limit)
 
-    # Asked for all at once, each is let through when its wait is over.
-    moments = [take(rate, patience=1_000) for _ in range(limit * 3)]
+    moments = []
+    for _ in range(limit * 3):
+        take(rate, patience=30)
+        moments.append(time.monotonic())
 
     assert busiest(moments) <= limit
 
@@ -333,6 +369,7 @@ def test_a_hung_redis_costs_a_moment_once_in_a_while(hung: str) -> None:
     began = time.monotonic()
 
     for _ in range(20):
-        take(rate)
+        with suppress(WixUnavailable):
+            take(rate, patience=0.0)
 
     assert time.monotonic() - began < 1.5
