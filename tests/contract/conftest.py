@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -35,10 +37,16 @@ def client(wix: Scripted) -> Iterator[WixClient]:
         yield ours
 
 
+def ticking() -> Callable[[], datetime]:
+    """A clock that begins at the builders' moment."""
+    began = time.monotonic()
+    return lambda: builders.NOW + timedelta(seconds=time.monotonic() - began)
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """A pretend Wix, seen as a stranger sees it."""
-    with a_site(calls_per_minute=100_000, time_scale=6_000) as running:
+    """A pretend Wix, seen as a stranger sees it. Its day is that of the builders, whatever day it is."""
+    with a_site(calls_per_minute=100_000, time_scale=6_000, now=ticking()) as running:
         yield running
 
 
