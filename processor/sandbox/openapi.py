@@ -87,9 +87,16 @@ def _ref(name: str, kind: str = "schemas") -> Schema:
 
 
 def _object(
-    properties: Mapping[str, Schema], required: str = "", *, is_closed: bool = False, **more: Any
+    properties: Mapping[str, Schema],
+    required: str = "",
+    *,
+    is_closed: bool = False,
+    sure: Certainty | None = None,
+    **more: Any,
 ) -> Schema:
     """required: names, divided by spaces. is_closed: whether other members are refused."""
+    if sure is not None:
+        more["x-wix-certainty"] = sure
     schema: Schema = {"type": "object", **more, "properties": dict(properties)}
     if required:
         schema["required"] = required.split()
@@ -250,14 +257,13 @@ def _coded(codes: Mapping[str, str]) -> Schema:
     return {"allOf": [_ref("ApplicationError"), _object({"details": _object({"applicationError": wanted})})]}
 
 
-def _response(description: str, schema: Schema, headers: tuple[str, ...] = (), **more: Any) -> Schema:
+def _response(description: str, schema: Schema, headers: tuple[str, ...] = ()) -> Schema:
     shown = {"x-wix-request-id": _ref("RequestId", "headers")}
     shown |= {name: _ref(name.replace("-", ""), "headers") for name in headers}
     return {
         "description": description,
         "headers": shown,
         "content": {"application/json": {"schema": schema}},
-        **more,
     }
 
 
@@ -270,7 +276,7 @@ def _refusal(description: str, codes: Mapping[str, str], *, or_invalid: bool = F
         code: {"when": why, "x-wix-certainty": "unknown" if code.startswith("SANDBOX_") else "confirmed"}
         for code, why in codes.items()
     }
-    return _response(description, schema, **{"x-wix-error-codes": told})
+    return _response(description, schema) | {"x-wix-error-codes": told}
 
 
 _HEADERS: dict[str, Schema] = {
@@ -281,7 +287,7 @@ _HEADERS: dict[str, Schema] = {
         "x-wix-certainty": "confirmed",
     },
     "RetryAfter": {
-        "description": "Seconds; only by a fault switch. Do not rely on it.",
+        "description": "Seconds; only by a fault switch or if assumed so. Do not rely on it.",
         "schema": {"type": "string", "pattern": "^[0-9.e+]+$"},
         "x-wix-certainty": "unknown",
     },
@@ -326,9 +332,8 @@ def _responses() -> dict[str, Schema]:
             "No `Authorization`, or neither a token nor a key that is still good.", _ref("PlainError")
         ),
         "Forbidden": _refusal("The app may not do that on this site.", _FORBIDDEN),
-        "TooLarge": _response(
-            "The body is longer than 1 MiB.", _ref("PlainError"), **{"x-wix-certainty": "unknown"}
-        ),
+        "TooLarge": _response("The body is longer than 1 MiB.", _ref("PlainError"))
+        | {"x-wix-certainty": "unknown"},
         "TooMany": _response(
             "More than 200 calls of the app instance within a minute.", _ref("PlainError"), ("Retry-After",)
         ),
@@ -411,7 +416,7 @@ def _asked(name: str, resource: query.Resource) -> dict[str, Schema]:
             "fields": _sure("unknown", _list(_enum(*resource.searched), 20), "Without it, all of them."),
             "fuzzy": {"type": "boolean", "default": False},
         },
-        **{"x-wix-certainty": "inferred"},
+        sure="inferred",
     )
     return {
         f"{name}Filter": _filter(f"{name}Filter", resource),
@@ -608,7 +613,7 @@ _GIVEN: dict[str, Schema] = {
                 "recipients": _or_null(_list(_ref("NewRecipient"), links.RECIPIENTS_MAX)),
             },
             "title currency type",
-            **{"x-wix-certainty": "confirmed"},
+            sure="confirmed",
         ),
         "oneOf": [
             _one_of_two("ecomPaymentLink", "ecomOrderPaymentLink", "ECOM"),
@@ -620,7 +625,7 @@ _GIVEN: dict[str, Schema] = {
     "NewEcomPaymentLink": _object(
         {"lineItems": _sure("third-party", _list(_ref("NewLineItem"), least=1))},
         "lineItems",
-        **{"x-wix-certainty": "confirmed"},
+        sure="confirmed",
     ),
     "NewLineItem": {
         **_object(
@@ -656,7 +661,7 @@ _GIVEN: dict[str, Schema] = {
                 ),
             },
             "type",
-            **{"x-wix-certainty": "confirmed"},
+            sure="confirmed",
         ),
         "oneOf": [
             _one_of_two("customItem", "catalogItem", "CUSTOM"),
@@ -669,7 +674,7 @@ _GIVEN: dict[str, Schema] = {
             "amount": _or_null(_MONEY_GIVEN | {"description": "at most the order's balance, which is usual"}),
         },
         "orderId",
-        **{"x-wix-certainty": "confirmed"},
+        sure="confirmed",
     ),
     "NewRecipient": _object(
         {
@@ -679,12 +684,12 @@ _GIVEN: dict[str, Schema] = {
             ),
         },
         "contactId",
-        **{"x-wix-certainty": "confirmed"},
+        sure="confirmed",
     ),
     "TagChange": _object(
         {name: _or_null(_TAG_LIST) for name in links.TAG_LISTS},
         is_closed=True,
-        **{"x-wix-certainty": "inferred"},
+        sure="inferred",
     ),
     "TokenRequest": _object(
         {
@@ -694,7 +699,7 @@ _GIVEN: dict[str, Schema] = {
             "instance_id": _text(description="the installation that the token is for"),
         },
         "grant_type client_id client_secret instance_id",
-        **{"x-wix-certainty": "confirmed"},
+        sure="confirmed",
     ),
 }
 
@@ -765,7 +770,7 @@ def _answered_link() -> Schema:
             "extendedFields": _sure("inferred", _object({"namespaces": _FREE}, "namespaces")),
         },
         "id revision createdDate updatedDate title currency type status totalReceived links source",
-        **{"x-wix-certainty": "confirmed"},
+        sure="confirmed",
     )
 
 
@@ -820,7 +825,7 @@ def _answered_payment() -> Schema:
                 "ecomOrder": _sure("inferred", _ECOM_ORDER_ID),
             },
             "id revision createdDate transactionDate amount paymentLinkId type",
-            **{"x-wix-certainty": "confirmed"},
+            sure="confirmed",
         ),
         "description": "Money received: there is no status, and refunds do not show here.",
         "anyOf": [{"required": ["currency"]}, {"required": ["currencyCode"]}],
@@ -1289,7 +1294,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=_object(
             {"namespace": _text(100, 1), "namespaceData": _FREE},
             "namespace namespaceData",
-            **{"x-wix-certainty": "inferred"},
+            sure="inferred",
         ),
         example={"namespace": "@example/ledger", "namespaceData": {"reference": "R-1"}},
     ),
