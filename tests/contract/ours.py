@@ -53,3 +53,10 @@ def new(**more: Any) -> wire.NewPaymentLink:
         **more,
     }
     return wire.NewPaymentLink(**values)
+
+
+def create(client: WixClient, instance_id: UUID, link: wire.NewPaymentLink) -> wire.PaymentLink:
+    """Create a link and read it."""
+    made = client.create_link(instance_id, link)
+    assert isinstance(made, wire.PaymentLink)
+    return made

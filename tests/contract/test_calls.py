@@ -13,7 +13,7 @@ from processor.sandbox.query import LINK_FIELDS, PAYMENT_FIELDS
 from processor.wix import wire
 from processor.wix.client import WixClient
 from tests.builders import INSTANCE, LINK
-from tests.contract.ours import new
+from tests.contract.ours import create, new
 from tests.sandbox.wixlike import LINKS, PAYMENTS, Site
 from tests.wix.scripted import Reply, Scripted
 
@@ -79,7 +79,7 @@ def test_the_header_for_consistent_reads_is_not_sent_back(wix: Scripted, client:
 @pytest.mark.fact("R34", "R35", "R36", "R56", "Q1", "Q2")
 def test_our_client_does_everything_with_a_link_that_wix_documents(our_client: Ours, site: Site) -> None:
     client, us = our_client
-    link_id = client.create_link(us, new()).id
+    link_id = create(client, us, new()).id
     to = [wire.Recipient(site.instance["contactIds"][0], ["EMAIL_METHOD"])]
 
     def statuses(*told: Any) -> list[str]:
@@ -109,7 +109,7 @@ def test_our_client_does_everything_with_a_link_that_wix_documents(our_client: O
 @pytest.mark.fact("R21", "R22", "R57", "R58", "R59")
 def test_tags_are_given_by_id_and_by_filter(our_client: Ours, site: Site) -> None:
     client, us = our_client
-    ids = [client.create_link(us, new(title=f"Tagged {n}")).id for n in range(2)]
+    ids = [create(client, us, new(title=f"Tagged {n}")).id for n in range(2)]
 
     answer = client.update_tags(us, [*ids, str(uuid4())], assign=TAGS, unassign=wire.Tags())
     job_id = client.update_tags_by_filter(us, {}, assign=wire.Tags(), unassign=TAGS)
@@ -118,7 +118,7 @@ def test_tags_are_given_by_id_and_by_filter(our_client: Ours, site: Site) -> Non
     metadata = answer.bulk_action_metadata
     assert metadata is not None
     assert (metadata.total_successes, metadata.total_failures) == (2, 1)
-    assert UUID(job_id)
+    assert str(UUID(job_id)) == job_id
     assert [site.get(id_)["tags"]["tags"]["tagIds"] for id_ in ids] == [[], []]
     too_many = site.call("POST", f"{LINKS}/bulk-update-tags", {"paymentLinkIds": ["x"] * 101})
     assert too_many.status_code == 400
@@ -205,7 +205,7 @@ def test_creating_sends_nothing_and_sending_takes_the_recipients_of_the_creation
         mails = site.http.get("/_sandbox/mails", params={"paymentLinkId": link.id}).json()["mails"]
         return {one["contactId"] for one in mails if one["linkId"] == link.id}
 
-    link = client.create_link(us, new(recipients=recipients))
+    link = create(client, us, new(recipients=recipients))
     assert mailed() == set()
     client.send_link(us, link.id, [])
 
@@ -242,9 +242,10 @@ def test_activate_and_deactivate_are_sent_without_a_body(
 @pytest.mark.fact("R46", "R48", "R49", "R50")
 def test_initiating_leads_to_a_checkout_or_an_order_and_pays_nothing(our_client: Ours, site: Site) -> None:
     client, us = our_client
-    link = client.create_link(us, new())
+    link = create(client, us, new())
     order_id = site.control(f"instances/{us}/orders", {"total": "80.00"})["id"]
-    of_order = client.create_link(
+    of_order = create(
+        client,
         us,
         new(
             type="ECOM_ORDER",
@@ -314,7 +315,8 @@ def test_an_empty_query_is_for_all_newest_first(site: Site) -> None:
     found = [one["id"] for one in site.query(LINKS)["paymentLinks"]]
 
     assert [id_ for id_ in found if id_ in made] == made[::-1]
-    for body in ({}, {"query": None}, {"search": {}}):
+    wrong: tuple[Any, ...] = ({}, {"query": None}, {"search": {}})
+    for body in wrong:
         assert site.call("POST", f"{LINKS}/query", body).status_code == 400, "`query` is required"
 
 
@@ -402,7 +404,7 @@ def test_fields_of_one_object_are_joined_by_and(site: Site) -> None:
 @pytest.mark.fact("Q16")
 def test_our_dates_are_text_as_wix_writes_them(site: Site, our_client: Ours) -> None:
     client, us = our_client
-    link = client.create_link(us, new())
+    link = create(client, us, new())
     assert link.created_date is not None
 
     text = wire.instant_text(link.created_date)

@@ -137,7 +137,7 @@ def read(inner: Any, **outer: Any) -> Any:
 
 @pytest.mark.fact("R3", "E5")
 def test_what_nobody_has_heard_of_is_taken_on_every_level() -> None:
-    novelty = {"novelty": {"deep": [1, None]}}
+    novelty: dict[str, Any] = {"novelty": {"deep": [1, None]}}
     entity = payment_entity(**novelty)
     for name in ("regularPaymentLinkPayment", "ecomCheckout"):
         entity[name] = {**entity[name], **novelty}
@@ -187,7 +187,7 @@ def test_an_envelope_of_the_sandbox_has_its_parts_as_documented(site: Site, rece
         kind = identity.pop("identityType")
         [(name, id_)] = identity.items()
         assert (kind, name) in {("ANONYMOUS_VISITOR", "anonymousVisitorId"), ("APP", "appId")}
-        assert UUID(id_)
+        assert str(UUID(id_)) == id_
 
 
 # -- The event -------------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ def test_13_and_14_are_application_errors_to_our_client_and_in_the_sandbox(
 
         assert (type(why), why.status, why.code) == (WixRefused, status, code)
         assert documented["message"] not in str(why)
-    order = {"title": "t", "currency": "USD", "type": "ECOM_ORDER"}
+    order: dict[str, Any] = {"title": "t", "currency": "USD", "type": "ECOM_ORDER"}
     order |= {"ecomOrderPaymentLink": {"orderId": str(uuid4()), "amount": "1"}}
     answer = site.call("POST", LINKS, {"paymentLink": order}).json()
     shape = {**sample(13)["details"]["applicationError"], "data": {}}

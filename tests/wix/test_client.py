@@ -251,6 +251,7 @@ def test_create_sends_the_link_and_reads_it_back(wix: Scripted, client: WixClien
 
     made = client.create_link(INSTANCE, NEW)
 
+    assert isinstance(made, wire.PaymentLink)
     assert (made.id, made.status) == (str(LINK), "ACTIVE")
     (asked,) = wix.asked
     assert (asked.method, asked.path) == ("POST", LINKS)
