@@ -20,6 +20,7 @@ import click
 
 from processor import __version__
 from processor.commands.books import events, instances, payments
+from processor.commands.common import NotInTime
 from processor.commands.links import links
 from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
@@ -46,7 +47,7 @@ class _Group(click.Group):
         """Click calls this for every command."""
         try:
             return super().invoke(ctx)
-        except (StoreUnavailable, WixUnavailable, CreationUnclear) as why:
+        except (StoreUnavailable, WixUnavailable, CreationUnclear, NotInTime) as why:
             _fail(str(why), EXIT_UNAVAILABLE)
         except WixRefused as why:
             for one in why.violations:
@@ -73,6 +74,10 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Console script."""
+    try:
+        "".join(sys.argv).encode()
+    except UnicodeEncodeError:
+        _fail("the arguments are not UTF-8", EXIT_USAGE)
     try:
         # Without its standalone mode click returns the code of an Exit; our commands return nothing else.
         code = cli.main(prog_name="processor", standalone_mode=False)

@@ -33,6 +33,10 @@ def database_url(text: str) -> str:
         raise ValueError(
             "must begin with postgresql:// or postgres://: PostgreSQL is the only database engine"
         )
+    try:
+        urlsplit(text).port  # noqa: B018
+    except ValueError:
+        raise ValueError("has a port that is no number from 1 to 65535") from None
     return f"postgresql+psycopg://{rest}"
 
 
@@ -40,6 +44,10 @@ def redis_url(text: str) -> str:
     """A redis-py URL. Raises ValueError."""
     if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must begin with redis://, rediss:// or unix://")
+    try:
+        urlsplit(text).port  # noqa: B018
+    except ValueError:
+        raise ValueError("has a port that is no number from 1 to 65535") from None
     return text
 
 

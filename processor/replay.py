@@ -88,10 +88,20 @@ def _apply(services: Services, line: EventLine, event: Event, *, is_dry: bool) -
             known = payments.lock(connection, line.instance_id, event.seen.payment.payment_id)
             verdict = judge(known, event.seen.payment)
         is_late = line.status in ("unreadable", "ignored")
-        is_news = is_late or (verdict is not None and verdict.applies)
-        left = None if is_news else Left.NOT_NEWS
-        if is_dry or not is_news:
-            return Replayed(line, verdict, left)
+        if not is_late and (verdict is None or not verdict.applies):
+            return Replayed(line, verdict, Left.NOT_NEWS)
+        if is_dry:
+            return Replayed(line, verdict, None)
+        if is_late and not events.take_again(
+            connection,
+            line.instance_id,
+            line.event_id,
+            kind=event.kind.value,
+            slug=event.slug,
+            entity_id=event.entity_id,
+            link_id=event.link_id,
+        ):
+            return Replayed(line, verdict, Left.NOT_NEWS, "another replay has read it meanwhile")
         if event.seen is not None:
             payments.apply(
                 connection,
@@ -104,16 +114,6 @@ def _apply(services: Services, line: EventLine, event: Event, *, is_dry: bool) -
                         is_anonymization=event.anonymized,
                     )
                 ],
-            )
-        if is_late:
-            events.take_again(
-                connection,
-                line.instance_id,
-                line.event_id,
-                kind=event.kind.value,
-                slug=event.slug,
-                entity_id=event.entity_id,
-                link_id=event.link_id,
             )
         if event.anonymized and event.entity_id is not None:
             payments.erase(connection, line.instance_id, event.entity_id, services.now())

@@ -102,6 +102,22 @@ def test_migrate_makes_the_tables_and_may_be_repeated(empty_database_url: str) -
         assert f"at migration {migrations.head()}\n" in done.stdout
 
 
+def test_a_database_without_our_tables_is_told_by_one_sentence(empty_database_url: str) -> None:
+    done = run("payments", "list", DATABASE_URL=empty_database_url)
+
+    assert done.returncode == 3
+    assert "run `processor migrate`" in said(done)
+
+
+def test_arguments_that_are_no_text_are_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", b"links", b"note", b"\xff"], capture_output=True, text=True
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == "processor: the arguments are not UTF-8\n"
+
+
 def test_settings_lists_every_variable_and_hides_secrets() -> None:
     done = run("settings", "--json", WIX_APP_SECRET="hush", PORT="81", DATABASE_URL="postgres://u:hush@h/d")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ from structlog.testing import capture_logs
 from processor import jobs, logs, wiring
 from processor.cli import cli
 from processor.commands import common
-from processor.store import listings
+from processor.replay import replay_one
+from processor.store import inbox, listings
+from processor.wix import wire
+from processor.wix.parse import parse_claims, parse_event
+from processor.wix.signature import verify
 from tests.shop import Shop, a_shop
 
 Run = Callable[..., Result]
@@ -45,7 +50,7 @@ def run(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(wiring, "from_environ", build)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
-    def command(*arguments: object, code: int = 0, input: str | None = None) -> Result:
+    def command(*arguments: object, code: int = 0, input: str | bytes | None = None) -> Result:
         result = CliRunner().invoke(cli, [str(one) for one in arguments], input=input)
         assert result.exit_code == code, (result.output, result.stderr, result.exception)
         return result
@@ -162,6 +167,11 @@ def test_a_file_says_what_options_say(run: Run, tmp_path: Path) -> None:
         (("--title", "T", "--currency", "EUR", "--item", "a:1:1", "--order", "o"), "say what is to be paid"),
         (("--title", "T", "--currency", "EUR", "--item", "a:1"), "write NAME:QUANTITY:PRICE"),
         (("--title", "T", "--currency", "EUR", "--item", "a:x:1"), "write NAME:QUANTITY:PRICE"),
+        (("--title", "T", "--currency", "EUR", "--item", f"a:{'9' * 5000}:1"), "write NAME:QUANTITY:PRICE"),
+        (
+            ("--title", "T", "--currency", "EUR", "--item", "a:1:1", "--reference", "r" * 101),
+            "1 to 100 characters",
+        ),
         (("--title", "T", "--currency", "EUR", "--product", "p:x"), "write ID, ID:QUANTITY"),
         (("--title", "T", "--currency", "EUR", "--item", "a:1:1", "--amount", "5"), "--amount goes with"),
         (("--file", "/nonexistent"), "cannot be read"),
@@ -180,10 +190,31 @@ def test_what_makes_no_sense_is_said_and_nothing_is_sent(
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [("{", "is not JSON"), ("[]", "is no payment link"), ('{"title": 5}', "is no payment link")],
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "is no payment link"),
+        (b'{"title": 5}', "is no payment link"),
+        (
+            b'{"paymentLink": {"title": "T", "currency": "EUR", "type": "ECOM", "paymentLimit": 3}}',
+            "paymentLimit",
+        ),
+        (
+            (
+                b'{"title": "T", "currency": "EUR", "type": "ECOM", "ecomPaymentLink": {"lineItems": [{"type": "CUSTOM",'
+                b' "customItem": {"name": "a", "quantity": 1, "price": "1", "prise": "2"}}]}}'
+            ),
+            "ecomPaymentLink.lineItems[0].customItem.prise",
+        ),
+        (
+            b'{"title": "nul\\u0000", "currency": "EUR", "type": "ECOM", "ecomPaymentLink": {"lineItems": []}}',
+            "a character that no text can have",
+        ),
+    ],
 )
-def test_a_file_that_is_no_link_is_refused(run: Run, content: str, why: str) -> None:
+def test_a_file_that_is_no_link_is_refused(run: Run, shop: Shop, content: bytes, why: str) -> None:
     assert why in run("links", "create", "--file", "-", code=2, input=content).stderr
+    assert shop.sandbox.documents.count("link") == 0
 
 
 def test_wixs_own_words_reach_the_person(run: Run) -> None:
@@ -360,11 +391,50 @@ def test_an_event_is_shown_decoded_and_without_its_buyer(run: Run, shop: Shop) -
 
     entity = programs["told"]["data"]["createdEvent"]["entity"]
     assert entity["amount"] == "10.00"
-    assert entity["regularPaymentLinkPayment"]["contactDetails"] == "(personal)"
+    assert entity["regularPaymentLinkPayment"]["contactDetails"].startswith("(hidden")
     assert "Sophie" not in run("events", "show", event["event_id"]).stdout
     assert "Sophie" in run("events", "show", event["event_id"], "--personal").stdout
     assert run("events", "show", event["event_id"], "--token").stdout.count(".") == 2
     assert "no such event" in run("events", "show", uuid4(), code=2).stderr
+
+
+def test_whatever_shape_an_event_has_its_buyer_is_hidden(run: Run, shop: Shop) -> None:
+    for kind in ("entity_as_json", "created_current_entity"):
+        shop.sandbox.faults.add({"kind": kind})
+    [payment_id] = shop.pay(
+        shop.link(), buyer={"name": "Sophie Germain"}, tenders=[{"type": "CARD", "amount": "10.00"}]
+    )
+    shop.sandbox.world.issue_receipt(str(shop.instance_id), str(payment_id))
+    shop.deliver()
+    ids = [one["event_id"] for one in told(run("events", "list", "--payment", payment_id, "--json"))]
+
+    shown = "".join(run("events", "show", one, *more).stdout for one in ids for more in ((), ("--json",)))
+
+    assert len(ids) == 2
+    assert "Sophie" not in shown
+    assert "sophie" not in shown
+
+
+@pytest.mark.parametrize("level", ["data", "event"])
+def test_an_event_that_cannot_be_read_is_shown_as_far_as_it_can(run: Run, shop: Shop, level: str) -> None:
+    envelope = {
+        "eventType": wire.PAYMENT_CREATED,
+        "instanceId": str(shop.instance_id),
+        "data": "{Sophie" if level == "data" else json.dumps({"id": str(uuid4()), "createdEvent": "Sophie"}),
+    }
+    body = shop.sandbox.key.sign({"data": json.dumps(envelope), "iat": 1_700_000_000, "exp": 4_000_000_000})
+    verified = verify(body.encode(), wiring.public_keys(shop.services.settings))
+    event = parse_event(parse_claims(verified.claims))
+    with shop.services.database.begin() as connection:
+        delivery = inbox.Delivery(event, verified.token, verified.digest)
+        inbox.record(connection, [delivery], shop.services.now())
+    [line] = told(run("events", "list", "--status", "unreadable", "--json"))
+
+    people = run("events", "show", line["event_id"]).stdout
+
+    assert "payment_link_payment_created" in people
+    assert "Sophie" not in people
+    assert "Sophie" in run("events", "show", line["event_id"], "--personal").stdout
 
 
 def test_events_are_narrowed(run: Run, shop: Shop) -> None:
@@ -408,6 +478,24 @@ def test_what_comes_is_followed_once_each(shop: Shop, run: Run, monkeypatch: pyt
     assert (
         run("events", "follow", "--type", "payment_created").stdout.count("payment_link_payment_created") == 3
     )
+
+
+def test_a_rush_is_followed_to_its_end(shop: Shop, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.commands.books.PAGE", 3)
+    link_id = shop.link()
+
+    def look_twice(look: Callable[[], bool]) -> None:
+        for _ in range(10):
+            shop.pay(link_id)
+        shop.deliver()
+        look()
+        look()
+
+    monkeypatch.setattr("processor.commands.books.follow", look_twice)
+
+    lines = [json.loads(line) for line in run("payments", "follow", "--json").stdout.splitlines()]
+
+    assert len({line["payment_id"] for line in lines}) == len(lines) == 10
 
 
 def test_following_ends_with_an_interrupt() -> None:
@@ -505,10 +593,18 @@ def test_without_a_worker_the_wait_ends_and_says_so(run: Run, shop: Shop) -> Non
     shop.pay(link_id)
     shop.deliver()
 
-    result = run("reconcile", "--link", link_id, "--timeout", 1, code=2)
+    result = run("reconcile", "--link", link_id, "--timeout", 1, code=3)
 
     assert "is a worker running?" in result.stderr
     assert "asked for a check of 1" in run("reconcile", "--link", link_id, "--no-wait").stdout
+    assert told(run("reconcile", "--link", link_id, "--no-wait", "--json"))["asked"] == [str(link_id)]
+
+
+def test_a_link_of_an_instance_nobody_knows_is_refused(run: Run, shop: Shop) -> None:
+    result = run("reconcile", "--link", shop.link(), "--instance", uuid4(), "--here", code=2)
+
+    assert "the app instance is unknown" in result.stderr
+    assert shop.one("SELECT count(*) FROM check_requests").count == 0
 
 
 def test_an_empty_window_is_refused(run: Run) -> None:
@@ -576,6 +672,31 @@ def test_an_event_that_could_not_be_read_is_booked_once_it_can(run: Run, shop: S
     assert shop.one("SELECT status, reason FROM webhook_events WHERE kind = 'payment'") == ("recorded", None)
     assert shop.one("SELECT count(*) FROM check_requests").count == 1
     assert "nothing was changed" in run("replay", "--all").stdout
+
+
+def test_two_replays_at_once_book_what_one_would(run: Run, shop: Shop) -> None:
+    link_id = shop.link()
+    for _ in range(20):
+        shop.pay(link_id)
+    shop.deliver()
+    with shop.services.database.begin() as connection:
+        for sql in (
+            "DELETE FROM payment_versions",
+            "DELETE FROM payment_buyers",
+            "DELETE FROM payments",
+            "UPDATE webhook_events SET status = 'unreadable', reason = 'odd' WHERE kind = 'payment'",
+        ):
+            connection.execute(text(sql))
+    by = listings.Narrowing(status="unreadable")
+    with shop.services.database.begin() as connection:
+        page = listings.events(connection, by, limit=100, oldest_first=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        told_of = list(pool.map(lambda one: replay_one(shop.services, one, is_dry=False), [*page, *page]))
+
+    assert sum(one.left is None for one in told_of) == len(page) == 20
+    assert shop.one("SELECT count(*) FROM payments").count == 20
+    assert shop.one("SELECT count(*) FROM payment_versions").count == 20
 
 
 def test_one_event_is_replayed_by_its_id(run: Run, shop: Shop) -> None:

@@ -63,6 +63,14 @@ def test_a_good_value_is_taken_and_a_bad_one_named_but_not_shown(variable: str) 
             assert bad not in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "REDIS_URL"])
+def test_a_port_that_is_none_is_named(variable: str) -> None:
+    scheme = variable.partition("_")[0].lower().replace("database", "postgres")
+
+    with pytest.raises(ConfigurationError, match=f"{variable}.*port"):
+        Settings.read({variable: f"{scheme}://u:p@h:many/0"})
+
+
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings.read({"PORT": "x", "DATABASE_URL": "y", "WIX_APP_ID": "a"})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Rows are committed a moment after the time they carry, so a follower looks back that far.
 LOOK_BACK = timedelta(seconds=10)
+PAGE = 1_000
 
 
 # -- Events ----------------------------------------------------------------------------------------
@@ -122,28 +123,92 @@ def show_event(
 
 
 def _told(event: EventLine, *, personal: bool) -> Any:
-    """What the event's token says, None once erased; without what is personal unless wanted."""
+    """What the event's token says, as far as it can be read; None once erased.
+
+    Unless personal data is wanted, only what is known to say nothing about a person is shown.
+    """
     from processor.wix import wire
-    from processor.wix.parse import PERSONAL
     from processor.wix.signature import decode_segment
 
     if event.token is None:
         return None
-    claims = wire.decode_json(decode_segment(event.token.split(".")[1].encode()))
-    envelope = wire.decode_json(claims["data"])
-    told = {**envelope, "data": wire.decode_json(envelope["data"])}
-    return told if personal else _masked(told, PERSONAL)
+    told = wire.decode_json(decode_segment(event.token.split(".")[1].encode()))
+
+    def open_up(holder: Any, name: str) -> Any:
+        try:
+            return wire.decode_json(holder[name])
+        except (wire.NotJson, KeyError, TypeError):
+            return None
+
+    envelope = open_up(told, "data")
+    if isinstance(envelope, dict):
+        inner = open_up(envelope, "data")
+        told = {**envelope, "data": envelope.get("data") if inner is None else inner}
+    return told if personal else _impersonal(told)
 
 
-def _masked(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: "(personal)" if name in names or name == "identity" else _masked(one, names)
-            for name, one in value.items()
-        }
+# Names, anywhere in an event, of what says nothing about a person: of objects and lists, and of values. Whatever else
+# Wix sends is hidden, text that could not be read as an object among it.
+_IMPERSONAL_OBJECTS = frozenset(
+    (
+        *("data", "accountInfo", "createdEvent", "updatedEvent", "deletedEvent", "actionEvent"),
+        *("entity", "currentEntity", "deletedEntity", "body", "paymentLink"),
+        *("regularPaymentLinkPayment", "order", "ecomOrder", "ecomCheckout"),
+        *("totalReceived", "links", "url", "ecomPaymentLink", "lineItems", "customItem", "catalogItem"),
+        *("catalogReference", "ecomOrderPaymentLink", "source"),
+    )
+)
+_IMPERSONAL_VALUES = frozenset(
+    (
+        *("eventType", "instanceId", "accountId", "parentAccountId", "siteId", "appId", "originInstanceId"),
+        *(
+            "id",
+            "entityFqdn",
+            "slug",
+            "entityId",
+            "eventTime",
+            "triggeredByAnonymizeRequest",
+            "originatedFrom",
+        ),
+        *("entityEventSequence", "revision", "createdDate", "updatedDate", "transactionDate", "iat", "exp"),
+        *(
+            "amount",
+            "currency",
+            "currencyCode",
+            "paymentLinkId",
+            "receiptId",
+            "type",
+            "method",
+            "paymentMethod",
+        ),
+        *(
+            "paymentProvider",
+            "ecomOrderId",
+            "ecomCheckoutId",
+            "orderId",
+            "catalogItemId",
+            "quantity",
+            "price",
+        ),
+        *("title", "status", "paymentsLimit", "paymentCount", "lastPaymentDate", "expirationDate"),
+        *("url", "base", "path"),
+    )
+)
+HIDDEN = "(hidden; --personal shows it)"
+
+
+def _impersonal(value: Any) -> Any:
     if isinstance(value, list):
-        return [_masked(one, names) for one in value]
-    return value
+        return [_impersonal(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _impersonal(one)
+        if name in (_IMPERSONAL_OBJECTS if isinstance(one, dict | list) else _IMPERSONAL_VALUES)
+        or one in (None, "")
+        else HIDDEN
+        for name, one in value.items()
+    }
 
 
 @events.command("follow")
@@ -153,39 +218,45 @@ def follow_events(as_json: bool, **narrowing: Any) -> None:
     """Show events as they come, until Ctrl-C."""
     from processor.store import listings
 
-    def look(since: datetime, by: Narrowing) -> list[EventLine]:
+    def look(after: tuple[datetime, UUID], by: Narrowing) -> list[EventLine]:
         with services.database.begin() as connection:
-            return listings.events(connection, by, limit=1_000, after=(since, UUID(int=0)), oldest_first=True)
+            return listings.events(connection, by, limit=PAGE, after=after, oldest_first=True)
 
     services = open_services()
     by = listings.Narrowing(**narrowing)
     _follow(
         services.now,
-        lambda since: look(since, by),
-        lambda event: (event.received_at, (event.instance_id, event.event_id)),
+        lambda after: look(after, by),
+        lambda event: (event.received_at, event.event_id),
         lambda event: _line(_event_json(event), _event_row(event), as_json),
     )
 
 
 def _follow(
     now: Callable[[], datetime],
-    look: Callable[[datetime], list[Any]],
-    place: Callable[[Any], tuple[datetime, Any]],
+    look: Callable[[tuple[datetime, UUID]], list[Any]],
+    place: Callable[[Any], tuple[datetime, UUID]],
     show: Callable[[Any], None],
 ) -> None:
-    """Show what `look` finds, each once, as it comes."""
+    """Show what `look` finds behind a place in time, a page at a time, each once, as it comes."""
     began = now()
     newest = began
-    seen: dict[Any, datetime] = {}
+    seen: dict[tuple[UUID, UUID], datetime] = {}
 
     def step() -> bool:
         nonlocal newest
-        for one in look(max(began, newest - LOOK_BACK)):
-            moment, key = place(one)
-            if key not in seen:
-                seen[key] = moment
-                show(one)
-            newest = max(newest, moment)
+        after = (max(began, newest - LOOK_BACK), UUID(int=0))
+        while True:
+            page = look(after)
+            for one in page:
+                moment, id_ = place(one)
+                if (one.instance_id, id_) not in seen:
+                    seen[one.instance_id, id_] = moment
+                    show(one)
+                newest = max(newest, moment)
+                after = (moment, id_)
+            if len(page) < PAGE:
+                break
         for key in [key for key, moment in seen.items() if moment < newest - 2 * LOOK_BACK]:
             del seen[key]
         return True
@@ -355,18 +426,16 @@ def follow_payments(as_json: bool, **narrowing: Any) -> None:
     """Show payments as they are booked, until Ctrl-C."""
     from processor.store import listings
 
-    def look(since: datetime, by: Narrowing) -> list[PaymentLine]:
+    def look(after: tuple[datetime, UUID], by: Narrowing) -> list[PaymentLine]:
         with services.database.begin() as connection:
-            return listings.payments(
-                connection, by, limit=1_000, after=(since, UUID(int=0)), oldest_first=True
-            )
+            return listings.payments(connection, by, limit=PAGE, after=after, oldest_first=True)
 
     services = open_services()
     by = listings.Narrowing(**narrowing)
     _follow(
         services.now,
-        lambda since: look(since, by),
-        lambda payment: (payment.stored_at, (payment.instance_id, payment.payment_id)),
+        lambda after: look(after, by),
+        lambda payment: (payment.stored_at, payment.payment_id),
         lambda payment: _line(plain(payment), _payment_row(payment), as_json),
     )
 

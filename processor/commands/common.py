@@ -29,6 +29,10 @@ class Impossible(ProcessorError):
     """What was asked for cannot be done; the message says what to do instead."""
 
 
+class NotInTime(ProcessorError):
+    """What was waited for did not come; the message says who may be missing."""
+
+
 def open_services() -> Services:
     """The services of a command, closed when it ends. Raises ConfigurationError."""
     from processor import logs, wiring

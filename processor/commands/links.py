@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 METHOD = "EMAIL_METHOD"  # the only one Wix documents
 SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
 STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
-PAGES_MAX = 100
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @click.group("links")
@@ -133,17 +134,35 @@ def _from_file(file: Path, given: dict[str, Any]) -> wire.NewPaymentLink:
     if named := [name for name, value in given.items() if value]:
         raise Impossible(f"--file says everything: leave out --{named[0].rstrip('s')}")
     try:
-        content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         told = wire.decode_json(content)
-        return msgspec.convert(
-            told.get("paymentLink", told) if isinstance(told, dict) else told, wire.NewPaymentLink
-        )
+        link = told.get("paymentLink", told) if isinstance(told, dict) else told
+        new = msgspec.convert(link, wire.NewPaymentLink)
     except OSError as why:
         raise Impossible(f"{file} cannot be read: {why.strerror}") from why
-    except (wire.NotJson, UnicodeDecodeError) as why:
+    except wire.NotJson as why:
         raise Impossible(f"{file} is not JSON: {why}") from why
     except msgspec.ValidationError as why:
         raise Impossible(f"{file} is no payment link: {why}") from why
+    if unknown := _left_out(link, msgspec.to_builtins(new)):
+        raise Impossible(f"{file} says something that Create Payment Link does not take: {unknown}")
+    return new
+
+
+def _left_out(given: Any, taken: Any, path: str = "") -> str | None:
+    """Where in `given` the first thing is that `taken` lacks, None when nothing is: a slip must not pass silently."""
+    if isinstance(given, dict) and isinstance(taken, dict):
+        for name, value in given.items():
+            where = f"{path}.{name}".lstrip(".")
+            if name not in taken and value not in (None, [], {}):
+                return where
+            if name in taken and (found := _left_out(value, taken[name], where)):
+                return found
+    elif isinstance(given, list) and isinstance(taken, list):
+        for number, (one, other) in enumerate(zip(given, taken, strict=True)):
+            if found := _left_out(one, other, f"{path}[{number}]"):
+                return found
+    return None
 
 
 def _from_options(
@@ -186,7 +205,7 @@ def _item(text: str) -> wire.LineItem:
     from processor.wix import wire
 
     name, quantity, price = (["", *text.rsplit(":", 2)])[-3:]
-    if not name or not quantity.isdecimal() or not price:
+    if not name or not _COUNT.fullmatch(quantity) or not price:
         raise Impossible(f"--item {text}: write NAME:QUANTITY:PRICE, such as 'Green tea:2:4.50'")
     return wire.LineItem("CUSTOM", custom_item=wire.CustomItem(name, int(quantity), price))
 
@@ -196,7 +215,7 @@ def _product(text: str) -> wire.LineItem:
 
     id_, _, rest = text.partition(":")
     quantity, _, variant = rest.partition(":")
-    if not id_ or (quantity and not quantity.isdecimal()):
+    if not id_ or (quantity and not _COUNT.fullmatch(quantity)):
         raise Impossible(f"--product {text}: write ID, ID:QUANTITY or ID:QUANTITY:VARIANT")
     reference = wire.CatalogReference(
         wire.WIX_STORES_APP_ID, id_, options={"variantId": variant} if variant else None

@@ -14,6 +14,7 @@ from processor.commands.common import (
     LIMIT_MAX,
     LOOK_SECONDS,
     Impossible,
+    NotInTime,
     any_instance_option,
     echo_json,
     echo_table,
@@ -41,7 +42,7 @@ EXIT_NO = 1
 @click.option("--no-wait", is_flag=True, help="Only ask for it.")
 @click.option("--settle", is_flag=True, help="Wait until nothing is expected to change any more.")
 @click.option(
-    "--timeout", default=600.0, show_default=True, type=click.FloatRange(1, 86_400), help="Seconds to wait."
+    "--timeout", default=600, show_default=True, type=click.IntRange(1, 86_400), help="Seconds to wait."
 )
 @json_option
 def reconcile(
@@ -52,7 +53,7 @@ def reconcile(
     here: bool,
     no_wait: bool,
     settle: bool,
-    timeout: float,
+    timeout: int,
     as_json: bool,
 ) -> None:
     """Compare our books with what Wix says now.
@@ -70,12 +71,17 @@ def reconcile(
         _ask_for_sweep(services, owner, since, until, asked_at)
         if not no_wait:
             waiting.until_swept(asked_at)
+    else:
+        _refuse_stranger(services, owner)
     # What the sweep found suspicious is due by now, links we never heard of among it.
     links = list(link_ids) or _known_links(services, owner, since, until)
     wanted = _ask_for_checks(services, owner, links)
     if no_wait:
         services.queue.wake_up()
-        click.echo(f"asked for a check of {len(links)} payment links")
+        if as_json:
+            echo_json({"instance_id": owner, "asked": links})
+        else:
+            click.echo(f"asked for a check of {len(links)} payment link{'' if len(links) == 1 else 's'}")
         return
     waiting.until_checked(wanted, settle=settle)
     _report(services, owner, links, as_json)
@@ -95,19 +101,24 @@ def _owner(services: Services, link_ids: tuple[UUID, ...], instance_id: UUID | N
 def _ask_for_sweep(
     services: Services, owner: UUID, since: datetime | None, until: datetime | None, now: datetime
 ) -> None:
-    from processor.store import instances, sweeps
+    from processor.store import sweeps
 
     overlap = timedelta(seconds=services.settings.sweep_overlap_seconds)
     start, end = since or now - overlap, min(until or now, now)
     if start >= end:
         raise Impossible("the window is empty: --since must lie before --until, and before now")
+    _refuse_stranger(services, owner)
+    with services.database.begin() as connection:
+        sweeps.request(connection, owner, start, end, now)
+
+
+def _refuse_stranger(services: Services, owner: UUID) -> None:
+    from processor.store import instances
+
     with services.database.begin() as connection:
         status = instances.status(connection, owner)
-        if status != "installed":
-            raise Impossible(
-                f"the app instance is {status or 'unknown'}: Wix answers for installed ones only"
-            )
-        sweeps.request(connection, owner, start, end, now)
+    if status != "installed":
+        raise Impossible(f"the app instance is {status or 'unknown'}: Wix answers for installed ones only")
 
 
 def _known_links(
@@ -200,9 +211,13 @@ class _Waiting:
 
         left = self._end - time.monotonic()
         if left <= 0:
-            raise Impossible(
-                f"not finished in time ({self._said}): is a worker running? --here works in this process;"
-                " `processor doctor` looks at everything"
+            whom = (
+                "Wix may be away, or the links wait for their time"
+                if self._is_here
+                else "is a worker running? --here works in this process"
+            )
+            raise NotInTime(
+                f"not finished in time ({self._said}): {whom}; `processor doctor` looks at everything"
             )
         threading.Event().wait(min(LOOK_SECONDS, left))
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from processor.errors import StoreUnavailable
 
 CONNECT_SECONDS = 2  # libpq's least
+UNMIGRATED = ("42P01", "42703")  # undefined table, undefined column
 SERVER_VERSION_MIN = 150_000  # NULLS NOT DISTINCT needs PostgreSQL 15
 
 
@@ -37,6 +38,10 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeout) as why:
             raise StoreUnavailable(first_line(why)) from why
         except DBAPIError as why:
+            if getattr(why.orig, "sqlstate", None) in UNMIGRATED:
+                raise StoreUnavailable(
+                    "the database has not the tables of this release: run `processor migrate`"
+                ) from why
             if not why.connection_invalidated:
                 raise
             raise StoreUnavailable(first_line(why)) from why

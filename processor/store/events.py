@@ -52,9 +52,12 @@ def take_again(
     slug: str | None,
     entity_id: UUID | None,
     link_id: UUID | None,
-) -> None:
-    """Note that an event which could not be read, or was of no known type, is understood now."""
-    connection.execute(
+) -> bool:
+    """Note that an event which could not be read, or was of no known type, is understood now.
+
+    False when somebody else has noted that already.
+    """
+    noted = connection.execute(
         text("""
             UPDATE webhook_events SET status = 'recorded', reason = NULL, reason_detail = NULL, kind = :kind,
                 slug = :slug, entity_id = :entity_id, payment_link_id = :link_id
@@ -68,6 +71,7 @@ def take_again(
             "link_id": link_id,
         },
     )
+    return noted.rowcount == 1
 
 
 def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, set[UUID]]:

@@ -197,7 +197,11 @@ def find(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment
 
 
 def lock(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment | None:
-    """As `find`, and nobody changes it until the transaction ends."""
+    """As `find`, and until the transaction ends nobody changes it, and nobody else locks it though it be unknown."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('payment ' || :instance_id || :payment_id, 0))"),
+        {"instance_id": str(instance_id), "payment_id": str(payment_id)},
+    )
     row = connection.execute(
         select(*_COLUMNS)
         .where(PaymentRow.instance_id == instance_id, PaymentRow.payment_id == payment_id)

@@ -232,8 +232,6 @@ def _entity(event: wire.DomainEvent) -> dict[str, Any]:
 # -- The payment object --------------------------------------------------------------------------
 
 _PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
-PERSONAL = frozenset((*_PERSONAL, "giftCardPaymentLinkPayment"))
-"""Names of what says something about a person, anywhere in a payment."""
 _COLUMNS = frozenset(
     (
         "id",

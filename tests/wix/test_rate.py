@@ -272,10 +272,12 @@ def test_a_token_is_never_promised_far_ahead(redis_url: str) -> None:
             rate.take(INSTANCE, pause=lambda seconds: not stop.wait(seconds), patience=30.0)
 
     threads = [threading.Thread(target=wait_long) for _ in range(100)]
-    [thread.start() for thread in threads]
+    for thread in threads:
+        thread.start()
     debts = [float(client.hget(f"wix-calls:{{{INSTANCE}}}", "tokens") or 0) for _ in range(200)]
     stop.set()
-    [thread.join() for thread in threads]
+    for thread in threads:
+        thread.join()
     client.close()
 
     assert min(debts) >= -(LIMIT * 0.75 * 0.05) - 1
