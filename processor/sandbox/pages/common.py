@@ -105,7 +105,7 @@ def as_moment(text: str, field: str) -> str | None:
 
 def teach_templates(routes: Blueprint) -> None:
     """Filters and functions that every template of ours may use."""
-    for filter_ in (short, moment, wait, status, label_of, pretty, in_code, ending):
+    for filter_ in (short, moment, wait, status, label_of, pretty, in_code, ending, breakable):
         routes.add_app_template_filter(filter_, filter_.__name__)
     routes.add_app_template_global(entered, "entered")
 
@@ -161,3 +161,8 @@ def in_code(text: str) -> Markup:
         for number, part in enumerate(text.split("`"))
     )
     return Markup("").join(parts)
+
+
+def breakable(name: str) -> Markup:
+    """A name of a machine that may be broken where a new word begins."""
+    return Markup("_<wbr>").join(name.split("_"))
