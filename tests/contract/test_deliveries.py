@@ -11,7 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 from joserfc import jwe, jwk
 
+from processor.config import Settings
 from processor.domain.event import Kind
+from processor.errors import ConfigurationError
 from processor.wix import wire
 from processor.wix.parse import parse_claims, parse_event
 from tests import builders
@@ -102,6 +104,20 @@ def test_what_the_sandbox_sends_is_stored_once_however_often_it_comes(
 
     stored = endpoint.rows("SELECT delivery_count FROM webhook_events WHERE kind <> 'app_installed'")
     assert [count for (count,) in stored] == [2] * len(bodies)
+
+
+@pytest.mark.fact("D9")
+def test_every_wait_for_the_database_ends_before_wix_gives_up(endpoint: Endpoint) -> None:
+    """The clock is not asked: these are the bounds that PostgreSQL and the pool keep."""
+    [(statement,)] = endpoint.rows("SHOW statement_timeout")
+    pool: Any = endpoint.services.database.engine.pool
+
+    together = int(statement.removesuffix("ms")) / 1000 + pool.timeout()
+
+    assert together == pytest.approx(endpoint.services.settings.answer_seconds)
+    assert together < 1.25
+    with pytest.raises(ConfigurationError, match="ANSWER_SECONDS"):
+        Settings.read({"ANSWER_SECONDS": "1.25"})
 
 
 # -- The token -------------------------------------------------------------------------------------

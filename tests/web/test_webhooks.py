@@ -118,7 +118,6 @@ def test_only_post_is_allowed_and_large_bodies_are_refused(client: FlaskClient) 
     assert client.post("/elsewhere").status_code == 404
 
 
-@pytest.mark.fact("D9")
 def test_a_database_that_is_away_is_answered_503_in_time() -> None:
     services = services_for(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     app = create_app(services)
