@@ -52,9 +52,10 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def receiver(site: Site) -> Iterator[Receiver]:
-    """Where that site's webhooks go."""
+    """Where that site's webhooks go; afterwards nowhere, so that no resend reaches the next test."""
     with a_receiver(site) as running:
         yield running
+        site.control("webhook", {"url": None}, "PUT")
 
 
 @pytest.fixture

@@ -393,6 +393,7 @@ def test_03_is_read_as_far_as_it_goes_and_produced_by_the_sandbox(site: Site) ->
         site.post(f"{PAYMENTS}/{paid['id']}/issue-receipt")
         assert site.control("deliveries/idle")["isIdle"]
         [body] = [one for one in receiver.bodies if event_of(one)["entityId"] == paid["id"]][1:]
+        site.control("webhook", {"url": None}, "PUT")
     site.control("faults", method="DELETE")
     event = event_of(body)
     assert missing(documented, event) == []
@@ -417,6 +418,7 @@ def test_04_is_an_envelope_as_the_sandbox_sends_it_once_its_levels_are_text(site
         site.post(f"{PAYMENTS}/{paid['id']}/issue-receipt")
         assert site.control("deliveries/idle")["isIdle"]
         [body] = [one for one in receiver.bodies if event_of(one)["slug"] == "updated"][-1:]
+        site.control("webhook", {"url": None}, "PUT")
     theirs = json.loads(claims_of(body)["data"])
     assert missing({**envelope, "identity": ""}, theirs) == []
     assert theirs["eventType"] == envelope["eventType"]
