@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
@@ -75,7 +75,7 @@ def create_link(
     """
     request = msgspec.to_builtins(new)
     _refuse_odd_text(reference, request)
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest()
+    digest = hashlib.sha256(repr(_content(new)).encode()).digest()
     attempt = _Attempt(services, Hold(instance_id, reference, uuid4()), new)
     known = attempt.begin(request, digest)
     if known is not None and known.payment_link_id is not None:
@@ -98,9 +98,16 @@ def _refuse_odd_text(reference: str, request: dict[str, Any]) -> None:
     """Raises CreationConflict for what no database or no JSON can hold."""
     if not 1 <= len(reference) <= REFERENCE_MAX:
         raise CreationConflict(f"a reference has 1 to {REFERENCE_MAX} characters, this one {len(reference)}")
-    text = reference + json.dumps(request, ensure_ascii=False)
-    if "\x00" in reference or "\\u0000" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+    if _is_odd(reference) or _is_odd(request):
         raise CreationConflict("the reference or the link holds a character that no text can have")
+
+
+def _is_odd(value: Any) -> bool:
+    if isinstance(value, str):
+        return any(letter == "\x00" or "\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return any(_is_odd(one) for pair in value.items() for one in pair)
+    return isinstance(value, list) and any(map(_is_odd, value))
 
 
 class _Attempt:
@@ -158,18 +165,20 @@ class _Attempt:
         if link_id is None:
             raise WixUnavailable("create_link: Wix's answer has an id that is no GUID", status=200)
         with services.database.begin() as connection:
-            other = creations.finish(connection, hold, link_id, services.now())
-        if other is not None:
+            end = creations.finish(connection, hold, link_id, services.now())
+        if end.other_link_id is not None:
             log.error(
                 "creation_doubled",
                 instance_id=str(hold.instance_id),
                 payment_link_id=str(link_id),
-                other_payment_link_id=str(other),
+                other_payment_link_id=str(end.other_link_id),
             )
             raise CreationConflict(
                 f"two links were made under the reference {hold.reference}, since this process was held up for"
-                f" too long: {other} counts; deactivate or delete {link_id}"
+                f" too long: {end.other_link_id} counts; deactivate or delete {link_id}"
             )
+        if end.is_taken_back:
+            log.error("creation_taken_back", instance_id=str(hold.instance_id), payment_link_id=str(link_id))
         keep(services, hold.instance_id, made)
         return Created(link_id, How.MADE, _readable(made, link_id))
 
@@ -178,11 +187,12 @@ class _Attempt:
         services, hold = self._services, self._hold
         found: dict[UUID, wire.PaymentLink] = {}
         unreadable: list[UUID] = []
+        nameless: list[str] = []
         for one in self._made_meanwhile(known):
             link_id = guid(one.id)
             if link_id is None:
-                continue
-            if isinstance(one, UnreadableItem):
+                nameless.append(f"the one with the id {(one.id or 'none')[:64]!r}")
+            elif isinstance(one, UnreadableItem):
                 unreadable.append(link_id)
             elif is_made_of(one, self._new, services.settings.app_id):
                 found[link_id] = one
@@ -201,10 +211,10 @@ class _Attempt:
             link = found[told.link_id]
             keep(services, hold.instance_id, link)
             return Created(told.link_id, How.FOUND, link)
-        if unreadable:
+        if strange := [*map(str, unreadable), *nameless]:
             raise _unclear(
                 "Wix lists a link created meanwhile in a way we cannot read, so it cannot be told whether it is this"
-                f" one: look at {unreadable[0]} at Wix, and choose a new reference if it is not",
+                f" one: look at {strange[0]} at Wix, and choose a new reference if it is not",
                 timedelta(seconds=services.settings.settling_seconds),
             )
         return None
@@ -272,7 +282,11 @@ def _readable(link: wire.PaymentLink | UnreadableItem, link_id: UUID) -> wire.Pa
 
 
 def _as_it_is(services: Services, instance_id: UUID, link_id: UUID) -> wire.PaymentLink:
-    told = services.wix.get_link(instance_id, link_id)
+    """The link as Wix describes it now; with nothing but its id when Wix cannot be asked or does not know it."""
+    try:
+        told = services.wix.get_link(instance_id, link_id)
+    except WixError:
+        return wire.PaymentLink(id=str(link_id))
     keep(services, instance_id, told)
     return _readable(told, link_id)
 
@@ -312,16 +326,61 @@ def is_made_of(link: wire.PaymentLink, new: wire.NewPaymentLink, app_id: str | N
     """Whether `link` has just the content that `new` asks for, and was made by our app as far as it says."""
     if app_id and link.source and link.source.app_id and link.source.app_id != app_id:
         return False
+    try:
+        ecom = link.ecom_payment_link
+        items = None if ecom is None else msgspec.convert(ecom, wire.EcomPaymentLink)
+        told = _content(
+            wire.NewPaymentLink(
+                title=link.title or "",
+                currency=link.currency or "",
+                type=link.type or "",
+                description=link.description,
+                ecom_payment_link=items,
+                ecom_order_payment_link=link.ecom_order_payment_link,
+                payments_limit=link.payments_limit,
+                expiration_date=link.expiration_date,
+                # Whether Wix shows the recipients of a link is not documented.
+                recipients=new.recipients if link.recipients is None else link.recipients,
+            )
+        )
+    except msgspec.ValidationError:
+        return False
+    asked = _content(new)
+    if told["order"] and asked["order"] and asked["order"][1] is None:
+        # Without an amount Wix takes the order's balance.
+        told["order"] = (told["order"][0], None)
+    return told == asked
+
+
+def _content(new: wire.NewPaymentLink) -> dict[str, Any]:
+    """What a link is about, however it is written: "5" is "5.00", and Wix trims what cannot be seen from a title."""
     limit = 1 if new.type == "ECOM_ORDER" and new.payments_limit is None else new.payments_limit
+    order, ecom = new.ecom_order_payment_link, new.ecom_payment_link
+    return {
+        "type": new.type,
+        "currency": new.currency,
+        "limit": limit,
+        "title": _visible(new.title),
+        "description": _visible(new.description),
+        "expires": new.expiration_date and int(new.expiration_date.timestamp() * 1000),
+        "items": ecom and [_item(item) for item in ecom.line_items],
+        "order": order and (order.order_id, _number(order.amount)),
+        "recipients": sorted({one.contact_id for one in new.recipients or ()}),
+    }
+
+
+def _item(item: wire.LineItem) -> tuple[Any, ...]:
+    custom, catalog = item.custom_item, item.catalog_item
     return (
-        (link.type, link.currency, link.payments_limit) == (new.type, new.currency, limit)
-        # Wix trims what cannot be seen from a title (Wix docs, "Payment Link Object").
-        and _visible(link.title) == _visible(new.title)
-        and _visible(link.description) == _visible(new.description)
-        and _milliseconds(link.expiration_date) == _milliseconds(new.expiration_date)
-        and _items(link.ecom_payment_link) == _items(msgspec.to_builtins(new.ecom_payment_link))
-        and _has_same_order(link.ecom_order_payment_link, new.ecom_order_payment_link)
-        and _has_same_recipients(link.recipients, new.recipients)
+        item.type,
+        custom and (custom.name, custom.quantity, _number(custom.price), _visible(custom.description)),
+        catalog
+        and (
+            catalog.catalog_reference.app_id,
+            catalog.catalog_reference.catalog_item_id,
+            json.dumps(catalog.catalog_reference.options or {}, sort_keys=True),
+            catalog.quantity,
+        ),
     )
 
 
@@ -329,49 +388,9 @@ def _visible(text: str | None) -> str:
     return "".join(letter for letter in text or "" if letter.isprintable()).strip()
 
 
-def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def _items(ecom: object) -> list[tuple[object, ...]] | None:
-    """What is sold, with prices as numbers: Wix may write 5 as 5.00. None for none, or for what cannot be read."""
-    if ecom is None:
-        return None
+def _number(text: str | None) -> str | None:
+    """A decimal without needless zeros; what is none stays as it is."""
     try:
-        told = msgspec.convert(ecom, wire.EcomPaymentLink)
-        return [
-            (
-                item.type,
-                item.custom_item
-                and (
-                    item.custom_item.name,
-                    item.custom_item.quantity,
-                    Decimal(item.custom_item.price),
-                    item.custom_item.description or "",
-                ),
-                item.catalog_item
-                and (
-                    item.catalog_item.catalog_reference.app_id,
-                    item.catalog_item.catalog_reference.catalog_item_id,
-                    item.catalog_item.catalog_reference.options or None,
-                    item.catalog_item.quantity,
-                ),
-            )
-            for item in told.line_items
-        ]
-    except (msgspec.ValidationError, InvalidOperation):
-        return None
-
-
-def _has_same_order(link: wire.EcomOrderPaymentLink | None, new: wire.EcomOrderPaymentLink | None) -> bool:
-    if link is None or new is None:
-        return link is new
-    if link.order_id != new.order_id:
-        return False
-    # Without an amount Wix takes the order's balance.
-    return new.amount is None or (link.amount is not None and Decimal(link.amount) == Decimal(new.amount))
-
-
-def _has_same_recipients(link: list[wire.Recipient] | None, new: list[wire.Recipient] | None) -> bool:
-    # Whether Wix shows the recipients of a link is not documented.
-    return link is None or {one.contact_id for one in link} == {one.contact_id for one in new or ()}
+        return text and f"{Decimal(text).normalize():f}"
+    except InvalidOperation:
+        return text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from processor import wiring
 from processor.domain.link import SeenLink
 from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, judge
-from processor.domain.reconciliation import Books, Findings, compare, next_check
+from processor.domain.reconciliation import Books, Findings, Outcome, compare, next_check
 from processor.errors import (
     ConfigurationError,
     Unreadable,
@@ -51,6 +51,7 @@ LINK_PAGES_MAX = 2_000
 UNKNOWN_LINKS_PER_PAGE = 4
 SWEEP_PAGES_MAX = 100_000
 OPERATOR_SECONDS = 600.0
+REPAIRS_MAX = 1_000  # booked in one statement
 
 P = ParamSpec("P")
 
@@ -130,6 +131,9 @@ def run_check(services: Services, instance_id: UUID) -> None:
                 raise WixUnauthorized("the app was removed from this site")
             release_held(services, instance_id)
             theirs = _ask(services, instance_id, lease, _Beat(services, instance_id, lease))
+        except _TakenOver:
+            account.failed = "taken over by another worker"
+            return
         except (WixError, ConfigurationError) as why:
             wait = _wait_after(why, services, lease.failures, is_confirmed=status != "unconfirmed")
             account.failed = f"{type(why).__name__}: {why}"
@@ -143,9 +147,7 @@ def run_check(services: Services, instance_id: UUID) -> None:
             with services.database.begin() as connection:
                 checks.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
             return
-        with services.database.begin() as connection:
-            _decide_and_write(connection, services, instance_id, lease, theirs, run_id, account.counts)
-            account.close(connection, services.now())
+        _conclude(services, instance_id, lease, theirs, account)
 
 
 def _wait_after(why: Exception, services: Services, failures: int, *, is_confirmed: bool = True) -> float:
@@ -216,16 +218,22 @@ class _Beat:
         self._instance_id = instance_id
         self._lease = lease
         self._seconds = services.settings.lease_seconds
+        self._seconds_between = self._seconds / 4
         self._last = time.monotonic()
 
     def __call__(self) -> None:
-        """One more page was read."""
-        if time.monotonic() - self._last < self._seconds / 4:
+        """One more page was read. Raises _TakenOver when there is nothing left to read for."""
+        if time.monotonic() - self._last < self._seconds_between:
             return
         self._last = time.monotonic()
         until = self._services.now() + timedelta(seconds=self._seconds)
         with self._services.database.begin() as connection:
-            checks.extend(connection, self._instance_id, self._lease, until)
+            if not checks.extend(connection, self._instance_id, self._lease, until):
+                raise _TakenOver
+
+
+class _TakenOver(Exception):
+    """Other workers have every claim of ours by now."""
 
 
 def _ask(services: Services, instance_id: UUID, lease: checks.Lease, beat: Callable[[], None]) -> _Theirs:
@@ -237,8 +245,8 @@ def _ask(services: Services, instance_id: UUID, lease: checks.Lease, beat: Calla
         try:
             seen = parse_payment(entity, instance_id)
         except Unreadable as why:
-            link_id = _link_named(entity, by_link)
-            if link_id is not None:
+            link_id = _guid_of(entity, "paymentLinkId")
+            if link_id in unreadable:
                 unreadable[link_id][str(entity.get("id"))[:64]] = why.reason
             log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
             continue
@@ -247,13 +255,8 @@ def _ask(services: Services, instance_id: UUID, lease: checks.Lease, beat: Calla
         if judge(known.payment if known else None, seen.payment).applies:
             by_link.setdefault(seen.payment.payment_link_id, {})[seen.payment.payment_id] = seen
     others: list[SeenLink] = []
-    described, missing = _links_of(services, instance_id, link_ids, unreadable, others)
+    described, missing = _links_of(services, instance_id, link_ids, unreadable, others, beat)
     return _Theirs(by_link, unreadable, described, missing, others)
-
-
-def _link_named(entity: Any, by_link: dict[UUID, dict[UUID, SeenPayment]]) -> UUID | None:
-    named = entity.get("paymentLinkId") if isinstance(entity, dict) else None
-    return next((link_id for link_id in by_link if str(link_id) == named), None)
 
 
 def _payments_of(
@@ -296,6 +299,7 @@ def _links_of(
     link_ids: Sequence[UUID],
     unreadable: dict[UUID, dict[str, str]],
     others: list[SeenLink],
+    beat: Callable[[], None],
 ) -> tuple[dict[UUID, SeenLink], frozenset[UUID]]:
     """How Wix describes the links, and which it does not know. What cannot be read goes into `unreadable`.
 
@@ -338,9 +342,10 @@ def _links_of(
         most = services.settings.wix_in_max
         for start in range(0, len(moments), most):
             asked = {"createdDate": {"$in": moments[start : start + most]}}
-            for page in services.wix.query_links(instance_id, filter=asked, pages_max=GROUP_PAGES_MAX):
-                for told in page:
-                    take(told, guid(told.id))
+            with suppress(TooManyPages):
+                for page in services.wix.query_links(instance_id, filter=asked, pages_max=GROUP_PAGES_MAX):
+                    for told in page:
+                        take(told, guid(told.id))
     if pages := (len(remaining) - len(dates.keys() & remaining)) // UNKNOWN_LINKS_PER_PAGE:
         with suppress(TooManyPages):
             for page in services.wix.query_links(
@@ -351,6 +356,7 @@ def _links_of(
                 if not remaining:
                     break
     for link_id in sorted(remaining):
+        beat()
         try:
             take(services.wix.get_link(instance_id, link_id), link_id)
         except WixNotFound:
@@ -358,16 +364,50 @@ def _links_of(
     return described, frozenset(missing)
 
 
-def _decide_and_write(
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What follows from one comparison of the links still ours. repairs: by payment id."""
+
+    claims: list[checks.Claim]
+    findings: list[Findings]
+    repairs: list[Payment]
+    finished: list[checks.Finished]
+    counts: runs.Counts
+
+
+def _conclude(
+    services: Services, instance_id: UUID, lease: checks.Lease, theirs: _Theirs, account: _Account
+) -> None:
+    """Compare, and write what follows.
+
+    All in one transaction, but that a link with very many payments to book is booked in parts before: one statement
+    for all of them would be too long, and hold their rows away from webhooks. The guard of revisions makes parts safe.
+    """
+    recovered: set[UUID] = set()
+    for is_last in (False, True):
+        with services.database.begin() as connection:
+            decided = _decide(connection, services, instance_id, lease, theirs, recovered)
+            if is_last or len(decided.repairs) <= REPAIRS_MAX:
+                account.counts = decided.counts
+                _write(connection, instance_id, lease, theirs, decided, account.run_id, services.now())
+                account.close(connection, services.now())
+                return
+        for start in range(0, len(decided.repairs), REPAIRS_MAX):
+            part = decided.repairs[start : start + REPAIRS_MAX]
+            with services.database.begin() as connection:
+                _repair(connection, theirs, part, account.run_id, services.now())
+            recovered.update(payment.payment_id for payment in part)
+
+
+def _decide(
     connection: Connection,
     services: Services,
     instance_id: UUID,
     lease: checks.Lease,
     theirs: _Theirs,
-    run_id: UUID,
-    counts: runs.Counts,
-) -> None:
-    """Compare each link still ours and write what follows, in the caller's one transaction."""
+    recovered: Collection[UUID],
+) -> _Decided:
+    """Compare each link still ours. recovered: payments this check has booked already."""
     now = services.now()
     held = checks.still_held(connection, instance_id, lease)
     claims = [claim for claim in lease.claims if claim.payment_link_id in held]
@@ -376,10 +416,8 @@ def _decide_and_write(
     believed = payments.believed(connection, instance_id, link_ids=link_ids, payment_ids=listed)
     versions = payments.version_conflicts(connection, instance_id, link_ids)
     told_twice = events.conflicts(connection, instance_id, link_ids)
-    links.save(connection, [theirs.links[one] for one in link_ids if one in theirs.links], now)
-    links.save(connection, theirs.others, now)
-    links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
 
+    counts = runs.Counts(links=len(claims))
     finished: list[checks.Finished] = []
     all_findings: list[Findings] = []
     for claim in claims:
@@ -402,7 +440,7 @@ def _decide_and_write(
         )
         findings = compare(books, now=now, settling=timedelta(seconds=services.settings.settling_seconds))
         all_findings.append(findings)
-        _tally(counts, books, findings)
+        _tally(counts, books, findings, recovered)
         wait = next_check(
             is_settled=findings.is_settled,
             has_differences=bool(findings.differences),
@@ -411,25 +449,43 @@ def _decide_and_write(
         )
         due_at = now + timedelta(seconds=wait) if wait is not None else None
         finished.append(checks.Finished(claim, findings.is_settled, due_at))
-
     repairs = sorted(
         (payment for findings in all_findings for payment in findings.repairs),
         key=lambda payment: payment.payment_id,
     )
-    _repair(connection, theirs, repairs, run_id, now)
-    for findings in all_findings:
+    return _Decided(claims, all_findings, repairs, finished, counts)
+
+
+def _write(
+    connection: Connection,
+    instance_id: UUID,
+    lease: checks.Lease,
+    theirs: _Theirs,
+    decided: _Decided,
+    run_id: UUID,
+    now: datetime,
+) -> None:
+    """Write what follows from a comparison, in the caller's one transaction."""
+    link_ids = [claim.payment_link_id for claim in decided.claims]
+    described = [theirs.links[one] for one in link_ids if one in theirs.links]
+    # In one order with those of other checks, or two of them would wait for each other.
+    links.save(connection, [*described, *theirs.others], now)
+    links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
+    _repair(connection, theirs, decided.repairs, run_id, now)
+    for findings in decided.findings:
         payments.note_outcomes(connection, instance_id, findings.outcomes, now)
-    counts.links = len(claims)
-    counts.opened = discrepancies.note(
+    decided.counts.opened = discrepancies.note(
         connection,
         instance_id,
-        [difference for findings in all_findings for difference in findings.differences],
+        [difference for findings in decided.findings for difference in findings.differences],
         run_id=run_id,
         now=now,
     )
-    settled = [findings.payment_link_id for findings in all_findings if findings.is_settled]
-    counts.resolved = discrepancies.resolve_absent(connection, instance_id, settled, run_id=run_id, now=now)
-    checks.finish(connection, instance_id, lease, finished, run_id=run_id, now=now)
+    settled = [findings.payment_link_id for findings in decided.findings if findings.is_settled]
+    decided.counts.resolved = discrepancies.resolve_absent(
+        connection, instance_id, settled, run_id=run_id, now=now
+    )
+    checks.finish(connection, instance_id, lease, decided.finished, run_id=run_id, now=now)
 
 
 def _repair(
@@ -459,9 +515,12 @@ def _repair(
         )
 
 
-def _tally(counts: runs.Counts, books: Books, findings: Findings) -> None:
+def _tally(counts: runs.Counts, books: Books, findings: Findings, recovered: Collection[UUID]) -> None:
     """Add one link's outcomes, and its sums of both sides after the repairs."""
-    counts.outcomes.update(findings.outcomes.values())
+    counts.outcomes.update(
+        Outcome.RECOVERED if outcome is Outcome.MATCHED and payment_id in recovered else outcome
+        for payment_id, outcome in findings.outcomes.items()
+    )
     ours = {
         payment_id: one.payment
         for payment_id, one in books.believed.items()
@@ -567,13 +626,15 @@ def run_sweep(services: Services, instance_id: UUID) -> None:
             return
         with services.database.begin() as connection:
             now = services.now()
-            sweeps.finish(
+            if not sweeps.finish(
                 connection,
                 instance_id,
                 lease,
                 due_at=now + timedelta(seconds=settings.sweep_seconds),
                 now=now,
-            )
+                overlap=timedelta(seconds=settings.sweep_overlap_seconds),
+            ):
+                account.failed = "taken over by another worker"
             account.close(connection, now)
     enqueue_due_checks(services, services.now())
 

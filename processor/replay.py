@@ -13,7 +13,7 @@ from uuid import UUID
 
 from processor.domain.event import Event, Kind
 from processor.domain.payment import Origin, Verdict, judge
-from processor.errors import Unreadable
+from processor.errors import StoreUnavailable, Unreadable
 from processor.store import checks, events, instances, listings, payments
 from processor.store.listings import EventLine, Narrowing
 from processor.wiring import Services
@@ -21,6 +21,7 @@ from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import decode_segment
 
 PAGE = 500
+LATE = ("unreadable", "ignored")  # how an event stands that an earlier release could make nothing of
 
 
 class Left(StrEnum):
@@ -56,7 +57,8 @@ def replay(services: Services, by: Narrowing, *, is_dry: bool) -> Iterator[Repla
             yield replay_one(services, event, is_dry=is_dry)
         if len(page) < PAGE:
             return
-        after = (page[-1].received_at, page[-1].event_id)
+        last = page[-1]
+        after = (last.received_at, last.event_id, last.instance_id)
 
 
 def replay_one(services: Services, line: EventLine, *, is_dry: bool) -> Replayed:
@@ -74,34 +76,39 @@ def replay_one(services: Services, line: EventLine, *, is_dry: bool) -> Replayed
         return Replayed(line, None, Left.UNREADABLE, event.unreadable)
     if line.status == "held":
         return Replayed(line, None, Left.HELD, "nobody has vouched for its app instance yet")
-    if event.seen is None and not (line.status in ("unreadable", "ignored") and event.kind is Kind.LINK):
+    if event.seen is None and not (line.status in LATE and event.kind is Kind.LINK):
         return Replayed(line, None, Left.NO_PAYMENT)
-    return _apply(services, line, event, is_dry=is_dry)
+    try:
+        return _apply(services, line, event, is_dry=is_dry)
+    except StoreUnavailable:
+        # Two that wait for each other: one of them is given up by the database, and may try again.
+        return _apply(services, line, event, is_dry=is_dry)
 
 
 def _apply(services: Services, line: EventLine, event: Event, *, is_dry: bool) -> Replayed:
     with services.database.begin() as connection:
         if instances.status(connection, line.instance_id) == "unconfirmed":
             return Replayed(line, None, Left.HELD, "nobody has vouched for its app instance yet")
+        # The event before its payment, as the intake locks them; it may stand otherwise than when it was listed.
+        is_late = events.lock_status(connection, line.instance_id, line.event_id) in LATE
         verdict: Verdict | None = None
         if event.seen is not None:
             known = payments.lock(connection, line.instance_id, event.seen.payment.payment_id)
             verdict = judge(known, event.seen.payment)
-        is_late = line.status in ("unreadable", "ignored")
         if not is_late and (verdict is None or not verdict.applies):
             return Replayed(line, verdict, Left.NOT_NEWS)
         if is_dry:
             return Replayed(line, verdict, None)
-        if is_late and not events.take_again(
-            connection,
-            line.instance_id,
-            line.event_id,
-            kind=event.kind.value,
-            slug=event.slug,
-            entity_id=event.entity_id,
-            link_id=event.link_id,
-        ):
-            return Replayed(line, verdict, Left.NOT_NEWS, "another replay has read it meanwhile")
+        if is_late:
+            events.take_again(
+                connection,
+                line.instance_id,
+                line.event_id,
+                kind=event.kind.value,
+                slug=event.slug,
+                entity_id=event.entity_id,
+                link_id=event.link_id,
+            )
         if event.seen is not None:
             payments.apply(
                 connection,
@@ -115,7 +122,9 @@ def _apply(services: Services, line: EventLine, event: Event, *, is_dry: bool) -
                     )
                 ],
             )
-        if event.anonymized and event.entity_id is not None:
+        if event.entity_id is not None and (
+            event.anonymized or payments.is_erased(connection, line.instance_id, event.entity_id)
+        ):
             payments.erase(connection, line.instance_id, event.entity_id, services.now())
         if event.link_id is not None:
             checks.request(connection, line.instance_id, [event.link_id], services.now())

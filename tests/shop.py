@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
+from processor.domain.event import Event
 from processor.sandbox.server import Sandbox, running_sandbox
 from processor.store import checks, inbox
 from processor.wiring import Services
@@ -47,15 +48,21 @@ class Shop:
         """A buyer pays; nobody tells us."""
         return [UUID(payment["id"]) for payment in self.sandbox.world.pay_link(str(link_id), given)]
 
-    def deliver(self, entity_id: UUID | None = None) -> list[inbox.Stored]:
-        """Deliver every event, or those about one entity, as often as this is called."""
+    def deliver(
+        self, entity_id: UUID | None = None, *, only: Callable[[Event], bool] = lambda event: True
+    ) -> list[inbox.Stored]:
+        """Deliver every event, or those about one entity, as often as this is called.
+
+        only: those for which it is true.
+        """
         stored = []
-        for event in self.sandbox.documents.all("event"):
-            if entity_id is None or event["entityId"] == str(entity_id):
-                verified = verify(event["token"].encode(), wiring.public_keys(self.services.settings))
-                delivery = inbox.Delivery(
-                    parse_event(parse_claims(verified.claims)), verified.token, verified.digest
-                )
+        for held in self.sandbox.documents.all("event"):
+            if entity_id is None or held["entityId"] == str(entity_id):
+                verified = verify(held["token"].encode(), wiring.public_keys(self.services.settings))
+                event = parse_event(parse_claims(verified.claims))
+                if not only(event):
+                    continue
+                delivery = inbox.Delivery(event, verified.token, verified.digest)
                 with self.services.database.begin() as connection:
                     stored += inbox.record(connection, [delivery], self.services.now())
         return stored

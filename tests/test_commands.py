@@ -176,6 +176,7 @@ def test_a_file_says_what_options_say(run: Run, tmp_path: Path) -> None:
         (("--title", "T", "--currency", "EUR", "--item", "a:1:1", "--amount", "5"), "--amount goes with"),
         (("--file", "/nonexistent"), "cannot be read"),
         (("--file", "/nonexistent", "--title", "T"), "leave out --title"),
+        (("--file", "/nonexistent", "--payments-limit", "2"), "leave out --payments-limit"),
         (("--title", "T", "--currency", "EUR", "--item", "a:1:1", "--expires", "soon"), "is no time"),
     ],
 )
@@ -201,8 +202,8 @@ def test_what_makes_no_sense_is_said_and_nothing_is_sent(
         ),
         (
             (
-                b'{"title": "T", "currency": "EUR", "type": "ECOM", "ecomPaymentLink": {"lineItems": [{"type": "CUSTOM",'
-                b' "customItem": {"name": "a", "quantity": 1, "price": "1", "prise": "2"}}]}}'
+                b'{"title": "T", "currency": "EUR", "type": "ECOM", "ecomPaymentLink": {"lineItems": [{'
+                b'"type": "CUSTOM", "customItem": {"name": "a", "quantity": 1, "price": "1", "prise": "2"}}]}}'
             ),
             "ecomPaymentLink.lineItems[0].customItem.prise",
         ),
@@ -454,6 +455,8 @@ def test_events_are_narrowed(run: Run, shop: Shop) -> None:
         "payment_link_payment_created",
     }
     assert types("--status", "held") == set()
+    [newest] = told(run("events", "list", "--limit", 1, "--json"))
+    assert len(types("--since", newest["received_at"])) >= 1, "a time of the list is exact"
     assert types("--instance", uuid4()) == set()
     assert "AppInstalled" in types()
 
@@ -499,15 +502,18 @@ def test_a_rush_is_followed_to_its_end(shop: Shop, run: Run, monkeypatch: pytest
 
 
 def test_following_ends_with_an_interrupt() -> None:
-    looked = threading.Event()
+    looks = 0
 
     def look() -> bool:
-        if looked.is_set():
+        nonlocal looks
+        looks += 1
+        if looks == 2:
             raise KeyboardInterrupt
-        looked.set()
         return True
 
     common.follow(look)
+
+    assert looks == 2
 
 
 def test_instances_are_shown(run: Run, shop: Shop) -> None:
@@ -607,6 +613,20 @@ def test_a_link_of_an_instance_nobody_knows_is_refused(run: Run, shop: Shop) -> 
     assert shop.one("SELECT count(*) FROM check_requests").count == 0
 
 
+def test_a_window_and_links_are_not_mixed(run: Run) -> None:
+    assert "leave out --link" in run("reconcile", "--link", uuid4(), "--since", "2026-01-01", code=2).stderr
+
+
+def test_a_removed_app_is_not_waited_for(run: Run, shop: Shop) -> None:
+    link_id = shop.link()
+    shop.sandbox.world.remove(str(shop.instance_id))
+    shop.deliver()
+
+    result = run("reconcile", "--link", link_id, "--instance", shop.instance_id, code=2)
+
+    assert "the app instance is removed" in result.stderr
+
+
 def test_an_empty_window_is_refused(run: Run) -> None:
     assert "window is empty" in run("reconcile", "--since", "2099-01-01", "--here", code=2).stderr
 
@@ -699,6 +719,59 @@ def test_two_replays_at_once_book_what_one_would(run: Run, shop: Shop) -> None:
     assert shop.one("SELECT count(*) FROM payment_versions").count == 20
 
 
+def test_a_replay_brings_no_erased_buyer_back(run: Run, shop: Shop) -> None:
+    [payment_id] = shop.pay(shop.link(), buyer={"name": "Sophie Germain"})
+    shop.deliver()
+    with shop.services.database.begin() as connection:
+        for sql in (
+            "DELETE FROM payment_versions",
+            "DELETE FROM payment_buyers",
+            "DELETE FROM payments",
+            # As an earlier release would have kept what it could not read.
+            (
+                "UPDATE webhook_events SET status = 'unreadable', reason = 'odd', entity_id = NULL,"
+                " payment_link_id = NULL WHERE kind = 'payment'"
+            ),
+        ):
+            connection.execute(text(sql))
+    shop.sandbox.world.anonymize(str(payment_id))
+    shop.deliver(only=lambda event: event.anonymized)
+
+    run("replay", "--all")
+
+    assert (
+        shop.one("SELECT count(*) FROM webhook_events WHERE kind = 'payment' AND token IS NOT NULL").count
+        == 0
+    )
+    assert shop.rows("SELECT FROM payment_buyers WHERE personal IS NOT NULL") == []
+
+
+def test_a_replay_beside_the_intake_comes_to_its_end(run: Run, shop: Shop) -> None:
+    link_id = shop.link()
+    for _ in range(10):
+        shop.pay(link_id)
+    shop.deliver()
+    with shop.services.database.begin() as connection:
+        connection.execute(
+            text("UPDATE webhook_events SET status = 'unreadable', reason = 'odd' WHERE kind = 'payment'")
+        )
+    stop = threading.Event()
+
+    def receive() -> None:
+        while not stop.is_set():
+            shop.deliver()
+
+    intake = threading.Thread(target=receive)
+    intake.start()
+    try:
+        counts = told(run("replay", "--status", "unreadable", "--json"))["counts"]
+    finally:
+        stop.set()
+        intake.join()
+
+    assert counts == {"applied": 10}
+
+
 def test_one_event_is_replayed_by_its_id(run: Run, shop: Shop) -> None:
     shop.pay(shop.link())
     shop.deliver()
@@ -775,16 +848,20 @@ def test_every_command_about_the_books_speaks_to_programs() -> None:
 
 
 def test_nothing_reaches_the_terminal_that_could_steer_it(run: Run, shop: Shop) -> None:
+    title = "\x1b[2Jgone[bold]x\x9b\u202e"
     shop.link()
     with shop.sandbox.documents.transaction():
         [document] = shop.sandbox.documents.all("link")
-        document["entity"]["title"] = "\x1b[2Jgone[bold]x"
+        document["entity"]["title"] = title
         shop.sandbox.documents.put("link", document["id"], document)
 
     people = run("links", "list").stdout
 
     assert "\x1b" not in people
     assert "[bold]x" in people
+    programs = run("links", "list", "--json").stdout
+    assert not any(letter in programs for letter in "\x9b\u202e")
+    assert json.loads(programs)[0]["title"] == title
 
 
 def test_times_are_read_in_utc() -> None:

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from processor import flows, jobs
 from processor.config import declared_settings
@@ -380,6 +381,69 @@ def test_an_instance_that_no_event_told_of_is_known_from_its_first_link_on(shop:
     jobs.run_check(shop.services, instance_id)
     known = shop.one("SELECT status FROM app_instances WHERE instance_id = :id", id=instance_id)
     assert known.status == "installed"
+
+
+def test_a_link_without_an_id_of_ours_is_not_taken_for_none(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(shop)
+    shop.pass_time(SETTLING + timedelta(seconds=1))
+    monkeypatch.setattr(
+        shop.services.wix, "query_links", lambda *_, **__: iter([[wire.PaymentLink(id="seven", title="Tea")]])
+    )
+
+    with pytest.raises(CreationUnclear, match="'seven'"):
+        create_link(shop.services, shop.instance_id, new(), reference="r1")
+
+    assert links_at_wix(shop) == 1
+
+
+def test_one_content_however_it_is_written_is_one(shop: Shop) -> None:
+    """Or a rival would not be known for one: its link would be found by content, and its request looks different."""
+    made = create_link(shop.services, shop.instance_id, new(price="4.5"), reference="r1")
+
+    again = create_link(shop.services, shop.instance_id, new(title="Tea ", price="4.50"), reference="r1")
+
+    assert (again.how, again.link_id) == (How.KNOWN, made.link_id)
+
+
+def test_a_known_link_is_known_while_wix_is_away_and_after_it_was_deleted(shop: Shop) -> None:
+    made = create_link(shop.services, shop.instance_id, new(), reference="r1")
+    shop.sandbox.faults.add({"kind": "status", "status": 503})
+
+    again = create_link(shop.services, shop.instance_id, new(), reference="r1")
+
+    assert (again.how, again.link_id, again.link.id) == (How.KNOWN, made.link_id, str(made.link_id))
+    shop.sandbox.faults.remove(None)
+    shop.services.wix.delete_link(shop.instance_id, made.link_id)
+    assert create_link(shop.services, shop.instance_id, new(), reference="r1").link_id == made.link_id
+
+
+def test_a_link_taken_from_its_maker_is_given_back(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.sandbox.faults.add({"kind": "status", "status": 503, "count": 1, "path": f"={wire.PATH_LINKS}"})
+    with pytest.raises(WixUnavailable):
+        create_link(shop.services, shop.instance_id, new(), reference="r1")
+    ask = shop.services.wix.create_link
+
+    def ask_and_sleep(*arguments: Any) -> Any:
+        made = ask(*arguments)
+        shop.pass_time(timedelta(hours=2))  # beyond the lease
+        assert create_link(shop.services, shop.instance_id, new(), reference="r1").how is How.FOUND
+        return made
+
+    monkeypatch.setattr(shop.services.wix, "create_link", ask_and_sleep)
+    with capture_logs() as told:
+        made = create_link(shop.services, shop.instance_id, new(), reference="r2")
+
+    assert [one["event"] for one in told if one["log_level"] == "error"] == ["creation_taken_back"]
+    rows = shop.rows("SELECT reference, status, payment_link_id FROM link_creations ORDER BY 1")
+    assert [tuple(row) for row in rows] == [("r1", "unclear", None), ("r2", "created", made.link_id)]
+
+
+def test_a_backslash_is_no_odd_character(shop: Shop) -> None:
+    made = create_link(shop.services, shop.instance_id, new(title="C:\\u0000"), reference="r\\u0000")
+
+    assert made.link.title == "C:\\u0000"
 
 
 @pytest.mark.parametrize("reference", ["", "r" * 101, "nul\x00", "half\ud800"])

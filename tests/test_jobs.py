@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
+from processor.domain.event import Kind
 from processor.errors import WixNotFound, WixUnauthorized
 from processor.sandbox.seed import Volume, load
 from processor.store import checks, sweeps
@@ -391,7 +394,7 @@ def test_a_job_that_died_after_asking_wix_is_done_again(shop: Shop, monkeypatch:
         raise SystemExit("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(jobs, "_decide_and_write", die)
+        patched.setattr(jobs, "_conclude", die)
         with pytest.raises(SystemExit):
             jobs.run_check(shop.services, shop.instance_id)
     assert shop.one("SELECT match_state FROM payments").match_state is None
@@ -569,6 +572,125 @@ def test_a_thousand_links_never_seen_are_listed_rather_than_fetched(shop: Shop) 
     assert shop.calls - before <= 60
     assert shop.one("SELECT count(*) FROM payment_links WHERE created_at IS NOT NULL").count == 1_000
     assert shop.one("SELECT count(*) FROM payments").count == 3_000
+
+
+def beat_at_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = jobs._Beat.__init__
+
+    def make(beat: jobs._Beat, *given: Any) -> None:
+        made(beat, *given)
+        beat._seconds_between = 0.0
+
+    monkeypatch.setattr(jobs._Beat, "__init__", make)
+
+
+def test_two_workers_on_links_never_seen_do_not_wait_for_each_other(shop: Shop) -> None:
+    many(shop, links=400, each=1)
+
+    def work() -> None:
+        services = wiring.build(shop.services.settings, role="worker", now=shop.services.now)
+        try:
+            for _ in range(5):
+                jobs.run_check(services, shop.instance_id)
+        finally:
+            services.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work) for _ in range(2)]:
+            done.result()
+
+    assert shop.one("SELECT count(*) FROM link_checks WHERE wanted > checked").count == 0
+
+
+def test_very_many_payments_are_booked_in_parts_and_counted_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "REPAIRS_MAX", 7)
+    many(shop, links=2, each=20)
+
+    shop.check()
+
+    assert shop.one("SELECT count(*) FROM payments WHERE match_state = 'matched'").count == 40
+    assert shop.one("SELECT count(*) FROM payment_versions").count == 40
+    run = shop.one("SELECT recovered, matched, status FROM reconciliation_runs WHERE kind = 'check'")
+    assert (run.recovered, run.matched, run.status) == (40, 0, "succeeded")
+
+
+def test_a_check_that_reads_for_long_holds_its_links(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(shop, links=1, each=250)
+    beat_at_every_page(monkeypatch)
+    query = shop.services.wix.query_payments
+    ends: list[Any] = []
+
+    def query_slowly(*arguments: Any, **more: Any) -> Iterator[list[Any]]:
+        for page in query(*arguments, **more):
+            shop.pass_time(timedelta(seconds=50))
+            ends.append(shop.one("SELECT lease_until FROM link_checks").lease_until)
+            yield page
+
+    monkeypatch.setattr(shop.services.wix, "query_payments", query_slowly)
+
+    jobs.run_check(shop.services, shop.instance_id)
+
+    assert shop.one("SELECT count(*) FROM payments").count == 250
+    assert len(ends) == 3
+    assert ends[0] < ends[1] < ends[2], "the lease is longer with every page"
+
+
+def test_a_check_whose_links_were_taken_over_stops_reading(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(shop, links=1, each=250)
+    beat_at_every_page(monkeypatch)
+    query = shop.services.wix.query_payments
+
+    def query_and_lose(*arguments: Any, **more: Any) -> Iterator[list[Any]]:
+        for page in query(*arguments, **more):
+            with shop.services.database.begin() as connection:
+                connection.execute(text("UPDATE link_checks SET lease_id = gen_random_uuid()"))
+            yield page
+
+    monkeypatch.setattr(shop.services.wix, "query_payments", query_and_lose)
+
+    jobs.run_check(shop.services, shop.instance_id)
+
+    assert shop.one("SELECT reason FROM reconciliation_runs").reason == "taken over by another worker"
+    assert shop.one("SELECT count(*) FROM payments").count == 0
+
+
+def test_a_payment_made_before_we_heard_of_the_shop_is_found_though_a_window_was_swept_by_hand(
+    shop: Shop,
+) -> None:
+    [payment_id] = shop.pay(shop.link())
+    shop.deliver(only=lambda event: event.kind is Kind.APP_INSTALLED)
+    shop.pass_time(timedelta(hours=52))  # no worker ran
+    now = shop.services.now()
+    with shop.services.database.begin() as connection:
+        sweeps.request(connection, shop.instance_id, now - timedelta(hours=1), now, now)
+
+    shop.sweep()
+    for _ in range(2):
+        shop.pass_time(timedelta(hours=1))
+        shop.sweep()
+        shop.check()
+
+    assert shop.one("SELECT payment_id FROM payments").payment_id == payment_id
+
+
+def test_ids_in_capitals_are_the_same_ids(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+    query = shop.services.wix.query_payments
+
+    def shout(*arguments: Any, **more: Any) -> Iterator[list[Any]]:
+        for page in query(*arguments, **more):
+            yield [{**one, "paymentLinkId": one["paymentLinkId"].upper(), "amount": 10.0} for one in page]
+
+    monkeypatch.setattr(shop.services.wix, "query_payments", shout)
+
+    shop.check()
+
+    assert shop.open() == ["unreadable_at_wix"]
 
 
 def test_a_cursor_that_expires_loses_and_doubles_nothing(shop: Shop) -> None:

@@ -31,7 +31,8 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "status IN ('asking', 'looking', 'unclear', 'created', 'refused')", name=op.f("ck_link_creations_status")
+            "status IN ('asking', 'looking', 'unclear', 'created', 'refused')",
+            name=op.f("ck_link_creations_status"),
         ),
         sa.CheckConstraint("octet_length(digest) = 32", name=op.f("ck_link_creations_digest_is_sha256")),
         sa.CheckConstraint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     from processor.store.listings import EventLine, Narrowing, PaymentLine
 
 # Rows are committed a moment after the time they carry, so a follower looks back that far.
-LOOK_BACK = timedelta(seconds=10)
+LOOK_BACK = timedelta(seconds=60)
 PAGE = 1_000
+Place = tuple[datetime, UUID, UUID]
+"""Where a row stands in a list: its time, its id, its app instance."""
 
 
 # -- Events ----------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ def follow_events(as_json: bool, **narrowing: Any) -> None:
     """Show events as they come, until Ctrl-C."""
     from processor.store import listings
 
-    def look(after: tuple[datetime, UUID], by: Narrowing) -> list[EventLine]:
+    def look(after: Place, by: Narrowing) -> list[EventLine]:
         with services.database.begin() as connection:
             return listings.events(connection, by, limit=PAGE, after=after, oldest_first=True)
 
@@ -227,50 +230,47 @@ def follow_events(as_json: bool, **narrowing: Any) -> None:
     _follow(
         services.now,
         lambda after: look(after, by),
-        lambda event: (event.received_at, event.event_id),
+        lambda event: (event.received_at, event.event_id, event.instance_id),
         lambda event: _line(_event_json(event), _event_row(event), as_json),
     )
 
 
 def _follow(
     now: Callable[[], datetime],
-    look: Callable[[tuple[datetime, UUID]], list[Any]],
-    place: Callable[[Any], tuple[datetime, UUID]],
+    look: Callable[[Place], list[Any]],
+    place: Callable[[Any], Place],
     show: Callable[[Any], None],
 ) -> None:
     """Show what `look` finds behind a place in time, a page at a time, each once, as it comes."""
     began = now()
     newest = began
-    seen: dict[tuple[UUID, UUID], datetime] = {}
+    seen: set[Place] = set()
 
     def step() -> bool:
         nonlocal newest
-        after = (max(began, newest - LOOK_BACK), UUID(int=0))
+        since = max(began, newest - LOOK_BACK)
+        after: Place = (since, UUID(int=0), UUID(int=0))
         while True:
             page = look(after)
             for one in page:
-                moment, id_ = place(one)
-                if (one.instance_id, id_) not in seen:
-                    seen[one.instance_id, id_] = moment
+                after = place(one)
+                if after not in seen:
+                    seen.add(after)
                     show(one)
-                newest = max(newest, moment)
-                after = (moment, id_)
+                newest = max(newest, after[0])
             if len(page) < PAGE:
                 break
-        for key in [key for key, moment in seen.items() if moment < newest - 2 * LOOK_BACK]:
-            del seen[key]
+        seen.difference_update([one for one in seen if one[0] < since])
         return True
 
     follow(step)
 
 
 def _line(record: dict[str, Any], row: Sequence[Any], as_json: bool) -> None:
-    import json
-
     from processor.commands.common import printable, shown
 
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
+        echo_json(record, indent=None)
     else:
         click.echo("  ".join(printable(shown(value)) for value in row))
 
@@ -292,10 +292,14 @@ def payments() -> None:
     """Payments as they are booked."""
 
 
+def _upper(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    return value.upper() if value else value
+
+
 def _payment_options(command: Any) -> Any:
     for option in (
         click.option("--link", "payment_link_id", type=click.UUID, help="Of this payment link."),
-        click.option("--currency", help="In this currency, such as EUR."),
+        click.option("--currency", callback=_upper, help="In this currency, such as EUR."),
         click.option("--type", help="REGULAR or GIFT_CARD."),
         click.option(
             "--status",
@@ -385,7 +389,7 @@ def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_
         document = {"payment": payment, "versions": versions, "events": [_event_json(one) for one in told]}
         echo_json({**document, "open_discrepancies": differences, **({"buyer": buyer} if personal else {})})
         return
-    echo_fields(plain(payment).items())
+    echo_fields(dataclasses.asdict(payment).items())
     click.echo("\nVersions")
     echo_table(
         ("told", "revision", "verdict", "origin", "amount", "currency", "event or run"),
@@ -426,7 +430,7 @@ def follow_payments(as_json: bool, **narrowing: Any) -> None:
     """Show payments as they are booked, until Ctrl-C."""
     from processor.store import listings
 
-    def look(after: tuple[datetime, UUID], by: Narrowing) -> list[PaymentLine]:
+    def look(after: Place, by: Narrowing) -> list[PaymentLine]:
         with services.database.begin() as connection:
             return listings.payments(connection, by, limit=PAGE, after=after, oldest_first=True)
 
@@ -435,7 +439,7 @@ def follow_payments(as_json: bool, **narrowing: Any) -> None:
     _follow(
         services.now,
         lambda after: look(after, by),
-        lambda payment: (payment.stored_at, payment.payment_id),
+        lambda payment: (payment.stored_at, payment.payment_id, payment.instance_id),
         lambda payment: _line(plain(payment), _payment_row(payment), as_json),
     )
 
@@ -494,4 +498,4 @@ def show_instance(instance_id: UUID, as_json: bool) -> None:
     if as_json:
         echo_json(found[0])
     else:
-        echo_fields(plain(found[0]).items())
+        echo_fields(dataclasses.asdict(found[0]).items())

@@ -105,7 +105,9 @@ def the_instance(services: Services, instance_id: UUID | None) -> UUID:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: ids, times and decimals as text, records as objects."""
+    """`value` as JSON can hold it: ids, decimals and whole times as text, records as objects."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -130,9 +132,14 @@ def shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def echo_json(value: Any) -> None:
-    """One JSON document."""
-    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document. What could steer a terminal is escaped, as JSON can."""
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=False)
+    click.echo(
+        "".join(
+            letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text
+        )
+    )
 
 
 NUMBERS = frozenset(("amount", "payments", "links", "held", "due", "open", "deliveries", "revision", "price"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from processor.commands.common import (
     json_option,
     open_services,
     plain,
+    printable,
     the_instance,
 )
 
@@ -100,7 +102,7 @@ def create(
     if dry_run:
         echo_json({"paymentLink": msgspec.to_builtins(link)})
         return
-    from processor.errors import CreationUnclear, WixUnavailable
+    from processor.errors import CreationConflict, WixRefused
     from processor.flows import create_link
 
     services = open_services()
@@ -108,8 +110,11 @@ def create(
     reference = reference or str(uuid4())
     try:
         created = create_link(services, owner, link, reference=reference)
-    except (CreationUnclear, WixUnavailable):
-        click.echo(f"to go on without making a second link: --reference {reference}", err=True)
+    except (CreationConflict, WixRefused):
+        raise
+    except BaseException:
+        # Ctrl-C and a database that went away among them: the link may exist.
+        click.echo(f"to go on without making a second link: --reference {shlex.quote(reference)}", err=True)
         raise
     if as_json:
         echo_json({"reference": reference, "how": created.how, **_link_json(created.link)})
@@ -132,7 +137,8 @@ def _from_file(file: Path, given: dict[str, Any]) -> wire.NewPaymentLink:
     from processor.wix import wire
 
     if named := [name for name, value in given.items() if value]:
-        raise Impossible(f"--file says everything: leave out --{named[0].rstrip('s')}")
+        option = {"items": "item", "products": "product", "recipients": "recipient"}.get(named[0], named[0])
+        raise Impossible(f"--file says everything: leave out --{option.replace('_', '-')}")
     try:
         content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         told = wire.decode_json(content)
@@ -281,7 +287,7 @@ def initiate(link_id: UUID, is_opened: bool, instance_id: UUID | None, as_json: 
     if as_json:
         echo_json({"url": url, "checkout_id": target.ecom_checkout and target.ecom_checkout.checkout_id})
     else:
-        click.echo(url)
+        click.echo(printable(url))
     if is_opened and not url.startswith(("https://", "http://")):
         raise Impossible("that is no web address: it is not opened")
     if is_opened:
@@ -354,6 +360,8 @@ def list_links(
     from processor.wix import wire
     from processor.wix.client import TooManyPages
 
+    if fuzzy and not search:
+        raise Impossible("--fuzzy goes with --search")
     services, owner = _at(instance_id)
     filter_ = _filter(**narrowing)
     ordered = [_sort(one) for one in sort] or [("createdDate", "DESC")]

@@ -66,13 +66,16 @@ def reconcile(
     services = open_services()
     owner = _owner(services, link_ids, instance_id)
     waiting = _Waiting(services, owner, timeout, is_here=here, is_quiet=as_json)
+    if link_ids and (since or until):
+        raise Impossible("--since and --until choose payments and links by their creation: leave out --link")
     if not link_ids:
+        _refuse_too_many(services, owner, since, until)
         asked_at = services.now()
         _ask_for_sweep(services, owner, since, until, asked_at)
         if not no_wait:
             waiting.until_swept(asked_at)
     else:
-        _refuse_stranger(services, owner)
+        _refuse_stranger(services, owner, ("installed", "unconfirmed"))
     # What the sweep found suspicious is due by now, links we never heard of among it.
     links = list(link_ids) or _known_links(services, owner, since, until)
     wanted = _ask_for_checks(services, owner, links)
@@ -112,12 +115,12 @@ def _ask_for_sweep(
         sweeps.request(connection, owner, start, end, now)
 
 
-def _refuse_stranger(services: Services, owner: UUID) -> None:
+def _refuse_stranger(services: Services, owner: UUID, allowed: tuple[str, ...] = ("installed",)) -> None:
     from processor.store import instances
 
     with services.database.begin() as connection:
         status = instances.status(connection, owner)
-    if status != "installed":
+    if status not in allowed:
         raise Impossible(f"the app instance is {status or 'unknown'}: Wix answers for installed ones only")
 
 
@@ -128,13 +131,21 @@ def _known_links(
 
     by = listings.Narrowing(instance_id=owner, since=since, until=until)
     with services.database.begin() as connection:
-        found = listings.links_paid(connection, by, LIMIT_MAX + 1)
+        found = listings.links_paid(connection, by, LIMIT_MAX)
         while checks.drain(connection, services.now()) == checks.DRAIN_MAX:
             pass
         due = listings.links_due(connection, owner, LIMIT_MAX)
+    return sorted({link_id for _, link_id in found} | set(due))
+
+
+def _refuse_too_many(services: Services, owner: UUID, since: datetime | None, until: datetime | None) -> None:
+    from processor.store import listings
+
+    by = listings.Narrowing(instance_id=owner, since=since, until=until)
+    with services.database.begin() as connection:
+        found = listings.links_paid(connection, by, LIMIT_MAX + 1)
     if len(found) > LIMIT_MAX:
         raise Impossible(f"more than {LIMIT_MAX} payment links: narrow the window with --since and --until")
-    return sorted({link_id for _, link_id in found} | set(due))
 
 
 def _ask_for_checks(services: Services, owner: UUID, links: list[UUID]) -> dict[UUID, int]:
@@ -231,22 +242,15 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
     from processor.store import listings, reports
 
     with services.database.begin() as connection:
-        books = [
-            one for one in reports.links(connection, owner, LIMIT_MAX) if one.payment_link_id in set(links)
-        ]
-        titles = {link: listings.title(connection, owner, link) for link in links}
+        books = reports.links(connection, owner, LIMIT_MAX, link_ids=links)
+        titles = listings.titles(connection, owner, links)
         settling = [
             one.payment_link_id
             for one in listings.link_checks(connection, owner, links)
             if not one.is_settled
         ]
-        found = [
-            one
-            for one in listings.open_discrepancies(
-                connection, listings.Narrowing(instance_id=owner), LIMIT_MAX
-            )
-            if one.payment_link_id in titles
-        ]
+        by = listings.Narrowing(instance_id=owner)
+        found = listings.open_discrepancies(connection, by, LIMIT_MAX, link_ids=links)
     if as_json:
         echo_json({"instance_id": owner, "links": books, "settling": settling, "open_discrepancies": found})
     else:
@@ -255,7 +259,7 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
             [
                 (
                     one.payment_link_id,
-                    titles[one.payment_link_id],
+                    titles.get(one.payment_link_id),
                     one.payments,
                     one.amount,
                     one.currency,

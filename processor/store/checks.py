@@ -167,14 +167,15 @@ class Finished:
     due_at: datetime | None
 
 
-def extend(connection: Connection, instance_id: UUID, lease: Lease, until: datetime) -> None:
-    """Hold on to the claims, since reading what Wix says takes longer. Those taken over meanwhile stay so."""
-    connection.execute(
+def extend(connection: Connection, instance_id: UUID, lease: Lease, until: datetime) -> int:
+    """Hold on to the claims, since reading what Wix says takes longer. Returns how many are still ours."""
+    extended = connection.execute(
         text("""
             UPDATE link_checks SET lease_until = GREATEST(lease_until, :until)
             WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
         {"instance_id": instance_id, "lease_id": lease.lease_id, "until": until},
     )
+    return extended.rowcount
 
 
 def still_held(connection: Connection, instance_id: UUID, lease: Lease) -> set[UUID]:

@@ -122,17 +122,24 @@ def refuse(connection: Connection, hold: Hold, reason: str, now: datetime) -> No
     )
 
 
-def finish(connection: Connection, hold: Hold, link_id: UUID, now: datetime) -> UUID | None:
-    """Wix answered with this link: it is ours, whoever holds the creation by now.
+@dataclass(frozen=True, slots=True)
+class End:
+    """What came of Wix's answer. other_link_id: what somebody else gave to this reference meanwhile; there are two.
 
-    Returns None, or the link that somebody else gave to this reference meanwhile: then there are two.
+    is_taken_back: another reference had found the link and taken it for its own; that one is unclear again.
     """
+
+    other_link_id: UUID | None = None
+    is_taken_back: bool = False
+
+
+def finish(connection: Connection, hold: Hold, link_id: UUID, now: datetime) -> End:
+    """Wix answered with this link: it is ours, whoever holds the creation by now."""
     _one_at_a_time(connection, hold.instance_id)
     known = _locked(connection, hold)
     if known.payment_link_id is not None:
-        return known.payment_link_id if known.payment_link_id != link_id else None
-    # Should another reference have found it and taken it for its own, that one is unclear again.
-    connection.execute(
+        return End(other_link_id=known.payment_link_id if known.payment_link_id != link_id else None)
+    taken_back = connection.execute(
         text("""
             UPDATE link_creations SET status = 'unclear', payment_link_id = NULL, finished_at = NULL
             WHERE instance_id = :instance_id AND payment_link_id = :link_id"""),
@@ -144,7 +151,7 @@ def finish(connection: Connection, hold: Hold, link_id: UUID, now: datetime) -> 
             WHERE instance_id = :instance_id AND reference = :reference"""),
         {**_named(hold), "link_id": link_id, "now": now},
     )
-    return None
+    return End(is_taken_back=taken_back.rowcount > 0)
 
 
 _CREATED = (

@@ -43,6 +43,15 @@ def release(
     )
 
 
+def lock_status(connection: Connection, instance_id: UUID, event_id: UUID) -> str | None:
+    """How an event stands; nobody changes it until the transaction ends. None when it is gone."""
+    return connection.execute(
+        select(WebhookEvent.status)
+        .where(WebhookEvent.instance_id == instance_id, WebhookEvent.event_id == event_id)
+        .with_for_update()
+    ).scalar_one_or_none()
+
+
 def take_again(
     connection: Connection,
     instance_id: UUID,
@@ -52,12 +61,9 @@ def take_again(
     slug: str | None,
     entity_id: UUID | None,
     link_id: UUID | None,
-) -> bool:
-    """Note that an event which could not be read, or was of no known type, is understood now.
-
-    False when somebody else has noted that already.
-    """
-    noted = connection.execute(
+) -> None:
+    """Note that an event which could not be read, or was of no known type, is understood now."""
+    connection.execute(
         text("""
             UPDATE webhook_events SET status = 'recorded', reason = NULL, reason_detail = NULL, kind = :kind,
                 slug = :slug, entity_id = :entity_id, payment_link_id = :link_id
@@ -71,7 +77,6 @@ def take_again(
             "link_id": link_id,
         },
     )
-    return noted.rowcount == 1
 
 
 def conflicts(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, set[UUID]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -126,12 +127,12 @@ def events(
     by: Narrowing,
     *,
     limit: int,
-    after: tuple[datetime, UUID] | None = None,
+    after: tuple[datetime, UUID, UUID] | None = None,
     oldest_first: bool = False,
 ) -> list[EventLine]:
     """Events by when they were first received, newest first unless asked otherwise.
 
-    after: only those behind that (received_at, event_id) in time.
+    after: only those behind that (received_at, event_id, instance_id) in time.
     """
     row = WebhookEvent
     conditions = _conditions(
@@ -143,7 +144,7 @@ def events(
     if by.type is not None:
         conditions.append(row.event_type.endswith(by.type, autoescape=True))
     conditions += _between(row.received_at, by)
-    order = [row.received_at, row.event_id]
+    order = [row.received_at, row.event_id, row.instance_id]
     if after is not None:
         conditions.append(func.row(*order) > func.row(*after))
     found = connection.execute(
@@ -198,13 +199,16 @@ def payments(
     by: Narrowing,
     *,
     limit: int,
-    after: tuple[datetime, UUID] | None = None,
+    after: tuple[datetime, UUID, UUID] | None = None,
     oldest_first: bool = False,
 ) -> list[PaymentLine]:
-    """Payments by when they were stored, newest first unless asked otherwise. after: as for events."""
+    """Payments by when they were stored, newest first unless asked otherwise.
+
+    after: only those behind that (stored_at, payment_id, instance_id) in time.
+    """
     row = PaymentRow
     conditions = _of_payments(by)
-    order = [row.stored_at, row.payment_id]
+    order = [row.stored_at, row.payment_id, row.instance_id]
     if after is not None:
         conditions.append(func.row(*order) > func.row(*after))
     found = connection.execute(
@@ -297,8 +301,14 @@ class DiscrepancyLine:
     last_seen_at: datetime
 
 
-def open_discrepancies(connection: Connection, by: Narrowing, limit: int = 1_000) -> list[DiscrepancyLine]:
-    """Those that are open, the oldest first."""
+def open_discrepancies(
+    connection: Connection,
+    by: Narrowing,
+    limit: int = 1_000,
+    *,
+    link_ids: Collection[UUID] | None = None,
+) -> list[DiscrepancyLine]:
+    """Those that are open, the oldest first. link_ids: of these links alone."""
     row = Discrepancy
     found = connection.execute(
         select(*(getattr(row, name) for name in DiscrepancyLine.__dataclass_fields__))
@@ -309,6 +319,7 @@ def open_discrepancies(connection: Connection, by: Narrowing, limit: int = 1_000
                 (row.payment_link_id, by.payment_link_id),
                 (row.payment_id, by.payment_id),
             ),
+            *([] if link_ids is None else [is_any_of(row.payment_link_id, link_ids)]),
         )
         .order_by(row.first_seen_at, row.discrepancy_id)
         .limit(limit)
@@ -393,13 +404,14 @@ def instance_of_link(connection: Connection, link_id: UUID, limit: int = 10) -> 
     return [row.instance_id for row in rows]
 
 
-def title(connection: Connection, instance_id: UUID, link_id: UUID) -> str | None:
-    """What a payment link is called, None when Wix has not described it yet."""
-    return connection.execute(
-        select(PaymentLinkRow.title).where(
-            PaymentLinkRow.instance_id == instance_id, PaymentLinkRow.payment_link_id == link_id
+def titles(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, str | None]:
+    """What payment links are called, as far as Wix has described them."""
+    rows = connection.execute(
+        select(PaymentLinkRow.payment_link_id, PaymentLinkRow.title).where(
+            PaymentLinkRow.instance_id == instance_id, is_any_of(PaymentLinkRow.payment_link_id, link_ids)
         )
-    ).scalar_one_or_none()
+    )
+    return {row.payment_link_id: row.title for row in rows}
 
 
 # -- Inner -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdic
 from processor.domain.reconciliation import Believed, Outcome
 from processor.store.tables import PaymentRow, PaymentVersion, is_any_of
 
+NOTED_MAX = 10_000
 _PERSON_ID = ("instance_id", "payment_id", "revision")
 _FACT_COLUMNS = ", ".join(FACTS)
 
@@ -188,26 +189,25 @@ def payment_from(row: Any) -> Payment:
     return Payment(**{name: getattr(row, name) for name in (*_PERSON_ID, *FACTS)})
 
 
-def find(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment | None:
-    """One payment, None when we never heard of it."""
-    row = connection.execute(
-        select(*_COLUMNS).where(PaymentRow.instance_id == instance_id, PaymentRow.payment_id == payment_id)
-    ).one_or_none()
-    return payment_from(row) if row else None
-
-
 def lock(connection: Connection, instance_id: UUID, payment_id: UUID) -> Payment | None:
-    """As `find`, and until the transaction ends nobody changes it, and nobody else locks it though it be unknown."""
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('payment ' || :instance_id || :payment_id, 0))"),
-        {"instance_id": str(instance_id), "payment_id": str(payment_id)},
-    )
+    """The payment as believed, None when it is unknown; nobody changes it until the transaction ends."""
     row = connection.execute(
         select(*_COLUMNS)
         .where(PaymentRow.instance_id == instance_id, PaymentRow.payment_id == payment_id)
         .with_for_update()
     ).one_or_none()
     return payment_from(row) if row else None
+
+
+def is_erased(connection: Connection, instance_id: UUID, payment_id: UUID) -> bool:
+    """Whether the buyer's data was erased, so that nothing may bring it back."""
+    return bool(
+        connection.execute(
+            select(PaymentRow.erased_at).where(
+                PaymentRow.instance_id == instance_id, PaymentRow.payment_id == payment_id
+            )
+        ).scalar_one_or_none()
+    )
 
 
 def believed(
@@ -271,12 +271,14 @@ def note_outcomes(
     for outcome, payment_ids in by_outcome.items():
         # A payment once recovered stays told apart from one its webhook brought: `first_origin` says so.
         state = Outcome.MATCHED if outcome is Outcome.RECOVERED else outcome
-        connection.execute(
-            update(PaymentRow)
-            .where(
-                PaymentRow.instance_id == instance_id,
-                is_any_of(PaymentRow.payment_id, payment_ids),
-                PaymentRow.match_state.is_distinct_from(state.value),
+        # In parts, since the time of a statement is bounded.
+        for start in range(0, len(payment_ids), NOTED_MAX):
+            connection.execute(
+                update(PaymentRow)
+                .where(
+                    PaymentRow.instance_id == instance_id,
+                    is_any_of(PaymentRow.payment_id, payment_ids[start : start + NOTED_MAX]),
+                    PaymentRow.match_state.is_distinct_from(state.value),
+                )
+                .values(match_state=state.value, matched_at=now)
             )
-            .values(match_state=state.value, matched_at=now)
-        )

@@ -36,8 +36,17 @@ class LinkReport:
     discrepancies: tuple[str, ...]
 
 
-def links(connection: Connection, instance_id: UUID, limit: int = 1_000) -> list[LinkReport]:
-    """Books of the links of one instance that have payments, events or discrepancies, by link and currency."""
+def links(
+    connection: Connection,
+    instance_id: UUID,
+    limit: int = 1_000,
+    *,
+    link_ids: Collection[UUID] | None = None,
+) -> list[LinkReport]:
+    """Books of the links of one instance that have payments, events or discrepancies, by link and currency.
+
+    link_ids: of these links alone.
+    """
     rows = connection.execute(
         text("""
             WITH told AS (
@@ -62,8 +71,13 @@ def links(connection: Connection, instance_id: UUID, limit: int = 1_000) -> list
             FROM booked b
             FULL JOIN told t USING (payment_link_id)
             FULL JOIN disputed d USING (payment_link_id)
+            WHERE CAST(:link_ids AS uuid[]) IS NULL OR payment_link_id = ANY(:link_ids)
             ORDER BY payment_link_id, b.currency LIMIT :limit"""),
-        {"instance_id": instance_id, "limit": limit},
+        {
+            "instance_id": instance_id,
+            "limit": limit,
+            "link_ids": None if link_ids is None else list(link_ids),
+        },
     )
     return [
         LinkReport(

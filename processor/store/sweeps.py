@@ -129,18 +129,24 @@ def advance(
 
 
 def finish(
-    connection: Connection, instance_id: UUID, lease: SweepLease, *, due_at: datetime, now: datetime
-) -> None:
-    """The whole window was read.
+    connection: Connection,
+    instance_id: UUID,
+    lease: SweepLease,
+    *,
+    due_at: datetime,
+    now: datetime,
+    overlap: timedelta,
+) -> bool:
+    """The whole window was read. False when the sweep was taken over.
 
     What was asked for by hand may lie apart from what was read so far: then the next sweep of the clock still begins
-    where the last one ended.
+    where `claim` would have begun this one.
     """
-    connection.execute(
+    finished = connection.execute(
         text("""
             UPDATE sweeps s SET lease_id = NULL, lease_until = NULL, window_from = NULL, window_to = NULL,
                 position_at = NULL, due_at = :due_at, finished_at = :now, failures = 0,
-                swept_to = CASE WHEN s.window_from <= COALESCE(s.swept_to, a.first_seen_at)
+                swept_to = CASE WHEN s.window_from <= COALESCE(s.swept_to, a.first_seen_at) - :overlap
                     THEN GREATEST(s.swept_to, :swept_to) ELSE s.swept_to END
             FROM app_instances a
             WHERE s.instance_id = :instance_id AND s.lease_id = :lease_id AND a.instance_id = s.instance_id"""),
@@ -150,8 +156,10 @@ def finish(
             "swept_to": lease.window_to,
             "due_at": due_at,
             "now": now,
+            "overlap": overlap,
         },
     )
+    return finished.rowcount == 1
 
 
 def postpone(connection: Connection, instance_id: UUID, lease: SweepLease, due_at: datetime) -> None:

@@ -445,11 +445,12 @@ class WixClient:
         WixUnavailable, since a page read twice elsewhere could hide one that was not read.
         """
         page_size = max(1, min(page_size, wire.PAGE_MAX))
+        room = pages_max * page_size
         start = _start(filter, sort, words)
         query, paging = start, dict[str, Any]()
         place = _Place()
         cursors: set[int] = set()
-        for _ in range(pages_max):
+        while room > 0:
             try:
                 told, page_size = self._page(asked, query, paging, page_size)
             except WixRefused as why:
@@ -468,6 +469,8 @@ class WixClient:
             yield place.pass_by(items)
             if cursor is None:
                 return
+            # Pages that shrank after a 504 are more of them for as many items.
+            room -= page_size
             cursors.add(hash(cursor))
             # Filter and sort live in the cursor and are not sent again (Wix docs, "Sorting and Paging").
             query, paging = {}, {"cursor": cursor}
@@ -502,6 +505,7 @@ class WixClient:
         self, operation: str, instance_id: UUID, path: str, items_name: str, page_size: int, pages_max: int
     ) -> Iterator[Any]:
         """Answers of an API that pages by offset, until one holds fewer items than it might."""
+        page_size = max(1, min(page_size, wire.PAGE_MAX))
         for number in range(pages_max):
             paging = {"limit": page_size, "offset": number * page_size}
             told = self._call(
@@ -748,15 +752,22 @@ class Http:
         """
         waited = 0.0
         tries = 1
+        is_unsent = True
         while True:
             if gate is not None:
-                waited += gate.admit(self._wait_seconds_max - waited)
+                try:
+                    waited += gate.admit(self._wait_seconds_max - waited)
+                except WixUnavailable as spent:
+                    # What an earlier try has done, this one cannot take back.
+                    spent.is_unsent = spent.is_unsent and is_unsent
+                    raise
             outcome = self.exchange(operation, method, path, headers=headers, body=body)
             if isinstance(outcome, Answer) and outcome.is_usable(is_body_read=is_answer_read):
                 return outcome.body
             if is_gone_done and tries > 1 and isinstance(outcome, Answer) and outcome.status == 404:
                 return None
             why = failure(operation, outcome)
+            is_unsent = is_unsent and isinstance(why, WixUnavailable) and why.is_unsent
             asked = why.retry_after_seconds if isinstance(why, WixUnavailable) else None
             if gate is not None and asked and why.status == 429:
                 gate.hold(asked)

@@ -44,14 +44,17 @@ AWAY_SECONDS = 1.0  # how long Redis is not asked again after it failed
 FORGET_MS = 86_400_000  # a bucket nobody used for a day
 
 # Takes one token and returns the seconds until it may be used; if that is more than ARGV[3], takes nothing. A
-# token taken ahead of time leaves less than nothing, so whoever comes next waits longer: first come, first served.
+# token taken ahead of time leaves less than nothing, so whoever comes next waits longer. Beyond AHEAD_SHARE those who
+# wait ask again, and no order is kept among them.
 _TAKE = """
 local burst, rate, patience, hold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'run')
+local held = redis.call('HMGET', KEYS[1], 'tokens', 'at', 'run', 'hold')
 local tokens, at = tonumber(held[1]), tonumber(held[2])
+-- Ahead of now is a hold, or a clock that was set back.
+if at ~= nil and at > now and held[4] ~= held[2] then at = now end
 if tokens == nil or at == nil or held[3] ~= run or at - now > tonumber(ARGV[5]) then tokens, at = 0, now end
 if at < now then tokens, at = math.min(burst, tokens + (now - at) * rate), now end
 local wait = 0
@@ -63,6 +66,7 @@ else
     if wait <= patience then tokens = tokens - 1 end
 end
 redis.call('HSET', KEYS[1], 'tokens', string.format('%.9f', tokens), 'at', string.format('%.6f', at), 'run', run)
+if hold > 0 and at > now then redis.call('HSET', KEYS[1], 'hold', string.format('%.6f', at)) end
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return string.format('%.6f', wait)
 """

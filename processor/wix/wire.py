@@ -381,18 +381,6 @@ class PagingMetadata(Struct, rename="camel"):
     cursors: Cursors | None = None
 
 
-class PaymentsPage(Struct, rename="camel"):
-    """Items stay undecoded here: one odd payment must not cost the whole page."""
-
-    payment_link_payments: list[dict[str, Any]] = []
-    paging_metadata: PagingMetadata | None = None
-
-
-class PaymentLinksPage(Struct, rename="camel"):
-    payment_links: list[dict[str, Any]] = []
-    paging_metadata: PagingMetadata | None = None
-
-
 class TokenAnswer(Struct):
     """`expires_in` is in seconds; documented as always 14,400."""
 

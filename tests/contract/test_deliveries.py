@@ -169,14 +169,17 @@ def test_what_nobody_has_heard_of_is_taken_on_every_level() -> None:
     assert seen.seen.rest["novelty"] == novelty["novelty"]
 
 
+SOMEBODY = "7c6c5f2b-5a0e-4a61-8f7e-5f6b4e0f0b11"
+
+
 @pytest.mark.fact("E8", "E6")
 @pytest.mark.parametrize(
     "identity",
     [
-        {"identityType": "ANONYMOUS_VISITOR", "anonymousVisitorId": str(uuid4())},
-        {"identityType": "MEMBER", "memberId": str(uuid4())},
-        {"identityType": "WIX_USER", "wixUserId": str(uuid4())},
-        {"identityType": "APP", "appId": str(uuid4())},
+        {"identityType": "ANONYMOUS_VISITOR", "anonymousVisitorId": SOMEBODY},
+        {"identityType": "MEMBER", "memberId": SOMEBODY},
+        {"identityType": "WIX_USER", "wixUserId": SOMEBODY},
+        {"identityType": "APP", "appId": SOMEBODY},
         {"identityType": "UNKNOWN"},
         "not even JSON",
         None,

@@ -185,7 +185,8 @@ def test_a_sweep_is_claimed_once_resumed_after_a_death_and_finished(database: Da
     assert (resumed.window_to, resumed.position_at) == (NOW, NOW - timedelta(days=1))
     with database.begin() as connection:
         assert not sweeps.advance(connection, INSTANCE, first, NOW, NOW)
-        sweeps.finish(connection, INSTANCE, resumed, due_at=NOW + LEASE, now=NOW)
+        assert sweeps.finish(connection, INSTANCE, resumed, due_at=NOW + LEASE, now=NOW, overlap=overlap)
+        assert not sweeps.finish(connection, INSTANCE, first, due_at=NOW + LEASE, now=NOW, overlap=overlap)
     row = one(database, "SELECT swept_to, window_from, lease_id FROM sweeps")
     assert (row.swept_to, row.window_from, row.lease_id) == (NOW, None, None)
     following = claimed(NOW + LEASE * 3)
@@ -198,7 +199,7 @@ def test_a_window_asked_for_by_hand_leaves_no_gap_behind(database: Database) -> 
         with database.begin() as connection:
             lease = sweeps.claim(connection, INSTANCE, now, lease=LEASE, overlap=timedelta(hours=50))
             assert lease is not None
-            sweeps.finish(connection, INSTANCE, lease, due_at=now, now=now)
+            sweeps.finish(connection, INSTANCE, lease, due_at=now, now=now, overlap=timedelta(hours=50))
         return one(database, "SELECT swept_to FROM sweeps").swept_to  # type: ignore[no-any-return]
 
     first = NOW + timedelta(minutes=1)

@@ -49,7 +49,7 @@ def apply(database: Database, seen: Payment) -> Verdict:
 
 def believed(database: Database, payment_id: UUID) -> Payment | None:
     with database.begin() as connection:
-        return payments.find(connection, INSTANCE, payment_id)
+        return payments.lock(connection, INSTANCE, payment_id)
 
 
 def test_sql_and_python_judge_alike(database: Database) -> None:

@@ -50,6 +50,7 @@ from processor.wix.client import (
     is_worth_repeating,
 )
 from processor.wix.credentials import ApiKeyCredentials, OAuthCredentials
+from processor.wix.rate import RateLimit
 from tests.wix.scripted import (
     HANG,
     TOKEN_PATH,
@@ -108,7 +109,13 @@ def responses() -> Responses:
 def make(wix: Scripted, responses: Responses) -> Iterator[Make]:
     made: list[WixClient] = []
 
-    def build(base_url: str = "", *, timeout_seconds: float = 5, is_oauth: bool = False) -> WixClient:
+    def build(
+        base_url: str = "",
+        *,
+        timeout_seconds: float = 5,
+        is_oauth: bool = False,
+        rate: RateLimit | None = None,
+    ) -> WixClient:
         common: dict[str, Any] = {
             "base_url": base_url or wix.base_url,
             "timeout_seconds": timeout_seconds,
@@ -119,7 +126,7 @@ def make(wix: Scripted, responses: Responses) -> Iterator[Make]:
             if is_oauth
             else ApiKeyCredentials(api_key=KEY, site_id="site-1", instance_id=INSTANCE)
         )
-        made.append(WixClient(credentials=credentials, **common))
+        made.append(WixClient(credentials=credentials, rate=rate, **common))
         return made[-1]
 
     yield build
@@ -492,6 +499,31 @@ def test_a_504_halves_the_page_and_later_pages_stay_small(wix: Scripted, client:
         ("c1", 25),
         ("c2", 25),
     ]
+
+
+def test_pages_that_shrank_hold_as_many_items_as_were_allowed(wix: Scripted, client: WixClient) -> None:
+    wix.plan(PAYMENTS_QUERY, Reply(504), page("a", cursor="c1"), page("b"))
+
+    assert read_payments(client, pages_max=1) == [["a"], ["b"]]
+
+
+def test_what_an_earlier_try_may_have_done_is_not_called_unsent(wix: Scripted, make: Make) -> None:
+    spent = iter([0.0])
+
+    class OneCall(RateLimit):
+        def take(self, instance_id: UUID, *, pause: Callable[[float], bool], patience: float) -> float:
+            try:
+                return next(spent)
+            except StopIteration:
+                raise WixUnavailable("spent", is_unsent=True) from None
+
+    wix.otherwise(f"{LINKS}/l1/set-note", Reply(503))
+    client = make(rate=OneCall(None, calls_per_minute=1, processes=1))
+
+    with pytest.raises(WixUnavailable, match="spent") as raised:
+        client.set_note(INSTANCE, "l1", "x")
+
+    assert not raised.value.is_unsent
 
 
 def test_a_lasting_504_is_unavailable_after_three_tries(wix: Scripted, client: WixClient) -> None:
