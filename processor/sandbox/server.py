@@ -31,6 +31,7 @@ from processor.sandbox.keys import SigningKey
 from processor.sandbox.world import World
 
 BODY_BYTES_MAX = 1_048_576
+POLL_SECONDS = 0.02  # how soon `stop` is noticed
 EXPIRED_SECONDS = 604_800
 
 
@@ -116,7 +117,9 @@ class Sandbox:
                 request_handler=_Handler,
                 fd=listening.fileno(),
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="sandbox", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_SECONDS,), name="sandbox", daemon=True
+        )
 
     @property
     def url(self) -> str:

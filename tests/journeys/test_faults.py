@@ -48,7 +48,8 @@ def test_a_web_server_killed_between_commit_and_answer_books_nothing_twice(journ
     journey.system.await_web()
 
     def is_all_delivered() -> bool:
-        return all(one["status"] == "delivered" for one in journey.control.get("events")["events"])
+        stands = {one["status"] for one in journey.control.get("events")["events"]}
+        return stands <= {"delivered", "unsubscribed"}  # of Wix's other products
 
     wait_until(is_all_delivered, what="Wix's resends", seconds=40)
     journey.await_books()
