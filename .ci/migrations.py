@@ -1,7 +1,7 @@
 """What migrations would do to a busy database: squawk over the SQL that Alembic would run.
 
-Alembic's own version table is left out: its columns are not ours to choose. Ends with squawk's status, which
-is not 0 for a warning either.
+Each migration by itself, as it is run: a transaction of its own. Alembic's own version table is left out: its columns
+are not ours to choose. Ends with squawk's status, which is not 0 for a warning either.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VERSION_TABLE = re.compile(r"^CREATE TABLE alembic_version \(.*?^\);\n", re.DOTALL | re.MULTILINE)
+TRANSACTION = re.compile(r"^BEGIN;$.*?^COMMIT;$\n?", re.DOTALL | re.MULTILINE)
 
 
 def main() -> int:
@@ -28,8 +29,20 @@ def main() -> int:
         print("migrations: Alembic's version table was not found in its SQL.", file=sys.stderr)
         return 1
     squawk = [str(Path(sys.executable).with_name("squawk")), "--config", ".squawk.toml"]
-    command = [*squawk, "--stdin-filepath", "migrations.sql"]
-    return subprocess.run(command, cwd=ROOT, check=False, input=sql, text=True).returncode
+    # The time limits set at the beginning hold for the session, and so for every migration.
+    limits, begin, rest = sql.partition("BEGIN;\n")
+    left = TRANSACTION.sub("", begin + rest).strip()
+    if left:
+        print(f"migrations: SQL outside of a transaction was not looked at: {left[:200]}", file=sys.stderr)
+        return 1
+    found = 0
+    for number, migration in enumerate(TRANSACTION.findall(begin + rest), start=1):
+        command = [*squawk, "--stdin-filepath", f"migration-{number}.sql"]
+        status = subprocess.run(
+            command, cwd=ROOT, check=False, input=limits + migration, text=True
+        ).returncode
+        found = found or status
+    return found
 
 
 if __name__ == "__main__":
