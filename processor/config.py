@@ -34,7 +34,7 @@ def database_url(text: str) -> str:
             "must begin with postgresql:// or postgres://: PostgreSQL is the only database engine"
         )
     try:
-        urlsplit(text).port  # noqa: B018
+        urlsplit(text).port  # noqa: B018 (reading it is the check)
     except ValueError:
         raise ValueError("has a port that is no number from 1 to 65535") from None
     return f"postgresql+psycopg://{rest}"
@@ -45,7 +45,7 @@ def redis_url(text: str) -> str:
     if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must begin with redis://, rediss:// or unix://")
     try:
-        urlsplit(text).port  # noqa: B018
+        urlsplit(text).port  # noqa: B018 (reading it is the check)
     except ValueError:
         raise ValueError("has a port that is no number from 1 to 65535") from None
     return text
