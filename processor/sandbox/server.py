@@ -29,6 +29,7 @@ from processor.sandbox.events import NewEvent
 from processor.sandbox.faults import Faults
 from processor.sandbox.keys import SigningKey
 from processor.sandbox.world import World
+from processor.wix.wire import APP_REMOVED
 
 BODY_BYTES_MAX = 1_048_576
 POLL_SECONDS = 0.02  # how soon `stop` is noticed
@@ -234,7 +235,7 @@ class Sandbox:
             "eventType": new.event_type,
             "paymentLinkId": new.payment_link_id,
         }
-        if not self._is_subscribed(new.event_type):
+        if not self._is_subscribed(new):
             self._keep(new, "unsubscribed", new.envelope)
             return
         way = self.faults.strike("delivery", about) or {"kind": None}
@@ -283,14 +284,19 @@ class Sandbox:
         self.deliverer.send(new.event_id)
         return new.event_id
 
-    def _is_subscribed(self, event_type: str) -> bool:
-        """Whether the app hears of such events: of those it named, or of all but Wix's other products'."""
+    def _is_subscribed(self, new: NewEvent) -> bool:
+        """Whether the app hears of an event: of the types it named, or of all but Wix's other products'.
+
+        Of a site from which it was removed it hears that, and then nothing until it is installed again.
+        """
         app = self.documents.get("app", "app")
         if app is None or app["webhookUrl"] is None:
             return False
+        if new.event_type != APP_REMOVED and self.world.instance(new.instance_id)["isRemoved"]:
+            return False
         if app["eventTypes"] is not None:
-            return event_type.endswith(tuple(app["eventTypes"]))
-        return not event_type.startswith(events.NEIGHBOURS)
+            return new.event_type.endswith(tuple(app["eventTypes"]))
+        return not new.event_type.startswith(events.NEIGHBOURS)
 
     def _keep(
         self,

@@ -97,6 +97,38 @@ def test_every_action_has_its_event(site: Site, receiver: Receiver) -> None:
     }
 
 
+@pytest.mark.fact("E36", "E43")
+def test_of_a_site_without_the_app_nothing_is_told_until_it_is_installed_again(
+    site: Site, receiver: Receiver
+) -> None:
+    instance_id = site.instance["instanceId"]
+    link = site.link()
+    other = site.control("instances", {})["instanceId"]
+    idle(site)
+    receiver.bodies.clear()
+
+    def told() -> list[str]:
+        idle(site)
+        types = [json.loads(claims_of(body)["data"])["eventType"] for body in receiver.bodies]
+        receiver.bodies.clear()
+        return sorted(name.rsplit(".", 1)[-1] for name in types)
+
+    site.control(f"instances/{instance_id}", method="DELETE")
+    assert told() == ["AppRemoved"]
+    [payment] = site.pay(link["id"])
+    site.control(f"payments/{payment['id']}/receipt")
+    site.control(f"links/{link['id']}/expire")
+    assert told() == []
+    unheard = {"status": "unsubscribed", "paymentLinkId": link["id"]}
+    assert len(site.http.get("/_sandbox/events", params=unheard).json()["events"]) == 4
+    site.control(f"instances/{other}", method="DELETE")
+    assert told() == ["AppRemoved"], "another site is told of all the same"
+
+    site.control("instances", {"instanceId": instance_id})
+    site.control(f"payments/{payment['id']}/anonymize")
+    assert told() == ["AppInstalled", "payment_link_payment_updated"]
+
+
 @pytest.mark.fact("E15", "E16", "E21")
 def test_an_anonymized_payment_keeps_its_money_and_loses_the_person(site: Site, receiver: Receiver) -> None:
     [payment] = site.pay(site.link()["id"], buyer={"name": "Sophie Germain"})
