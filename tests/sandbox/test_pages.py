@@ -913,7 +913,6 @@ def test_a_browser_never_gets_json_and_a_program_no_page(site: Site, person: Per
     for path, status in (("/nowhere", 404), ("/_paylink/nope", 404), ("/order/nope", 404)):
         assert person.open(path, status).text
     assert person.post("/thanks/x", 405).text
-    assert person.post("/", 400, do="nonsense").text
     assert person.post("/", 413, do="webhook", url="x" * 1_100_000).text
     assert site.http.get("/nowhere").json()["message"]
 
@@ -935,6 +934,23 @@ def test_a_duration_is_said_in_words() -> None:
     assert [wait(one) for one in (0.2, 59, 61, 3_600, 43_199)] == [
         *("0 s", "59 s", "1 min 1 s", "1 h 0 min", "11 h 59 min"),
     ]
+
+
+def test_a_form_that_nobody_made_is_refused_in_words(person: Person, shop: str) -> None:
+    for path in ("/", "/faults", shop, f"{shop}/site"):
+        for do in ("", "nonsense"):
+            assert "The form asks for something unknown." in person.post(path, 400, do=do).text
+    for path, made_up in (
+        ("/", {"do": "play", "name": "nope", "at": "nope"}),
+        ("/", {"do": "play", "name": "nope"}),
+        ("/faults", {"do": "add", "kind": "nope", "at": "nope"}),
+        ("/faults", {"do": "add", "kind": "delay"}),
+        ("/faults", {"do": "remove", "id": "nope", "at": "nope"}),
+        (f"{shop}/site", {"do": "contact", "name": "", "at": "nope"}),
+    ):
+        answer = person.http.post(path, data=made_up, headers={"Accept": "text/html"})
+        assert answer.status_code in (400, 404), path
+        assert "That is not possible" in answer.text or "Not found" in answer.text, (path, made_up)
 
 
 # -- Size ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ Answer = str | Response | tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What was not done. at: the form that asked for it."""
+    """What was not done. at: the place of the form that asked for it."""
 
     at: str
     words: str
@@ -65,15 +65,27 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def act(actions: Mapping[str, Callable[[], Response]], show: Callable[[Refusal], str]) -> Answer:
-    """Do what the form's button says; when it is refused, show the page with the words beside that form."""
+def act(
+    actions: Mapping[str, Callable[[], Response]],
+    show: Callable[[Refusal], str],
+    *,
+    places: Collection[str] | None = None,
+) -> Answer:
+    """Do what the form's button says; when it is refused, show the page with the words beside that form.
+
+    places: where the page can show a refusal, None for beside the button of each action. Of forms with the same
+    button, each says its place in `at`. Raises Refused where there is no such place: then it is a page of its own.
+    """
     asked = request.form.get("do", "")
+    if asked not in actions:
+        raise plain(400, "the form asks for something unknown")
     try:
-        if asked not in actions:
-            raise plain(400, "the form asks for something unknown")
         return actions[asked]()
     except Refused as why:
-        return show(Refusal(request.form.get("at") or asked, words_of(why))), why.status
+        place = request.form.get("at", asked)
+        if place not in (actions if places is None else places):
+            raise
+        return show(Refusal(place, words_of(why))), why.status
 
 
 def done(endpoint: str, note: str, **place: Any) -> Response:

@@ -61,7 +61,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             return done("faults", "healed")
 
         actions = {one.__name__: one for one in (add, mix, remove, remove_all)}
-        return act(actions, show)
+        return act(actions, show, places={"mix", "remove", *FAULTS})
 
     def show(refusal: Refusal | None = None) -> str:
         return render_template(

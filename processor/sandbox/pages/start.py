@@ -26,7 +26,8 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
 
     @routes.post("/")
     def start_do() -> Answer:
-        return act({"webhook": set_webhook, "install": install, "play": play}, show)
+        actions = {"webhook": set_webhook, "install": install, "play": play}
+        return act(actions, show, places={"webhook", "install", *scenarios.names()})
 
     def show(refusal: Refusal | None = None) -> str:
         played = request.args.get("played")
