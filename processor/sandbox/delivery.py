@@ -199,7 +199,9 @@ class Deliverer:
 
     def _deliver(self, job: _Job) -> None:
         try:
-            self._attempt(job)
+            # Those still queued stay pending; otherwise a slow endpoint would hold up the stop by each of them.
+            if not self._stopping:
+                self._attempt(job)
         finally:
             with self._changed:
                 self._in_flight -= 1
@@ -217,6 +219,8 @@ class Deliverer:
             if not job.is_copy:
                 event["attempts"] = number
                 self._documents.put("event", event["id"], event)
+                if number > 1:
+                    self._drop_resend(event["id"])
             token = self._token_of(event, number)
         at = self._now_text()
         began = time.monotonic()
@@ -243,7 +247,7 @@ class Deliverer:
             event = self._documents.get("event", job.event_id) or event
             if is_success:
                 event["status"] = "delivered"
-            elif not job.is_copy and event["status"] != "delivered":
+            elif not job.is_copy and event["status"] != "delivered" and number == event["attempts"]:
                 if number > len(RESEND_SECONDS):
                     event["status"] = "given_up"
                 else:
@@ -254,17 +258,29 @@ class Deliverer:
         if is_success:
             self._release_overtaken(event)
 
+    def _drop_resend(self, event_id: str) -> None:
+        """Forget the resend that waits, when a delivery asked for by hand comes before it."""
+        with self._changed:
+            kept = [job for job in self._heap if job.event_id != event_id or job.is_copy]
+            if len(kept) < len(self._heap):
+                heapq.heapify(kept)
+                self._heap = kept
+                self._changed.notify_all()
+
     def _succeeds(self, status: int) -> bool:
         return status == 200 or (self._any_2xx_succeeds and 200 <= status < 300)
 
     def _post(self, url: str, token: str) -> tuple[int | None, str | None]:
-        """Status and error of one request; the error is None when an answer came."""
+        """Status and error of one request; the error is None when a whole answer came, whatever its body."""
+        ends = time.monotonic() + self._deadline
         try:
-            answer = self._http.post(
-                url, content=token.encode(), headers={"Content-Type": self._content_type}
-            )
-        except httpx2.HTTPError as why:
-            return None, type(why).__name__
-        except (httpx2.InvalidURL, OSError, RuntimeError) as why:
+            with self._http.stream(
+                "POST", url, content=token.encode(), headers={"Content-Type": self._content_type}
+            ) as answer:
+                # The timeout of the client is for each read: a body that drips would never end.
+                for _ in answer.iter_raw():
+                    if time.monotonic() > ends:
+                        break
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as why:
             return None, type(why).__name__
         return answer.status_code, None

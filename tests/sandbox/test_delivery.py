@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -190,6 +194,70 @@ def test_an_answer_after_the_deadline_does_not_count(site: Site, receiver: Recei
     late = [one for one in attempts if one["status"] is None]
     assert [one["error"] for one in late] == ["ReadTimeout"]
     assert late[0]["milliseconds"] >= 1_200
+
+
+@pytest.mark.fact("D9")
+def test_an_answer_that_never_ends_is_cut_off_at_the_deadline(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        ended = threading.Event()
+
+        def drip() -> None:
+            peer, _ = listening.accept()
+            with peer, suppress(OSError):
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not ended.wait(0.05):
+                    peer.sendall(b".")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            site.control("webhook", {"url": f"http://127.0.0.1:{port}/"}, "PUT")
+            site.link()
+            wait_until(
+                lambda: site.http.get("/_sandbox/deliveries").json()["deliveries"] != [],
+                what="the end of the attempt",
+                seconds=10,
+            )
+        finally:
+            site.control("webhook", {"url": None}, "PUT")
+            ended.set()
+            dripping.join()
+
+    first = site.http.get("/_sandbox/deliveries").json()["deliveries"][-1]
+    assert (first["attempt"], first["status"], first["error"]) == (1, 200, "deadline")
+    assert first["milliseconds"] >= 1_250
+
+
+@pytest.mark.parametrize(("answer", "waiting"), [(200, 0), (500, 1)])
+def test_a_delivery_by_hand_takes_the_place_of_the_resend_that_waits(answer: int, waiting: int) -> None:
+    with a_site() as site, a_receiver(site) as receiver:  # a resend is a minute away
+        receiver.answer = lambda number: 500 if number == 1 else answer
+        site.link()
+        idle(site)
+        [event] = site.http.get("/_sandbox/events", params={"status": "pending"}).json()["events"]
+        assert site.control("deliveries/idle")["waiting"] == 1
+
+        site.control(f"events/{event['id']}/redeliver")
+        idle(site)
+
+        assert len(receiver.bodies) == 2
+        assert site.control("deliveries/idle")["waiting"] == waiting
+
+
+def test_a_stop_does_not_wait_for_deliveries_that_have_not_begun(tmp_path: Path) -> None:
+    """Twenty rounds of the threads there are, of 1.25 s each, would wait for this endpoint."""
+    with a_site(folder=tmp_path, calls_per_minute=10_000) as site, a_receiver(site) as receiver:
+        receiver.answer = lambda number: 0
+        for _ in range(delivery.THREADS * 20):
+            site.link()
+        began = time.monotonic()
+        site.sandbox.deliverer.stop()
+        took = time.monotonic() - began
+
+        assert took < 12
+        pending = site.sandbox.documents.count("event", {"status": "pending"})
+        assert pending == delivery.THREADS * 20, "they are for the next start"
 
 
 @pytest.mark.fact("D10")
