@@ -42,7 +42,10 @@ def is_from_here(site: str | None, origin: str | None, own_url: str) -> bool:
         return site in ("same-origin", "none")
     if origin is None:
         return True
-    ours, theirs = urlsplit(own_url), urlsplit(origin)
+    try:
+        ours, theirs = urlsplit(own_url), urlsplit(origin)
+    except ValueError:  # no address at all
+        return False
     return (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
 
 
