@@ -10,7 +10,7 @@ import structlog
 
 from processor.errors import StoreUnavailable
 from processor.jobs import LOST_AFTER, enqueue_due_checks
-from processor.store import instances, operations, runs, sweeps
+from processor.store import instances, matching, operations, runs, sweeps
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,7 @@ def tick(services: Services) -> Ticked:
         operations.beat(connection, HEARTBEAT, now)
         lease = timedelta(seconds=services.settings.lease_seconds)
         abandoned = runs.abandon(connection, now - ABANDONED_AFTER_LEASES * lease, now)
+        matching.forget_abandoned(connection)
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
     enqueued_checks = enqueue_due_checks(services, now)

@@ -21,18 +21,20 @@ import structlog
 from sqlalchemy import Connection
 
 from processor import wiring
+from processor.domain.discrepancy import Difference
 from processor.domain.link import SeenLink
 from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, judge
-from processor.domain.reconciliation import Books, Findings, Outcome, compare, next_check
+from processor.domain.reconciliation import LinkBooks, Outcome, Totals, match, match_link, next_check
 from processor.errors import (
     ConfigurationError,
+    StoreUnavailable,
     Unreadable,
     WixError,
     WixNotFound,
     WixUnauthorized,
     WixUnavailable,
 )
-from processor.store import checks, discrepancies, events, instances, links, payments, runs, sweeps
+from processor.store import checks, discrepancies, events, instances, links, matching, payments, runs, sweeps
 from processor.wiring import Services
 from processor.wix import wire
 from processor.wix.client import TooManyPages, UnreadableItem
@@ -44,14 +46,15 @@ log = structlog.get_logger(__name__)
 # A job enqueued longer ago than this and not begun is taken for lost. Enqueueing twice is harmless.
 LOST_AFTER = timedelta(seconds=30)
 HELD_MAX = 500
-# 100 links together may have this many payments; beyond, the group is halved and asked again.
-GROUP_PAGES_MAX = 50
-LINK_PAGES_MAX = 2_000
+# Of links listed by their creation dates: as many as there are links, unless very many share their dates.
+LINK_PAGES_MAX = 50
 # Listing pays when a page shows at least so many links that would be fetched one by one otherwise.
 UNKNOWN_LINKS_PER_PAGE = 4
-SWEEP_PAGES_MAX = 100_000
+# Only against an answer without an end: no link has ten million payments.
+PAYMENT_PAGES_MAX = 100_000
 OPERATOR_SECONDS = 600.0
-REPAIRS_MAX = 1_000  # booked in one statement
+PART_PAYMENTS = 1_000  # matched and booked in one transaction
+UNREADABLE_TOLD_MAX = 10  # of one link, by id
 
 P = ParamSpec("P")
 
@@ -131,9 +134,9 @@ def run_check(services: Services, instance_id: UUID) -> None:
                 raise WixUnauthorized("the app was removed from this site")
             release_held(services, instance_id)
             theirs = _ask(services, instance_id, lease, _Beat(services, instance_id, lease))
+            _conclude(services, instance_id, lease, theirs, account)
         except _TakenOver:
             account.failed = "taken over by another worker"
-            return
         except (WixError, ConfigurationError) as why:
             wait = _wait_after(why, services, lease.failures, is_confirmed=status != "unconfirmed")
             account.failed = f"{type(why).__name__}: {why}"
@@ -146,8 +149,9 @@ def run_check(services: Services, instance_id: UUID) -> None:
             )
             with services.database.begin() as connection:
                 checks.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
-            return
-        _conclude(services, instance_id, lease, theirs, account)
+        finally:
+            with services.database.begin() as connection:
+                matching.forget(connection, lease.lease_id)
 
 
 def _wait_after(why: Exception, services: Services, failures: int, *, is_confirmed: bool = True) -> float:
@@ -201,9 +205,13 @@ def _accounted(services: Services, run_id: UUID) -> Iterator[_Account]:
 
 @dataclass(frozen=True, slots=True)
 class _Theirs:
-    """What Wix says of the claimed links. missing: links it does not know. others: further links it described."""
+    """What Wix says of the claimed links, but for the payments, which are written down.
 
-    payments: dict[UUID, dict[UUID, SeenPayment]]
+    payments: how many are. unreadable: by link, what Wix lists that cannot be read, by id text, with the
+    reason. missing: links it does not know. others: further links it described.
+    """
+
+    payments: int
     unreadable: dict[UUID, dict[str, str]]
     links: dict[UUID, SeenLink]
     missing: frozenset[UUID]
@@ -222,7 +230,7 @@ class _Beat:
         self._last = time.monotonic()
 
     def __call__(self) -> None:
-        """One more page was read. Raises _TakenOver when there is nothing left to read for."""
+        """One more step was made. Raises _TakenOver when there is nothing left to work for."""
         if time.monotonic() - self._last < self._seconds_between:
             return
         self._last = time.monotonic()
@@ -237,60 +245,54 @@ class _TakenOver(Exception):
 
 
 def _ask(services: Services, instance_id: UUID, lease: checks.Lease, beat: Callable[[], None]) -> _Theirs:
-    """Ask Wix for the payments and the description of every claimed link."""
+    """Ask Wix for the payments and the description of every claimed link. beat: told of every page."""
     link_ids = sorted(claim.payment_link_id for claim in lease.claims)
-    by_link: dict[UUID, dict[UUID, SeenPayment]] = {link_id: {} for link_id in link_ids}
     unreadable: dict[UUID, dict[str, str]] = {link_id: {} for link_id in link_ids}
-    for entity in _payments_of(services, instance_id, link_ids, beat):
-        try:
-            seen = parse_payment(entity, instance_id)
-        except Unreadable as why:
-            link_id = _guid_of(entity, "paymentLinkId")
-            if link_id in unreadable:
-                unreadable[link_id][str(entity.get("id"))[:64]] = why.reason
-            log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
-            continue
-        # While items move between pages one may come twice; the higher revision stands.
-        known = by_link.get(seen.payment.payment_link_id, {}).get(seen.payment.payment_id)
-        if judge(known.payment if known else None, seen.payment).applies:
-            by_link.setdefault(seen.payment.payment_link_id, {})[seen.payment.payment_id] = seen
+    most = services.settings.wix_in_max
+    listed = 0
+    for start in range(0, len(link_ids), most):
+        asked = [str(link_id) for link_id in link_ids[start : start + most]]
+        for page in services.wix.query_payments(
+            instance_id,
+            filter={"paymentLinkId": {"$in": asked}},
+            sort=[("createdDate", "ASC")],
+            pages_max=PAYMENT_PAGES_MAX,
+        ):
+            beat()
+            seen, unread = _read_page(instance_id, page, unreadable)
+            with services.database.begin() as connection:
+                listed += matching.write(connection, instance_id, lease.lease_id, seen, unread)
     others: list[SeenLink] = []
     described, missing = _links_of(services, instance_id, link_ids, unreadable, others, beat)
-    return _Theirs(by_link, unreadable, described, missing, others)
+    return _Theirs(listed, unreadable, described, missing, others)
 
 
-def _payments_of(
-    services: Services, instance_id: UUID, link_ids: Sequence[UUID], beat: Callable[[], None]
-) -> Iterator[dict[str, Any]]:
-    """Every payment Wix lists under the links, a group at a time. beat: told of every page."""
-    most = services.settings.wix_in_max
-    if len(link_ids) > most:
-        for start in range(0, len(link_ids), most):
-            yield from _payments_of(services, instance_id, link_ids[start : start + most], beat)
-        return
-    pages = services.wix.query_payments(
-        instance_id,
-        filter={"paymentLinkId": {"$in": [str(link_id) for link_id in link_ids]}},
-        sort=[("createdDate", "ASC")],
-        pages_max=GROUP_PAGES_MAX if len(link_ids) > 1 else LINK_PAGES_MAX,
-    )
-    if len(link_ids) == 1:
-        # However many there are, one page at a time is held here.
-        for page in pages:
-            beat()
-            yield from page
-        return
-    read: list[dict[str, Any]] = []
-    try:
-        for page in pages:
-            beat()
-            read += page
-    except TooManyPages:
-        half = len(link_ids) // 2
-        yield from _payments_of(services, instance_id, link_ids[:half], beat)
-        yield from _payments_of(services, instance_id, link_ids[half:], beat)
-    else:
-        yield from read
+def _read_page(
+    instance_id: UUID, page: Sequence[Any], unreadable: dict[UUID, dict[str, str]]
+) -> tuple[Collection[SeenPayment], Collection[matching.Unread]]:
+    """A page of payments under the links in `unreadable`, where what cannot be read is told as well."""
+    seen: dict[tuple[UUID, UUID], SeenPayment] = {}
+    unread: dict[tuple[UUID, UUID], matching.Unread] = {}
+    for entity in page:
+        try:
+            one = parse_payment(entity, instance_id)
+        except Unreadable as why:
+            log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
+            link_id, payment_id = _guid_of(entity, "paymentLinkId"), _guid_of(entity, "id")
+            if link_id not in unreadable:
+                continue
+            if len(unreadable[link_id]) < UNREADABLE_TOLD_MAX:
+                unreadable[link_id][str(entity.get("id"))[:64]] = why.reason
+            if payment_id is not None:
+                unread[link_id, payment_id] = matching.Unread(link_id, payment_id, why.reason)
+            continue
+        if one.payment.payment_link_id not in unreadable:
+            continue  # not what was asked for; its own check will be
+        # While items move between pages one may come twice; the higher revision stands.
+        key = (one.payment.payment_link_id, one.payment.payment_id)
+        if judge(seen[key].payment if key in seen else None, one.payment).applies:
+            seen[key] = one
+    return seen.values(), [one for key, one in unread.items() if key not in seen]
 
 
 def _links_of(
@@ -343,7 +345,7 @@ def _links_of(
         for start in range(0, len(moments), most):
             asked = {"createdDate": {"$in": moments[start : start + most]}}
             with suppress(TooManyPages):
-                for page in services.wix.query_links(instance_id, filter=asked, pages_max=GROUP_PAGES_MAX):
+                for page in services.wix.query_links(instance_id, filter=asked, pages_max=LINK_PAGES_MAX):
                     for told in page:
                         take(told, guid(told.id))
     if pages := (len(remaining) - len(dates.keys() & remaining)) // UNKNOWN_LINKS_PER_PAGE:
@@ -364,146 +366,93 @@ def _links_of(
     return described, frozenset(missing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """What follows from one comparison of the links still ours. repairs: by payment id."""
+@dataclass(slots=True)
+class _Progress:
+    """What is known of one link while its payments are gone through."""
 
-    claims: list[checks.Claim]
-    findings: list[Findings]
-    repairs: list[Payment]
-    finished: list[checks.Finished]
-    counts: runs.Counts
+    has_expected: bool = False
+    has_differences: bool = False
 
 
 def _conclude(
-    services: Services, instance_id: UUID, lease: checks.Lease, theirs: _Theirs, account: _Account
-) -> None:
-    """Compare, and write what follows.
-
-    All in one transaction, but that a link with very many payments to book is booked in parts before: one statement
-    for all of them would be too long, and hold their rows away from webhooks. The guard of revisions makes parts safe.
-    """
-    recovered: set[UUID] = set()
-    for is_last in (False, True):
-        with services.database.begin() as connection:
-            decided = _decide(connection, services, instance_id, lease, theirs, recovered)
-            if is_last or len(decided.repairs) <= REPAIRS_MAX:
-                account.counts = decided.counts
-                _write(connection, instance_id, lease, theirs, decided, account.run_id, services.now())
-                account.close(connection, services.now())
-                return
-        for start in range(0, len(decided.repairs), REPAIRS_MAX):
-            part = decided.repairs[start : start + REPAIRS_MAX]
-            with services.database.begin() as connection:
-                _repair(connection, theirs, part, account.run_id, services.now())
-            recovered.update(payment.payment_id for payment in part)
-
-
-def _decide(
-    connection: Connection,
     services: Services,
     instance_id: UUID,
     lease: checks.Lease,
     theirs: _Theirs,
-    recovered: Collection[UUID],
-) -> _Decided:
-    """Compare each link still ours. recovered: payments this check has booked already."""
-    now = services.now()
-    held = checks.still_held(connection, instance_id, lease)
-    claims = [claim for claim in lease.claims if claim.payment_link_id in held]
-    link_ids = [claim.payment_link_id for claim in claims]
-    listed = {payment_id for one in link_ids for payment_id in theirs.payments[one]}
-    believed = payments.believed(connection, instance_id, link_ids=link_ids, payment_ids=listed)
-    versions = payments.version_conflicts(connection, instance_id, link_ids)
-    told_twice = events.conflicts(connection, instance_id, link_ids)
+    account: _Account,
+) -> None:
+    """Match what Wix lists with the books, and write what follows, in parts of PART_PAYMENTS.
 
-    counts = runs.Counts(links=len(claims))
-    finished: list[checks.Finished] = []
-    all_findings: list[Findings] = []
-    for claim in claims:
-        link_id = claim.payment_link_id
-        of_link = theirs.payments[link_id]
-        books = Books(
-            payment_link_id=link_id,
-            believed={
-                payment_id: one
-                for payment_id, one in believed.items()
-                if one.payment.payment_link_id == link_id or payment_id in of_link
-            },
-            theirs={payment_id: seen.payment for payment_id, seen in of_link.items()},
-            link=theirs.links[link_id].link if link_id in theirs.links else None,
-            is_link_missing=link_id in theirs.missing,
-            conflicting_versions=frozenset(versions.get(link_id, ())),
-            conflicting_events=frozenset(told_twice.get(link_id, ())),
-            unreadable=theirs.unreadable[link_id],
-            unsettled_since=claim.unsettled_since,
-        )
-        findings = compare(books, now=now, settling=timedelta(seconds=services.settings.settling_seconds))
-        all_findings.append(findings)
-        _tally(counts, books, findings, recovered)
-        wait = next_check(
-            is_settled=findings.is_settled,
-            has_differences=bool(findings.differences),
-            attempt=claim.attempt,
-            gaps=services.settings.recheck_seconds,
-        )
-        due_at = now + timedelta(seconds=wait) if wait is not None else None
-        finished.append(checks.Finished(claim, findings.is_settled, due_at))
-    repairs = sorted(
-        (payment for findings in all_findings for payment in findings.repairs),
-        key=lambda payment: payment.payment_id,
-    )
-    return _Decided(claims, all_findings, repairs, finished, counts)
+    The last part, which is the only one as a rule, writes everything about the links themselves. A check that
+    dies between two parts has booked what is true: the guard of revisions makes every part safe.
+    Raises _TakenOver.
+    """
+    beat = _Beat(services, instance_id, lease)
+    counts = runs.Counts()
+    progress = {claim.payment_link_id: _Progress() for claim in lease.claims}
+    after: matching.Place | None = matching.BEGINNING
+    is_first = True
+    while after is not None:
+        beat()
+        with services.database.begin() as connection:
+            now = services.now()
+            held = checks.still_held(connection, instance_id, lease)
+            claims = [claim for claim in lease.claims if claim.payment_link_id in held]
+            if not claims:
+                raise _TakenOver
+            if is_first:
+                if matching.count(connection, lease.lease_id) != theirs.payments:
+                    raise StoreUnavailable("the database lost what Wix listed; it is asked again")
+                matching.write_unlisted(connection, instance_id, lease.lease_id, held)
+            part = matching.match_part(
+                connection, lease.lease_id, held, after=after, limit=PART_PAYMENTS, now=now
+            )
+            _match_part(
+                connection, services, instance_id, lease, claims, part, progress, account.run_id, counts
+            )
+            if part.last is None:
+                _match_links(
+                    connection, services, instance_id, lease, claims, theirs, progress, account.run_id, counts
+                )
+                account.counts = counts
+                account.close(connection, services.now())
+        after = part.last
+        is_first = False
 
 
-def _write(
+def _match_part(
     connection: Connection,
+    services: Services,
     instance_id: UUID,
     lease: checks.Lease,
-    theirs: _Theirs,
-    decided: _Decided,
+    claims: Sequence[checks.Claim],
+    part: matching.Part,
+    progress: dict[UUID, _Progress],
     run_id: UUID,
-    now: datetime,
+    counts: runs.Counts,
 ) -> None:
-    """Write what follows from a comparison, in the caller's one transaction."""
-    link_ids = [claim.payment_link_id for claim in decided.claims]
-    described = [theirs.links[one] for one in link_ids if one in theirs.links]
-    # In one order with those of other checks, or two of them would wait for each other.
-    links.save(connection, [*described, *theirs.others], now)
-    links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
-    _repair(connection, theirs, decided.repairs, run_id, now)
-    for findings in decided.findings:
-        payments.note_outcomes(connection, instance_id, findings.outcomes, now)
-    decided.counts.opened = discrepancies.note(
-        connection,
-        instance_id,
-        [difference for findings in decided.findings for difference in findings.differences],
-        run_id=run_id,
-        now=now,
-    )
-    settled = [findings.payment_link_id for findings in decided.findings if findings.is_settled]
-    decided.counts.resolved = discrepancies.resolve_absent(
-        connection, instance_id, settled, run_id=run_id, now=now
-    )
-    checks.finish(connection, instance_id, lease, decided.finished, run_id=run_id, now=now)
-
-
-def _repair(
-    connection: Connection, theirs: _Theirs, repairs: Sequence[Payment], run_id: UUID, now: datetime
-) -> None:
-    """Book what Wix has and we do not. The guard of revisions has the last word under the row's lock."""
-    payments.apply(
-        connection,
-        [
-            payments.telling(
-                theirs.payments[payment.payment_link_id][payment.payment_id],
-                origin=Origin.POLL,
-                told_at=now,
-                run_id=run_id,
-            )
-            for payment in repairs
-        ],
-    )
+    """Decide on what is not plainly the same, and write it, in the caller's transaction."""
+    now = services.now()
+    settling = timedelta(seconds=services.settings.settling_seconds)
+    unsettled_since = {claim.payment_link_id: claim.unsettled_since for claim in claims}
+    counts.outcomes[Outcome.MATCHED] += sum(part.same.values())
+    outcomes: dict[UUID, Outcome] = {}
+    repairs: list[Payment] = []
+    found: list[Difference] = []
+    for pair in part.pairs:
+        matched = match(
+            pair, now=now, settling=settling, unsettled_since=unsettled_since[pair.payment_link_id]
+        )
+        of_link = progress[pair.payment_link_id]
+        of_link.has_expected |= matched.outcome is Outcome.EXPECTED
+        of_link.has_differences |= bool(matched.differences)
+        if matched.outcome is not None:
+            counts.outcomes[matched.outcome] += 1
+            outcomes[pair.payment_id] = matched.outcome
+        if matched.repair is not None:
+            repairs.append(matched.repair)
+        found.extend(matched.differences)
+    matching.book(connection, lease.lease_id, repairs, run_id=run_id, now=now)
     for payment in repairs:
         log.info(
             "payment_recovered",
@@ -513,24 +462,73 @@ def _repair(
             revision=payment.revision,
             run_id=str(run_id),
         )
+    payments.note_outcomes(connection, instance_id, outcomes, now)
+    counts.opened += discrepancies.note(connection, instance_id, found, run_id=run_id, now=now)
 
 
-def _tally(counts: runs.Counts, books: Books, findings: Findings, recovered: Collection[UUID]) -> None:
-    """Add one link's outcomes, and its sums of both sides after the repairs."""
-    counts.outcomes.update(
-        Outcome.RECOVERED if outcome is Outcome.MATCHED and payment_id in recovered else outcome
-        for payment_id, outcome in findings.outcomes.items()
-    )
-    ours = {
-        payment_id: one.payment
-        for payment_id, one in books.believed.items()
-        if one.payment.payment_link_id == books.payment_link_id
-    }
-    ours |= {payment.payment_id: payment for payment in findings.repairs}
-    for payment in ours.values():
-        counts.add(payment.currency, payment.amount, Decimal(0))
-    for payment in books.theirs.values():
-        counts.add(payment.currency, Decimal(0), payment.amount)
+def _match_links(
+    connection: Connection,
+    services: Services,
+    instance_id: UUID,
+    lease: checks.Lease,
+    claims: Sequence[checks.Claim],
+    theirs: _Theirs,
+    progress: dict[UUID, _Progress],
+    run_id: UUID,
+    counts: runs.Counts,
+) -> None:
+    """Match the links themselves once their payments are, and finish their checks, in the caller's transaction."""
+    now = services.now()
+    settling = timedelta(seconds=services.settings.settling_seconds)
+    link_ids = [claim.payment_link_id for claim in claims]
+    described = [theirs.links[one] for one in link_ids if one in theirs.links]
+    # In one order with those of other checks, or two of them would wait for each other.
+    links.save(connection, [*described, *theirs.others], now)
+    links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
+
+    totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
+    told_twice = events.conflicts(connection, instance_id, link_ids)
+    found: list[Difference] = []
+    settled: list[UUID] = []
+    finished: list[checks.Finished] = []
+    for claim in claims:
+        link_id = claim.payment_link_id
+        of_link = progress[link_id]
+        differences, is_settled = match_link(
+            LinkBooks(
+                payment_link_id=link_id,
+                totals=totals.get(link_id, Totals()),
+                link=theirs.links[link_id].link if link_id in theirs.links else None,
+                is_link_missing=link_id in theirs.missing,
+                conflicting_events=frozenset(told_twice.get(link_id, ())),
+                unreadable=theirs.unreadable[link_id],
+                unsettled_since=claim.unsettled_since,
+                has_expected=of_link.has_expected,
+            ),
+            now=now,
+            settling=settling,
+        )
+        found.extend(differences)
+        if is_settled:
+            settled.append(link_id)
+        wait = next_check(
+            is_settled=is_settled,
+            has_differences=of_link.has_differences or bool(differences),
+            attempt=claim.attempt,
+            gaps=services.settings.recheck_seconds,
+        )
+        due_at = now + timedelta(seconds=wait) if wait is not None else None
+        finished.append(checks.Finished(claim, is_settled, due_at))
+    counts.opened += discrepancies.note(connection, instance_id, found, run_id=run_id, now=now)
+    counts.resolved = discrepancies.resolve_absent(connection, instance_id, settled, run_id=run_id, now=now)
+
+    counts.links = len(claims)
+    for one in totals.values():
+        for currency, amount in one.sums.items():
+            counts.add(currency, amount, Decimal(0))
+    for currency, amount in matching.listed_sums(connection, lease.lease_id, link_ids).items():
+        counts.add(currency, Decimal(0), amount)
+    checks.finish(connection, instance_id, lease, finished, run_id=run_id, now=now)
 
 
 def release_held(services: Services, instance_id: UUID) -> int:
@@ -652,7 +650,10 @@ def _sweep_pages(
         "$lte": wire.instant_text(lease.window_to + timedelta(milliseconds=1)),
     }
     for page in services.wix.query_payments(
-        instance_id, filter={"createdDate": window}, sort=[("createdDate", "ASC")], pages_max=SWEEP_PAGES_MAX
+        instance_id,
+        filter={"createdDate": window},
+        sort=[("createdDate", "ASC")],
+        pages_max=PAYMENT_PAGES_MAX,
     ):
         seen: dict[UUID, Payment] = {}
         suspicious: set[UUID] = set()
@@ -667,7 +668,7 @@ def _sweep_pages(
                 continue
             seen[payment.payment_id] = payment
         with services.database.begin() as connection:
-            believed = payments.believed(connection, instance_id, link_ids=[], payment_ids=seen.keys())
+            believed = payments.believed(connection, instance_id, seen.keys())
             for payment_id, payment in seen.items():
                 ours = believed.get(payment_id)
                 if judge(ours.payment if ours else None, payment) is not Verdict.SAME:

@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 QUEUE = "reconcile"
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 1.0
-# A job ends itself well before; RQ ends one that hangs. The check of one link with as many payments as are read at
-# all takes a quarter of an hour at the pace that Wix allows.
-JOB_SECONDS = 3_600
+# A job ends itself well before; RQ ends one that hangs. At the pace Wix allows, seven million payments of one link
+# are read in that time.
+JOB_SECONDS = 21_600
 FAILURE_KEPT_SECONDS = 86_400
 # More wake-ups than this waiting means that no worker runs; one more would help nobody.
 WAKE_UPS_WAITING_MAX = 20

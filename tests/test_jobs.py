@@ -370,20 +370,29 @@ def test_many_links_are_checked_in_few_calls(shop: Shop) -> None:
     assert [(row.match_state, row.n) for row in states] == [("matched", 120)]
 
 
-def test_a_group_with_too_many_payments_is_asked_for_in_halves(
+def test_a_very_large_link_is_checked_alone_and_holds_nobody_up(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link_ids = [shop.link() for _ in range(3)]
-    for link_id in link_ids:
-        for _ in range(40):
-            shop.pay(link_id)
+    large = shop.link()
+    for _ in range(40):
+        shop.pay(large)
+    small = [shop.link() for _ in range(3)]
+    shop.pay(small[0])
     shop.deliver()
-    monkeypatch.setattr(jobs, "GROUP_PAGES_MAX", 1)
+    shop.check()
+    monkeypatch.setattr(checks, "PAYMENTS_TOGETHER_MAX", 30)
+    since = shop.services.now()
+    shop.request(*small[:2])
+    shop.request(large)
+    shop.request(small[2])
 
     shop.check()
 
-    states = shop.rows("SELECT match_state, count(*) AS n FROM payments GROUP BY 1")
-    assert [(row.match_state, row.n) for row in states] == [("matched", 120)]
+    runs = shop.rows(
+        "SELECT link_count, matched FROM reconciliation_runs WHERE started_at > :since", since=since
+    )
+    assert [run.link_count for run in runs if run.matched >= 40] == [1]
+    assert sum(run.link_count for run in runs) == 4
 
 
 def test_a_job_that_died_after_asking_wix_is_done_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,7 +614,7 @@ def test_two_workers_on_links_never_seen_do_not_wait_for_each_other(shop: Shop) 
 def test_very_many_payments_are_booked_in_parts_and_counted_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "REPAIRS_MAX", 7)
+    monkeypatch.setattr(jobs, "PART_PAYMENTS", 7)
     many(shop, links=2, each=20)
 
     shop.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -34,16 +34,232 @@ class Believed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One payment of one link, as booked and as Wix lists it.
+
+    ours: None when it is not booked at all; it may be booked under another link. theirs: None when Wix does
+    not list it under this link. is_unreadable: Wix lists it, and it cannot be read.
+    has_version_conflict: its current revision was told with two contents.
+    """
+
+    payment_link_id: UUID
+    payment_id: UUID
+    ours: Believed | None
+    theirs: Payment | None
+    is_unreadable: bool = False
+    has_version_conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What one pair comes to. outcome: None when it is matched under another link, or neither side can be read.
+
+    repair: the version Wix has and we do not, to be applied through `judge`.
+    """
+
+    outcome: Outcome | None
+    repair: Payment | None = None
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The payments booked under one link, repairs included.
+
+    purchases: how many different checkouts and orders they are of. sums: by currency. changed_at: when the
+    last of them that this check did not repair was stored, None when there is none.
+    """
+
+    payments: int = 0
+    purchases: int = 0
+    sums: Mapping[str, Decimal] = field(default_factory=dict)
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkBooks:
+    """Everything of a link but its single payments, all of which have been matched.
+
+    link: None when Wix does not know the link (`is_link_missing`) or describes it unreadably.
+    conflicting_events: ids of events that came with two bodies. unreadable: what Wix lists that cannot be
+    read, by id text, with the reason. unsettled_since: when a check of this link first found something still
+    open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
+    """
+
+    payment_link_id: UUID
+    totals: Totals
+    link: Link | None
+    is_link_missing: bool = False
+    conflicting_events: frozenset[UUID] = frozenset()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    unsettled_since: datetime | None = None
+    has_expected: bool = False
+
+
+# Facts whose difference has a name of its own; any other is a difference in detail.
+_NAMED = {
+    "amount": DiscrepancyType.AMOUNT_DIFFERS,
+    "currency": DiscrepancyType.CURRENCY_DIFFERS,
+    "payment_link_id": DiscrepancyType.LINK_DIFFERS,
+    "type": DiscrepancyType.TYPE_DIFFERS,
+}
+
+
+def match(pair: Pair, *, now: datetime, settling: timedelta, unsettled_since: datetime | None) -> Match:
+    """Match one payment.
+
+    A difference younger than `settling` is expected: Wix is eventually consistent, and its queries may
+    show a payment later than its webhook tells of it, or the reverse (Wix docs, "Search, Query and List
+    Methods", read 2026-11). unsettled_since: of its link.
+    """
+    ours, theirs = pair.ours, pair.theirs
+    noticed = unsettled_since or now
+
+    def is_young(since: datetime) -> bool:
+        return now - since < settling
+
+    outcome: Outcome | None = None
+    repair: Payment | None = None
+    found: list[Difference] = []
+    if theirs is None:
+        if ours is not None and ours.payment.payment_link_id == pair.payment_link_id:
+            if pair.is_unreadable:
+                outcome = Outcome.DISCREPANT  # named with its link
+            elif is_young(ours.changed_at):
+                outcome = Outcome.EXPECTED
+            else:
+                outcome = Outcome.DISCREPANT
+                found.append(_missing_at_wix(ours.payment))
+    else:
+        match judge(ours.payment if ours else None, theirs):
+            case Verdict.NEW:
+                # The webhook may still be on its way; the younger the payment, the likelier.
+                outcome = Outcome.EXPECTED if is_young(theirs.created_at or noticed) else Outcome.RECOVERED
+            case Verdict.NEWER:
+                # Wix gives no date of change, so the age is counted from when we first noticed.
+                outcome = Outcome.EXPECTED if is_young(noticed) else Outcome.RECOVERED
+            case Verdict.STALE:
+                assert ours is not None
+                if is_young(ours.changed_at):
+                    outcome = Outcome.EXPECTED
+                else:
+                    outcome = Outcome.DISCREPANT
+                    found.append(_behind(pair.payment_link_id, ours.payment, theirs))
+            case Verdict.CONFLICT:
+                assert ours is not None
+                outcome = Outcome.DISCREPANT
+                found.extend(_contradictions(pair.payment_link_id, ours.payment, theirs))
+            case Verdict.SAME:
+                outcome = Outcome.MATCHED
+    if outcome is Outcome.RECOVERED:
+        repair = theirs
+    if pair.has_version_conflict:
+        assert ours is not None
+        outcome = Outcome.DISCREPANT
+        found.append(
+            Difference(
+                type=DiscrepancyType.VERSION_CONFLICT,
+                payment_link_id=pair.payment_link_id,
+                payment_id=pair.payment_id,
+                amount_at_risk=ours.payment.amount,
+                currency=ours.payment.currency,
+            )
+        )
+    return Match(outcome, repair, _merged(found))
+
+
+def match_link(
+    books: LinkBooks, *, now: datetime, settling: timedelta
+) -> tuple[tuple[Difference, ...], bool]:
+    """Match a link itself: its description, its control total, and what hangs on no single payment.
+
+    Returns the differences, and whether nothing is left that time alone may cure.
+    """
+    found: list[Difference] = []
+
+    def add(type_: DiscrepancyType, **sides: str | None) -> None:
+        found.append(Difference(type=type_, payment_link_id=books.payment_link_id, sides=sides))
+
+    if books.conflicting_events:
+        add(DiscrepancyType.EVENT_CONFLICT, told=", ".join(sorted(map(str, books.conflicting_events))))
+    for text, reason in books.unreadable.items():
+        add(DiscrepancyType.UNREADABLE_AT_WIX, wix=f"{text}: {reason}")
+
+    is_settled = not books.has_expected
+    noticed = books.unsettled_since or now
+    if books.is_link_missing:
+        if now - noticed < settling:
+            is_settled = False
+        elif books.totals.payments:
+            add(DiscrepancyType.LINK_MISSING, wix="not found")
+    elif books.link is not None and is_settled:
+        # While a payment is still in transit the total is in transit with it.
+        differing = _control_total(books.payment_link_id, books.link, books.totals)
+        # When the books last moved, on any side; at the earliest when the difference was noticed.
+        moved = [noticed, books.totals.changed_at or noticed, books.link.last_payment_at or noticed]
+        if differing and now - max(moved) < settling:
+            is_settled = False
+        else:
+            found.extend(differing)
+    return _merged(found), is_settled
+
+
+def _control_total(payment_link_id: UUID, link: Link, totals: Totals) -> list[Difference]:
+    """Wix's `totalReceived` and limit against our payments of this link."""
+    found: list[Difference] = []
+    # A total without a currency is of the only one there is.
+    currency = link.currency or (next(iter(totals.sums)) if len(totals.sums) == 1 else None)
+    if link.total_amount is not None and currency is not None:
+        booked = totals.sums.get(currency, Decimal(0))
+        if booked != link.total_amount:
+            # Wix does not document whether the total falls after a refund, so less may be innocent.
+            less = link.total_amount < booked
+            found.append(
+                Difference(
+                    type=DiscrepancyType.TOTAL_DIFFERS,
+                    payment_link_id=payment_link_id,
+                    severity=Severity.INFORMATIONAL if less else Severity.ERROR,
+                    sides={
+                        "booked": f"{shown(booked, currency)} {currency}",
+                        "wix": f"{shown(link.total_amount, currency)} {currency}",
+                    },
+                    amount_at_risk=abs(booked - link.total_amount),
+                    currency=currency,
+                )
+            )
+    # Whether Wix counts a purchase split over a gift card and a card once or twice is not documented:
+    # any number from purchases to payments is explained.
+    if link.payment_count is not None and not totals.purchases <= link.payment_count <= totals.payments:
+        fewer = link.payment_count < totals.purchases
+        found.append(
+            Difference(
+                type=DiscrepancyType.COUNT_DIFFERS,
+                payment_link_id=payment_link_id,
+                severity=Severity.INFORMATIONAL if fewer else Severity.ERROR,
+                sides={"booked": str(totals.payments), "wix": str(link.payment_count)},
+            )
+        )
+    if link.payments_limit is not None and totals.purchases > link.payments_limit:
+        found.append(
+            Difference(
+                type=DiscrepancyType.OVER_LIMIT,
+                payment_link_id=payment_link_id,
+                sides={"booked": str(totals.purchases), "wix": f"limit {link.payments_limit}"},
+            )
+        )
+    return found
+
+
+# -- The same over books held whole ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """All three sides of one link at one moment.
+    """All three sides of one link at one moment, held whole.
 
     believed and theirs: by payment id. believed also holds payments booked under another link that Wix
     now lists under this one. conflicting_versions: payments whose current revision was told with two
-    contents. conflicting_events: ids of events that came with two bodies. unreadable: what Wix lists that
-    cannot be read, by id text, with the reason. link: None when Wix does not know the link
-    (`is_link_missing`) or describes it unreadably.
-    unsettled_since: when a check of this link first found something still open, None if the last found
-    nothing.
+    contents. The rest is as in `LinkBooks`.
     """
 
     payment_link_id: UUID
@@ -55,6 +271,46 @@ class Books:
     conflicting_events: frozenset[UUID] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     unsettled_since: datetime | None = None
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every payment either side names, in no order."""
+        for payment_id in self.believed.keys() | self.theirs.keys():
+            yield Pair(
+                payment_link_id=self.payment_link_id,
+                payment_id=payment_id,
+                ours=self.believed.get(payment_id),
+                theirs=self.theirs.get(payment_id),
+                is_unreadable=str(payment_id) in self.unreadable,
+                has_version_conflict=payment_id in self.conflicting_versions,
+            )
+
+    def totals(self, repairs: Sequence[Payment]) -> Totals:
+        """What is booked under the link once `repairs` are."""
+        kept = {
+            payment_id: one
+            for payment_id, one in self.believed.items()
+            if one.payment.payment_link_id == self.payment_link_id
+        }
+        booked = {payment_id: one.payment for payment_id, one in kept.items()}
+        booked |= {payment.payment_id: payment for payment in repairs}
+        sums: dict[str, Decimal] = defaultdict(Decimal)
+        for payment in booked.values():
+            sums[payment.currency] += payment.amount
+        repaired = {payment.payment_id for payment in repairs}
+        return Totals(
+            payments=len(booked),
+            purchases=len({purchase(payment) for payment in booked.values()}),
+            sums=sums,
+            changed_at=max(
+                (one.changed_at for payment_id, one in kept.items() if payment_id not in repaired),
+                default=None,
+            ),
+        )
+
+
+def purchase(payment: Payment) -> str:
+    """What the payment paid for: a purchase may be split over several payments."""
+    return payment.ecom_checkout_id or payment.ecom_order_id or str(payment.payment_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,176 +328,37 @@ class Findings:
     is_settled: bool
 
 
-# Facts whose difference has a name of its own; any other is a difference in detail.
-_NAMED = {
-    "amount": DiscrepancyType.AMOUNT_DIFFERS,
-    "currency": DiscrepancyType.CURRENCY_DIFFERS,
-    "payment_link_id": DiscrepancyType.LINK_DIFFERS,
-    "type": DiscrepancyType.TYPE_DIFFERS,
-}
-
-
 def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
-    """Match one link's payments and its control total.
+    """Match one link's payments and its control total, all in memory.
 
-    A difference younger than `settling` is expected: Wix is eventually consistent, and its queries may
-    show a payment later than its webhook tells of it, or the reverse (Wix docs, "Search, Query and List
-    Methods", read 2026-11).
+    What a check decides, said over values. A check itself matches in parts, where only what is not plainly the
+    same leaves the database (`store.matching`); a property test holds the two equal.
     """
     outcomes: dict[UUID, Outcome] = {}
     repairs: list[Payment] = []
     found: list[Difference] = []
-
-    def is_young(since: datetime | None) -> bool:
-        return since is not None and now - since < settling
-
-    noticed = books.unsettled_since or now
-    for payment_id in books.believed.keys() | books.theirs.keys():
-        ours = books.believed.get(payment_id)
-        theirs = books.theirs.get(payment_id)
-        if theirs is None:
-            assert ours is not None
-            if ours.payment.payment_link_id != books.payment_link_id:
-                continue  # booked under another link, and matched there
-            if str(payment_id) in books.unreadable:
-                outcomes[payment_id] = Outcome.DISCREPANT  # named below
-            elif is_young(ours.changed_at):
-                outcomes[payment_id] = Outcome.EXPECTED
-            else:
-                outcomes[payment_id] = Outcome.DISCREPANT
-                found.append(_missing_at_wix(ours.payment))
-            continue
-        match judge(ours.payment if ours else None, theirs):
-            case Verdict.NEW:
-                # The webhook may still be on its way; the younger the payment, the likelier.
-                if is_young(theirs.created_at or noticed):
-                    outcomes[payment_id] = Outcome.EXPECTED
-                else:
-                    outcomes[payment_id] = Outcome.RECOVERED
-                    repairs.append(theirs)
-            case Verdict.NEWER:
-                # Wix gives no date of change, so the age is counted from when we first noticed.
-                if is_young(noticed):
-                    outcomes[payment_id] = Outcome.EXPECTED
-                else:
-                    outcomes[payment_id] = Outcome.RECOVERED
-                    repairs.append(theirs)
-            case Verdict.STALE:
-                assert ours is not None
-                if is_young(ours.changed_at):
-                    outcomes[payment_id] = Outcome.EXPECTED
-                else:
-                    outcomes[payment_id] = Outcome.DISCREPANT
-                    found.append(_behind(ours.payment, theirs))
-            case Verdict.CONFLICT:
-                assert ours is not None
-                outcomes[payment_id] = Outcome.DISCREPANT
-                found.extend(_contradictions(books.payment_link_id, ours.payment, theirs))
-            case Verdict.SAME:
-                outcomes[payment_id] = Outcome.MATCHED
-
-    for payment_id in books.conflicting_versions:
-        outcomes[payment_id] = Outcome.DISCREPANT
-        found.append(_plain(DiscrepancyType.VERSION_CONFLICT, books, payment_id))
-    if books.conflicting_events:
-        ids = ", ".join(sorted(map(str, books.conflicting_events)))
-        found.append(_plain(DiscrepancyType.EVENT_CONFLICT, books, None, told=ids))
-    for text, reason in books.unreadable.items():
-        found.append(_plain(DiscrepancyType.UNREADABLE_AT_WIX, books, None, wix=f"{text}: {reason}"))
-
-    is_settled = Outcome.EXPECTED not in outcomes.values()
-    if books.is_link_missing:
-        if is_young(noticed):
-            is_settled = False
-        elif books.believed:
-            found.append(_plain(DiscrepancyType.LINK_MISSING, books, None, wix="not found"))
-    elif books.link is not None and is_settled:
-        # While a payment is still in transit the total is in transit with it.
-        totals = _control_total(books, repairs)
-        if totals and is_young(_latest(books, noticed)):
-            is_settled = False
-        else:
-            found.extend(totals)
-    return Findings(books.payment_link_id, outcomes, tuple(repairs), _merged(found), is_settled)
-
-
-def _latest(books: Books, noticed: datetime) -> datetime:
-    """When the link's books last moved, on any side; at the earliest when the difference was noticed."""
-    moments = [noticed, *(one.changed_at for one in books.believed.values())]
-    if books.link and books.link.last_payment_at:
-        moments.append(books.link.last_payment_at)
-    return max(moments)
-
-
-def _control_total(books: Books, repairs: Sequence[Payment]) -> list[Difference]:
-    """Wix's `totalReceived` and limit against our payments of this link, repairs included."""
-    link = books.link
-    assert link is not None
-    ours = {
-        one.payment.payment_id: one.payment
-        for one in books.believed.values()
-        if one.payment.payment_link_id == books.payment_link_id
-    }
-    ours |= {payment.payment_id: payment for payment in repairs}
-    found: list[Difference] = []
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    for payment in ours.values():
-        sums[payment.currency] += payment.amount
-    currency = link.currency or next(iter(sums), None)
-    if link.total_amount is not None and currency is not None:
-        booked = sums.get(currency, Decimal(0))
-        if booked != link.total_amount:
-            # Wix does not document whether the total falls after a refund, so less may be innocent.
-            less = link.total_amount < booked
-            found.append(
-                Difference(
-                    type=DiscrepancyType.TOTAL_DIFFERS,
-                    payment_link_id=books.payment_link_id,
-                    severity=Severity.INFORMATIONAL if less else Severity.ERROR,
-                    sides={
-                        "booked": f"{shown(booked, currency)} {currency}",
-                        "wix": f"{shown(link.total_amount, currency)} {currency}",
-                    },
-                    amount_at_risk=abs(booked - link.total_amount),
-                    currency=currency,
-                )
-            )
-    # Whether Wix counts a purchase split over a gift card and a card once or twice is not documented:
-    # any number from purchases to payments is explained.
-    purchases = len(
-        {payment.ecom_checkout_id or payment.ecom_order_id or id_ for id_, payment in ours.items()}
+    for pair in books.pairs():
+        matched = match(pair, now=now, settling=settling, unsettled_since=books.unsettled_since)
+        if matched.outcome is not None:
+            outcomes[pair.payment_id] = matched.outcome
+        if matched.repair is not None:
+            repairs.append(matched.repair)
+        found.extend(matched.differences)
+    of_link, is_settled = match_link(
+        LinkBooks(
+            payment_link_id=books.payment_link_id,
+            totals=books.totals(repairs),
+            link=books.link,
+            is_link_missing=books.is_link_missing,
+            conflicting_events=books.conflicting_events,
+            unreadable=books.unreadable,
+            unsettled_since=books.unsettled_since,
+            has_expected=Outcome.EXPECTED in outcomes.values(),
+        ),
+        now=now,
+        settling=settling,
     )
-    if link.payment_count is not None and not purchases <= link.payment_count <= len(ours):
-        fewer = link.payment_count < purchases
-        found.append(
-            Difference(
-                type=DiscrepancyType.COUNT_DIFFERS,
-                payment_link_id=books.payment_link_id,
-                severity=Severity.INFORMATIONAL if fewer else Severity.ERROR,
-                sides={"booked": str(len(ours)), "wix": str(link.payment_count)},
-            )
-        )
-    if link.payments_limit is not None and purchases > link.payments_limit:
-        found.append(
-            Difference(
-                type=DiscrepancyType.OVER_LIMIT,
-                payment_link_id=books.payment_link_id,
-                sides={"booked": str(purchases), "wix": f"limit {link.payments_limit}"},
-            )
-        )
-    return found
-
-
-def _plain(type_: DiscrepancyType, books: Books, payment_id: UUID | None, **sides: str | None) -> Difference:
-    ours = books.believed.get(payment_id) if payment_id else None
-    return Difference(
-        type=type_,
-        payment_link_id=books.payment_link_id,
-        payment_id=payment_id,
-        sides=sides,
-        amount_at_risk=ours.payment.amount if ours else None,
-        currency=ours.payment.currency if ours else None,
-    )
+    return Findings(books.payment_link_id, outcomes, tuple(repairs), (*found, *of_link), is_settled)
 
 
 def _missing_at_wix(ours: Payment) -> Difference:
@@ -255,10 +372,10 @@ def _missing_at_wix(ours: Payment) -> Difference:
     )
 
 
-def _behind(ours: Payment, theirs: Payment) -> Difference:
+def _behind(link_id: UUID, ours: Payment, theirs: Payment) -> Difference:
     return Difference(
         type=DiscrepancyType.BEHIND_AT_WIX,
-        payment_link_id=ours.payment_link_id,
+        payment_link_id=link_id,
         payment_id=ours.payment_id,
         sides={"booked": f"revision {ours.revision}", "wix": f"revision {theirs.revision}"},
         currency=ours.currency,

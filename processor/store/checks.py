@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 LINKS_MAX = 100  # a page of Wix holds that many; how many a filter's `$in` may hold is not documented
 DRAIN_MAX = 5_000  # requests merged in one statement; the rest wait for the next
+PAYMENTS_TOGETHER_MAX = 5_000  # that links claimed together have, so that none waits for a very large one
 STARTS_TOGETHER_MAX = 2  # claims a link may die in beside others, before it is checked alone
 BACKOFF_DOUBLINGS_MAX = 6
 
@@ -117,6 +118,7 @@ class Lease:
 def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timedelta) -> Lease:
     """Claim up to LINKS_MAX due links of an instance, the longest due first.
 
+    Together they have at most PAYMENTS_TOGETHER_MAX payments, by Wix's last count; a larger link is claimed alone.
     A link in whose checks workers died more than STARTS_TOGETHER_MAX times is claimed alone and with a
     growing lease, so that one poisonous link holds nobody else up.
     """
@@ -130,15 +132,17 @@ def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timed
                 ORDER BY starts > :together, due_at, payment_link_id
                 LIMIT :limit FOR UPDATE SKIP LOCKED
             ), numbered AS (
-                SELECT *, row_number() OVER (ORDER BY starts > :together, due_at, payment_link_id) AS place
-                FROM free
+                SELECT *, row_number() OVER places AS place,
+                    sum(COALESCE(l.payment_count, 0)) OVER places AS payments
+                FROM free LEFT JOIN payment_links l USING (instance_id, payment_link_id)
+                WINDOW places AS (ORDER BY starts > :together, due_at, payment_link_id ROWS UNBOUNDED PRECEDING)
             )
             UPDATE link_checks c SET lease_id = :lease_id, starts = c.starts + 1,
                 lease_until = CAST(:now AS timestamptz)
                     + CAST(:lease AS interval) * power(2, LEAST(GREATEST(c.starts - :together, 0), :doublings))
             FROM numbered f
             WHERE c.instance_id = f.instance_id AND c.payment_link_id = f.payment_link_id
-                AND (f.starts <= :together OR f.place = 1)
+                AND (f.place = 1 OR (f.starts <= :together AND f.payments <= :payments))
             RETURNING c.payment_link_id, c.wanted, c.attempt, c.starts, c.failures, c.unsettled_since"""),
         {
             "instance_id": instance_id,
@@ -148,6 +152,7 @@ def claim(connection: Connection, instance_id: UUID, now: datetime, lease: timed
             "lease_id": lease_id,
             "limit": LINKS_MAX,
             "together": STARTS_TOGETHER_MAX,
+            "payments": PAYMENTS_TOGETHER_MAX,
             "doublings": BACKOFF_DOUBLINGS_MAX,
         },
     )

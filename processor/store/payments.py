@@ -10,11 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text, update
 
-from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdict, differences
+from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdict
 from processor.domain.reconciliation import Believed, Outcome
-from processor.store.tables import PaymentRow, PaymentVersion, is_any_of
+from processor.store.tables import PaymentRow, is_any_of
 
-NOTED_MAX = 10_000
 _PERSON_ID = ("instance_id", "payment_id", "revision")
 _FACT_COLUMNS = ", ".join(FACTS)
 
@@ -211,54 +210,15 @@ def is_erased(connection: Connection, instance_id: UUID, payment_id: UUID) -> bo
 
 
 def believed(
-    connection: Connection,
-    instance_id: UUID,
-    *,
-    link_ids: Collection[UUID],
-    payment_ids: Collection[UUID],
+    connection: Connection, instance_id: UUID, payment_ids: Collection[UUID]
 ) -> dict[UUID, Believed]:
-    """Payments booked under any of the links, or with any of the ids, by payment id."""
-    of_links = is_any_of(PaymentRow.payment_link_id, link_ids) | is_any_of(PaymentRow.payment_id, payment_ids)
+    """Payments booked with any of the ids, by payment id."""
     rows = connection.execute(
-        select(*_COLUMNS, PaymentRow.changed_at).where(PaymentRow.instance_id == instance_id, of_links)
+        select(*_COLUMNS, PaymentRow.changed_at).where(
+            PaymentRow.instance_id == instance_id, is_any_of(PaymentRow.payment_id, payment_ids)
+        )
     )
     return {row.payment_id: Believed(payment_from(row), row.changed_at) for row in rows}
-
-
-def version_conflicts(
-    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
-) -> dict[UUID, set[UUID]]:
-    """By link, the payments whose current revision we were also told with another content."""
-    version = PaymentVersion
-    rows = connection.execute(
-        select(
-            PaymentRow.payment_link_id,
-            *_COLUMNS,
-            *(getattr(version, name).label(f"other_{name}") for name in FACTS),
-        )
-        .join(
-            version,
-            (version.instance_id == PaymentRow.instance_id) & (version.payment_id == PaymentRow.payment_id),
-        )
-        .where(
-            PaymentRow.instance_id == instance_id,
-            is_any_of(PaymentRow.payment_link_id, link_ids),
-            version.verdict == Verdict.CONFLICT,
-            version.revision == PaymentRow.revision,
-        )
-    )
-    found: dict[UUID, set[UUID]] = {}
-    for row in rows:
-        ours = payment_from(row)
-        other = Payment(
-            instance_id=ours.instance_id,
-            payment_id=ours.payment_id,
-            revision=ours.revision,
-            **{name: getattr(row, f"other_{name}") for name in FACTS},
-        )
-        if differences(ours, other):
-            found.setdefault(ours.payment_link_id, set()).add(ours.payment_id)
-    return found
 
 
 def note_outcomes(
@@ -271,14 +231,12 @@ def note_outcomes(
     for outcome, payment_ids in by_outcome.items():
         # A payment once recovered stays told apart from one its webhook brought: `first_origin` says so.
         state = Outcome.MATCHED if outcome is Outcome.RECOVERED else outcome
-        # In parts, since the time of a statement is bounded.
-        for start in range(0, len(payment_ids), NOTED_MAX):
-            connection.execute(
-                update(PaymentRow)
-                .where(
-                    PaymentRow.instance_id == instance_id,
-                    is_any_of(PaymentRow.payment_id, payment_ids[start : start + NOTED_MAX]),
-                    PaymentRow.match_state.is_distinct_from(state.value),
-                )
-                .values(match_state=state.value, matched_at=now)
+        connection.execute(
+            update(PaymentRow)
+            .where(
+                PaymentRow.instance_id == instance_id,
+                is_any_of(PaymentRow.payment_id, payment_ids),
+                PaymentRow.match_state.is_distinct_from(state.value),
             )
+            .values(match_state=state.value, matched_at=now)
+        )

@@ -422,6 +422,48 @@ class LinkCheck(Base):
     )
 
 
+class ListedPayment(Base):
+    """A payment as Wix lists it to a check under way, or one it does not list; gone when the check ends.
+
+    Here what Wix says is matched with what we believe without being held in memory. payment_link_id: the link
+    it is listed under. Facts are NULL, with the reason, when it cannot be read, and when it is_listed not but
+    booked under the link. rest, personal: only of a version we have not booked. Unlogged, since a check that
+    dies reads again; after a crash of the database it is empty, which the check notices by the number of rows.
+    """
+
+    __tablename__ = "listed_payments"
+
+    lease_id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_link_id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID]
+    is_listed: Mapped[bool] = mapped_column(server_default=text("true"))
+    reason: Mapped[str | None]
+    revision: Mapped[int | None] = mapped_column(BigInteger)
+    amount: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    type: Mapped[str | None]
+    created_at: Mapped[datetime | None]
+    transaction_at: Mapped[datetime | None]
+    receipt_id: Mapped[UUID | None]
+    ecom_checkout_id: Mapped[str | None]
+    ecom_order_id: Mapped[str | None]
+    method: Mapped[str | None]
+    payment_method: Mapped[str | None]
+    payment_provider: Mapped[str | None]
+    rest: Mapped[dict[str, Any] | None]
+    personal: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(revision, amount, currency) = CASE WHEN is_listed AND reason IS NULL THEN 3 ELSE 0 END",
+            "facts_when_read",
+        ),
+        CheckConstraint("is_listed OR reason IS NULL", "reason_when_listed"),
+        {"prefixes": ["UNLOGGED"]},
+    )
+
+
 class Sweep(Base):
     """The polling of one instance over a window of creation dates, resumable at any page.
 

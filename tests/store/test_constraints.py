@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.errors import Unreadable
-from processor.store import checks, creations, discrepancies, inbox, links, runs
+from processor.store import checks, creations, discrepancies, inbox, links, matching, runs
 from processor.store.database import Database
 from processor.store.tables import Base
-from tests.builders import INSTANCE, LINK, NOW, make_link, payment_claims
+from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
 from tests.store.helpers import install, receive
 
 SHORT = "'\\x00'::bytea"
@@ -30,6 +30,9 @@ IMPOSSIBLE = {
     "ck_link_checks_counts_not_negative": "attempt = -1",
     "ck_link_checks_lease_whole": "lease_id = gen_random_uuid()",
     "ck_link_checks_wanted_is_due": "wanted = 1, checked = 0, due_at = NULL",
+    "ck_listed_payments_facts_when_read": "amount = NULL",
+    "ck_listed_payments_reason_when_listed": "is_listed = false, reason = 'odd', revision = NULL, amount = NULL,"
+    " currency = NULL",
     "ck_payment_links_currency_is_a_code": "currency = 'usd'",
     "ck_payments_amount_not_negative": "amount = -0.001",
     "ck_payments_changed_after_stored": "changed_at = stored_at - interval '1 s'",
@@ -105,6 +108,7 @@ def fill(database: Database) -> None:
         runs.count(connection, "jobs", {"x": 1})
         checks.drain(connection, NOW)
         links.save(connection, [], NOW)
+        matching.write(connection, INSTANCE, uuid4(), [make_seen()])
         run_id = runs.start(connection, INSTANCE, "check", NOW)
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)

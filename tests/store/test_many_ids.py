@@ -19,7 +19,7 @@ def test_as_many_payments_as_there_may_be_are_looked_up_and_noted(database: Data
     ids = [PAYMENT, *(UUID(int=number) for number in range(PARAMETERS_MAX + 1))]
 
     with database.begin() as connection:
-        found = payments.believed(connection, INSTANCE, link_ids=ids, payment_ids=ids)
+        found = payments.believed(connection, INSTANCE, ids)
         payments.note_outcomes(connection, INSTANCE, dict.fromkeys(ids, Outcome.MATCHED), NOW)
 
     assert set(found) == {PAYMENT}

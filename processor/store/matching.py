@@ -1,0 +1,351 @@
+"""What Wix lists beside what we believe, matched where it lies: memory stays flat, however much is listed.
+
+A check writes every page it reads into `listed_payments`, under its lease. Then the two sides are gone through in
+parts, by link and payment id. What is plainly the same is marked as matched by the database; only the rest is handed
+out, for `domain.reconciliation.match` to decide.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Uuid
+
+from processor.domain.payment import FACTS, Origin, Payment, SeenPayment
+from processor.domain.reconciliation import Believed, Pair, Totals
+from processor.store import payments
+
+_LINK_IDS = bindparam("link_ids", type_=ARRAY(Uuid()))
+_PAYMENT_IDS = bindparam("payment_ids", type_=ARRAY(Uuid()))
+_FACTS = ", ".join(name for name in FACTS if name != "payment_link_id")
+_IS_READ = "l.is_listed AND l.reason IS NULL"
+# `domain.payment.differences` in SQL: silence on either side is no contradiction.
+_CONTRADICTS = "({}) IS TRUE".format(" OR ".join(f"p.{name} <> l.{name}" for name in FACTS))
+_HAS_VERSION_CONFLICT = """
+    (p.payment_link_id = l.payment_link_id AND EXISTS (
+        SELECT FROM payment_versions v
+        WHERE v.instance_id = p.instance_id AND v.payment_id = p.payment_id AND v.revision = p.revision
+            AND v.verdict = 'conflict' AND ({}) IS TRUE))""".format(
+    " OR ".join(f"p.{name} <> v.{name}" for name in FACTS)
+)
+# `Verdict.SAME` of `domain.payment.judge`.
+_IS_SAME_CONTENT = f"({_IS_READ} AND p.revision = l.revision AND NOT {_CONTRADICTS})"
+_BESIDE = """
+    FROM listed_payments l LEFT JOIN payments p ON p.instance_id = l.instance_id AND p.payment_id = l.payment_id
+    WHERE l.lease_id = :lease_id AND l.payment_link_id = ANY(:link_ids)
+        AND (l.payment_link_id, l.payment_id) > (:after_link, :after_payment)
+        AND (l.payment_link_id, l.payment_id) <= (:last_link, :last_payment)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A listed payment that cannot be read, with the reason."""
+
+    payment_link_id: UUID
+    payment_id: UUID
+    reason: str
+
+
+def write(
+    connection: Connection,
+    instance_id: UUID,
+    lease_id: UUID,
+    seen: Collection[SeenPayment],
+    unread: Collection[Unread] = (),
+) -> int:
+    """Write down what Wix lists; each payment at most once for each link. Returns how many rows were added.
+
+    Listed twice, the higher revision stands: items may move between pages while they are read.
+    """
+    records: list[dict[str, Any]] = [
+        {"payment_id": one.payment.payment_id, "revision": one.payment.revision}
+        | {name: getattr(one.payment, name) for name in FACTS}
+        | {"rest": one.rest, "personal": one.personal}
+        for one in seen
+    ]
+    records += [
+        {"payment_id": one.payment_id, "payment_link_id": one.payment_link_id, "reason": one.reason}
+        for one in unread
+    ]
+    if not records:
+        return 0
+    added = connection.execute(
+        text(f"""
+            INSERT INTO listed_payments AS l
+                (lease_id, instance_id, payment_link_id, payment_id, reason, revision, {_FACTS}, rest, personal)
+            SELECT :lease_id, :instance_id, t.payment_link_id, t.payment_id, t.reason, t.revision,
+                {", ".join(f"t.{name}" for name in FACTS if name != "payment_link_id")},
+                CASE WHEN is_news THEN t.rest END, CASE WHEN is_news THEN t.personal END
+            FROM jsonb_to_recordset(CAST(:records AS jsonb)) AS t ({payments.TELLING_COLUMNS}, reason text)
+            CROSS JOIN LATERAL (
+                -- Buyers are copied only where they are to be booked.
+                SELECT NOT EXISTS (
+                    SELECT FROM payments p WHERE p.instance_id = :instance_id AND p.payment_id = t.payment_id
+                    AND p.revision >= t.revision) AS is_news) AS n
+            ON CONFLICT (lease_id, payment_link_id, payment_id) DO UPDATE SET
+                reason = NULL, {", ".join(f"{name} = excluded.{name}" for name in ("revision", *FACTS))},
+                rest = excluded.rest, personal = excluded.personal
+            WHERE excluded.revision > COALESCE(l.revision, -1)
+            RETURNING xmax = 0"""),
+        {
+            "lease_id": lease_id,
+            "instance_id": instance_id,
+            "records": payments.dumped(records),
+        },
+    )
+    return sum(is_new for (is_new,) in added)
+
+
+def count(connection: Connection, lease_id: UUID) -> int:
+    """How many payments are written down as listed."""
+    return int(
+        connection.execute(
+            text("SELECT count(*) FROM listed_payments WHERE lease_id = :lease_id AND is_listed"),
+            {"lease_id": lease_id},
+        ).scalar_one()
+    )
+
+
+def write_unlisted(
+    connection: Connection, instance_id: UUID, lease_id: UUID, link_ids: Collection[UUID]
+) -> None:
+    """Write down the payments booked under these links that Wix did not list."""
+    connection.execute(
+        text("""
+            INSERT INTO listed_payments (lease_id, instance_id, payment_link_id, payment_id, is_listed)
+            SELECT :lease_id, p.instance_id, p.payment_link_id, p.payment_id, false FROM payments p
+            WHERE p.instance_id = :instance_id AND p.payment_link_id = ANY(:link_ids)
+                AND NOT EXISTS (
+                    SELECT FROM listed_payments l WHERE l.lease_id = :lease_id
+                    AND l.payment_link_id = p.payment_link_id AND l.payment_id = p.payment_id)
+            ON CONFLICT DO NOTHING""").bindparams(_LINK_IDS),
+        {"lease_id": lease_id, "instance_id": instance_id, "link_ids": list(link_ids)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a going-through has come: everything up to this link and payment is done."""
+
+    payment_link_id: UUID
+    payment_id: UUID
+
+
+BEGINNING = Place(UUID(int=0), UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some payments. same: by link, how many are plainly the same. pairs: the others. last: None at the end."""
+
+    same: Mapping[UUID, int]
+    pairs: Sequence[Pair]
+    last: Place | None
+
+
+def match_part(
+    connection: Connection,
+    lease_id: UUID,
+    link_ids: Collection[UUID],
+    *,
+    after: Place,
+    limit: int,
+    now: datetime,
+) -> Part:
+    """Go through up to `limit` payments of these links after a place.
+
+    Marks those that are plainly the same as matched, and hands out the others. Every booked payment that is or may
+    be written to stays locked until the transaction ends.
+    """
+    bound = connection.execute(
+        text("""
+            SELECT payment_link_id, payment_id FROM listed_payments
+            WHERE lease_id = :lease_id AND (payment_link_id, payment_id) > (:after_link, :after_payment)
+            ORDER BY payment_link_id, payment_id OFFSET :skipped LIMIT 1"""),
+        {
+            "lease_id": lease_id,
+            "after_link": after.payment_link_id,
+            "after_payment": after.payment_id,
+            "skipped": limit - 1,
+        },
+    ).one_or_none()
+    last = Place(bound.payment_link_id, bound.payment_id) if bound else None
+    until = last or Place(UUID(int=2**128 - 1), UUID(int=2**128 - 1))
+    window = {
+        "lease_id": lease_id,
+        "link_ids": list(link_ids),
+        "after_link": after.payment_link_id,
+        "after_payment": after.payment_id,
+        "last_link": until.payment_link_id,
+        "last_payment": until.payment_id,
+        "now": now,
+    }
+    # In one order with everybody who locks several payments, or two of them would wait for each other.
+    connection.execute(
+        text(f"""
+            SELECT FROM payments WHERE (instance_id, payment_id) IN (
+                SELECT p.instance_id, p.payment_id {_BESIDE} AND p.payment_id IS NOT NULL
+                AND (p.match_state IS DISTINCT FROM 'matched' OR {_IS_SAME_CONTENT} IS NOT TRUE))
+            ORDER BY instance_id, payment_id FOR UPDATE""").bindparams(_LINK_IDS),
+        window,
+    )
+    others = connection.execute(
+        text(f"""
+            WITH beside AS MATERIALIZED (
+                SELECT l.payment_link_id AS link_id, l.payment_id AS id, l.instance_id, {_IS_READ} AS is_read,
+                    l.reason IS NOT NULL AS is_unreadable, p.payment_id IS NOT NULL AS is_booked, p.changed_at,
+                    p.match_state, {_IS_SAME_CONTENT} IS TRUE AS is_same,
+                    {_HAS_VERSION_CONFLICT} IS TRUE AS has_version_conflict,
+                    {", ".join(f"l.{name} AS wix_{name}, p.{name} AS our_{name}" for name in ("revision", *FACTS))}
+                {_BESIDE}
+            ), marked AS (
+                UPDATE payments SET match_state = 'matched', matched_at = :now
+                WHERE (instance_id, payment_id) IN (
+                    SELECT instance_id, id FROM beside
+                    WHERE is_same AND NOT has_version_conflict AND match_state IS DISTINCT FROM 'matched')
+            )
+            SELECT * FROM beside WHERE NOT is_same OR has_version_conflict
+            ORDER BY link_id, id""").bindparams(_LINK_IDS),
+        window,
+    )
+    pairs = [_pair(row) for row in others]
+    listed = connection.execute(
+        text("""
+            SELECT payment_link_id, count(*) AS payments FROM listed_payments
+            WHERE lease_id = :lease_id AND payment_link_id = ANY(:link_ids)
+                AND (payment_link_id, payment_id) > (:after_link, :after_payment)
+                AND (payment_link_id, payment_id) <= (:last_link, :last_payment)
+            GROUP BY payment_link_id""").bindparams(_LINK_IDS),
+        window,
+    )
+    same = Counter({row.payment_link_id: int(row.payments) for row in listed})
+    same.subtract(pair.payment_link_id for pair in pairs)
+    return Part(same, pairs, last)
+
+
+def _pair(row: Any) -> Pair:
+    return Pair(
+        payment_link_id=row.link_id,
+        payment_id=row.id,
+        ours=Believed(_payment(row, "our"), row.changed_at) if row.is_booked else None,
+        theirs=_payment(row, "wix") if row.is_read else None,
+        is_unreadable=row.is_unreadable,
+        has_version_conflict=row.has_version_conflict,
+    )
+
+
+def _payment(row: Any, side: str) -> Payment:
+    facts = {name: getattr(row, f"{side}_{name}") for name in ("revision", *FACTS)}
+    return Payment(instance_id=row.instance_id, payment_id=row.id, **facts)
+
+
+def book(
+    connection: Connection,
+    lease_id: UUID,
+    repairs: Collection[Payment],
+    *,
+    run_id: UUID,
+    now: datetime,
+) -> None:
+    """Book versions that Wix lists and we do not have. The guard of revisions has the last word."""
+    by_link: dict[UUID, list[UUID]] = {}
+    for payment in repairs:
+        by_link.setdefault(payment.payment_link_id, []).append(payment.payment_id)
+    for link_id, payment_ids in sorted(by_link.items()):
+        connection.execute(
+            text(f"""
+                WITH source AS MATERIALIZED (
+                    SELECT instance_id, payment_id, revision, {", ".join(FACTS)}, rest, personal,
+                        CAST(:origin AS text) AS origin, CAST(NULL AS uuid) AS event_id,
+                        CAST(:run_id AS uuid) AS run_id, CAST(:now AS timestamptz) AS told_at,
+                        false AS is_anonymization
+                    FROM listed_payments
+                    WHERE lease_id = :lease_id AND payment_link_id = :link_id AND payment_id = ANY(:payment_ids)
+                ), {payments.applying("source")}
+                SELECT FROM paid""").bindparams(_PAYMENT_IDS),
+            {
+                "lease_id": lease_id,
+                "link_id": link_id,
+                "payment_ids": payment_ids,
+                "origin": Origin.POLL.value,
+                "run_id": run_id,
+                "now": now,
+            },
+        )
+
+
+def totals(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], *, run_id: UUID
+) -> dict[UUID, Totals]:
+    """What is booked under each link; links without a payment are left out. run_id: the check that asks."""
+    rows = connection.execute(
+        text("""
+            WITH booked AS (
+                SELECT payment_link_id, currency, sum(amount) AS amount, count(*) AS payments,
+                    max(changed_at) FILTER (WHERE run_id IS DISTINCT FROM :run_id) AS changed_at
+                FROM payments WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
+                GROUP BY payment_link_id, currency
+            ), bought AS (
+                -- As domain.reconciliation.purchase.
+                SELECT payment_link_id, count(DISTINCT COALESCE(
+                    NULLIF(ecom_checkout_id, ''), NULLIF(ecom_order_id, ''), CAST(payment_id AS text))) AS purchases
+                FROM payments WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
+                GROUP BY payment_link_id
+            )
+            SELECT * FROM booked JOIN bought USING (payment_link_id)
+            ORDER BY payment_link_id, currency""").bindparams(_LINK_IDS),
+        {"instance_id": instance_id, "link_ids": list(link_ids), "run_id": run_id},
+    )
+    found: dict[UUID, Totals] = {}
+    for row in rows:
+        before = found.get(row.payment_link_id, Totals())
+        moments = [moment for moment in (before.changed_at, row.changed_at) if moment]
+        found[row.payment_link_id] = Totals(
+            payments=before.payments + row.payments,
+            purchases=row.purchases,
+            sums={**before.sums, row.currency: row.amount},
+            changed_at=max(moments, default=None),
+        )
+    return found
+
+
+def listed_sums(connection: Connection, lease_id: UUID, link_ids: Collection[UUID]) -> dict[str, Decimal]:
+    """By currency, the amounts Wix lists under these links."""
+    rows = connection.execute(
+        text("""
+            SELECT currency, sum(amount) AS amount FROM listed_payments
+            WHERE lease_id = :lease_id AND payment_link_id = ANY(:link_ids) AND currency IS NOT NULL
+            GROUP BY currency""").bindparams(_LINK_IDS),
+        {"lease_id": lease_id, "link_ids": list(link_ids)},
+    )
+    return {row.currency: row.amount for row in rows}
+
+
+def forget(connection: Connection, lease_id: UUID) -> None:
+    """Delete what was written down under a lease."""
+    connection.execute(text("DELETE FROM listed_payments WHERE lease_id = :lease_id"), {"lease_id": lease_id})
+
+
+def forget_abandoned(connection: Connection) -> int:
+    """Delete what checks wrote down that hold no link any more: they died. Returns how many rows."""
+    return connection.execute(
+        text("""
+            -- From one lease to the next by the index, however many rows each has.
+            WITH RECURSIVE leases AS (
+                (SELECT lease_id FROM listed_payments ORDER BY lease_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT n.lease_id FROM listed_payments n WHERE n.lease_id > leases.lease_id
+                    ORDER BY n.lease_id LIMIT 1)
+                FROM leases WHERE lease_id IS NOT NULL)
+            DELETE FROM listed_payments WHERE lease_id IN (
+                SELECT l.lease_id FROM leases l
+                WHERE NOT EXISTS (SELECT FROM link_checks c WHERE c.lease_id = l.lease_id))""")
+    ).rowcount

@@ -1,0 +1,285 @@
+"""Matching in parts where the rows lie decides what `compare` decides over the same books in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from processor.domain.discrepancy import Difference
+from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, differences
+from processor.domain.reconciliation import (
+    Believed,
+    Books,
+    LinkBooks,
+    Outcome,
+    Totals,
+    compare,
+    match,
+    match_link,
+)
+from processor.store import checks, matching, payments, runs
+from processor.store.database import Database
+from tests.builders import INSTANCE, LINK, NOW, PAYMENT, make_link, make_payment, make_seen
+from tests.store.helpers import confirm, one
+
+SETTLING = timedelta(minutes=10)
+LONG_AGO, JUST_NOW = NOW - timedelta(hours=1), NOW - timedelta(seconds=5)
+LINKS = [UUID(int=1), UUID(int=2)]
+PAYMENTS = [UUID(int=number) for number in range(11, 16)]
+
+moments = st.sampled_from([LONG_AGO, JUST_NOW])
+versions = st.builds(
+    make_payment,
+    payment_id=st.sampled_from(PAYMENTS),
+    payment_link_id=st.sampled_from(LINKS),
+    revision=st.integers(1, 3),
+    amount=st.sampled_from([Decimal("1.000"), Decimal("2.500")]),
+    currency=st.sampled_from(["USD", "USD", "KWD"]),
+    created_at=st.none() | moments,
+    type=st.none() | st.sampled_from(["REGULAR", "GIFT_CARD"]),
+    ecom_checkout_id=st.none() | st.sampled_from(["a", "b"]),
+    receipt_id=st.none() | st.just(UUID(int=3)),
+)
+descriptions = st.builds(
+    make_link,
+    currency=st.none() | st.just("USD"),
+    payment_count=st.none() | st.integers(0, 3),
+    total_amount=st.none() | st.sampled_from([Decimal(0), Decimal(1), Decimal("2.5"), Decimal("3.5")]),
+    payments_limit=st.none() | st.just(1),
+    last_payment_at=st.none() | moments,
+)
+
+
+def apply(database: Database, seen: Payment, *, at: Any, personal: dict[str, Any] | None = None) -> Verdict:
+    told = payments.telling(
+        SeenPayment(seen, personal, {}), origin=Origin.WEBHOOK, told_at=at, event_id=uuid4()
+    )
+    with database.begin() as connection:
+        return payments.apply(connection, [told])[seen.payment_id]
+
+
+def believed(database: Database, instance_id: UUID) -> dict[UUID, Believed]:
+    with database.begin() as connection:
+        return payments.believed(connection, instance_id, PAYMENTS)
+
+
+def start(database: Database, instance_id: UUID) -> UUID:
+    with database.begin() as connection:
+        return runs.start(connection, instance_id, "check", NOW)
+
+
+def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> None:
+    met: Counter[Any] = Counter()
+
+    @given(
+        told=st.lists(st.tuples(versions, moments), max_size=8),
+        listed=st.lists(versions, max_size=8),
+        unread=st.lists(st.sampled_from(PAYMENTS), max_size=1),
+        described=st.tuples(descriptions, descriptions),
+        missing=st.sets(st.sampled_from(LINKS), max_size=1),
+        unsettled_since=st.none() | moments,
+        page=st.integers(1, 4),
+        part=st.integers(1, 4),
+    )
+    @settings(max_examples=250)
+    def alike(
+        told: Any,
+        listed: list[Payment],
+        unread: list[UUID],
+        described: Any,
+        missing: set[UUID],
+        unsettled_since: Any,
+        page: int,
+        part: int,
+    ) -> None:
+        instance_id, lease_id = uuid4(), uuid4()
+        confirm(database, instance_id)
+        run_id = start(database, instance_id)
+        told = [(replace(seen, instance_id=instance_id), at) for seen, at in told]
+        listed = [replace(seen, instance_id=instance_id) for seen in listed]
+        contradicted = [seen for seen, at in told if apply(database, seen, at=at) is Verdict.CONFLICT]
+        before = believed(database, instance_id)
+
+        # What a reading leaves: of each payment under each link, the first of its highest revision.
+        theirs: dict[UUID, dict[UUID, Payment]] = {link_id: {} for link_id in LINKS}
+        for seen in listed:
+            known = theirs[seen.payment_link_id].get(seen.payment_id)
+            if known is None or seen.revision > known.revision:
+                theirs[seen.payment_link_id][seen.payment_id] = seen
+        books = {
+            link_id: Books(
+                payment_link_id=link_id,
+                believed={
+                    id_: one
+                    for id_, one in before.items()
+                    if one.payment.payment_link_id == link_id or id_ in theirs[link_id]
+                },
+                theirs=theirs[link_id],
+                link=None if link_id in missing else replace(link, payment_link_id=link_id),
+                is_link_missing=link_id in missing,
+                conflicting_versions=frozenset(
+                    seen.payment_id
+                    for seen in contradicted
+                    if (ours := before[seen.payment_id].payment).payment_link_id == link_id
+                    and ours.revision == seen.revision
+                    and differences(ours, seen)
+                ),
+                unreadable={str(id_): "odd" for id_ in unread} if link_id == LINKS[0] else {},
+                unsettled_since=unsettled_since,
+            )
+            for link_id, link in zip(LINKS, described, strict=True)
+        }
+        expected = {link_id: compare(one, now=NOW, settling=SETTLING) for link_id, one in books.items()}
+
+        written = 0
+        with database.begin() as connection:
+            for at in range(0, len(listed), page):
+                # As a page is read: each payment once for each link.
+                once: dict[tuple[UUID, UUID], Payment] = {}
+                for seen in listed[at : at + page]:
+                    key = (seen.payment_link_id, seen.payment_id)
+                    if key not in once or seen.revision > once[key].revision:
+                        once[key] = seen
+                written += matching.write(
+                    connection, instance_id, lease_id, [SeenPayment(one, None, {}) for one in once.values()]
+                )
+            odd = [matching.Unread(LINKS[0], id_, "odd") for id_ in unread if id_ not in theirs[LINKS[0]]]
+            written += matching.write(connection, instance_id, lease_id, [], odd)
+            assert matching.count(connection, lease_id) == written
+            matching.write_unlisted(connection, instance_id, lease_id, LINKS)
+        outcomes: dict[UUID, dict[UUID, Outcome]] = {link_id: {} for link_id in LINKS}
+        matched: Counter[UUID] = Counter()
+        repairs: dict[UUID, list[Payment]] = {link_id: [] for link_id in LINKS}
+        found: dict[UUID, list[Difference]] = {link_id: [] for link_id in LINKS}
+        after: matching.Place | None = matching.BEGINNING
+        parts: list[matching.Part] = []
+        with database.begin() as connection:
+            while after is not None:
+                one_part = matching.match_part(connection, lease_id, LINKS, after=after, limit=part, now=NOW)
+                after = one_part.last
+                parts.append(one_part)
+        for one_part in parts:
+            matched.update(one_part.same)
+            for pair in one_part.pairs:
+                of_pair = match(pair, now=NOW, settling=SETTLING, unsettled_since=unsettled_since)
+                if of_pair.outcome is not None:
+                    outcomes[pair.payment_link_id][pair.payment_id] = of_pair.outcome
+                if of_pair.repair is not None:
+                    repairs[pair.payment_link_id].append(of_pair.repair)
+                found[pair.payment_link_id].extend(of_pair.differences)
+
+        for link_id in LINKS:
+            same = {id_ for id_, one in expected[link_id].outcomes.items() if one is Outcome.MATCHED}
+            assert matched[link_id] == len(same)
+            assert outcomes[link_id] == {
+                id_: one for id_, one in expected[link_id].outcomes.items() if id_ not in same
+            }
+            assert sorted(repairs[link_id], key=str) == sorted(expected[link_id].repairs, key=str)
+            met.update(expected[link_id].outcomes.values())
+            # The link itself, on books of which this link's repairs alone were booked.
+            with database.begin() as connection:
+                savepoint = connection.begin_nested()
+                matching.book(connection, lease_id, repairs[link_id], run_id=run_id, now=NOW)
+                booked = matching.totals(connection, instance_id, LINKS, run_id=run_id)
+                savepoint.rollback()
+            of_link, is_settled = match_link(
+                LinkBooks(
+                    payment_link_id=link_id,
+                    totals=booked.get(link_id, Totals()),
+                    link=books[link_id].link,
+                    is_link_missing=link_id in missing,
+                    unreadable=books[link_id].unreadable,
+                    unsettled_since=unsettled_since,
+                    has_expected=Outcome.EXPECTED in outcomes[link_id].values(),
+                ),
+                now=NOW,
+                settling=SETTLING,
+            )
+            assert is_settled == expected[link_id].is_settled
+            assert sorted((*found[link_id], *of_link), key=str) == sorted(
+                expected[link_id].differences, key=str
+            )
+            met.update(one.type for one in (*found[link_id], *of_link))
+        with database.begin() as connection:
+            sums: Counter[str] = Counter()
+            for of_theirs in theirs.values():
+                for payment in of_theirs.values():
+                    sums[payment.currency] += payment.amount  # type: ignore[assignment]
+            assert matching.listed_sums(connection, lease_id, LINKS) == dict(sums)
+            matching.forget(connection, lease_id)
+
+    alike()
+    assert set(Outcome) <= set(met), "the books drawn were too tame"
+
+
+def test_what_is_plainly_the_same_is_marked_and_stays_in_the_database(database: Database) -> None:
+    confirm(database)
+    apply(database, make_payment(), at=LONG_AGO)
+    lease_id = uuid4()
+
+    with database.begin() as connection:
+        matching.write(connection, INSTANCE, lease_id, [make_seen()])
+        part = matching.match_part(connection, lease_id, [LINK], after=matching.BEGINNING, limit=10, now=NOW)
+
+    assert (part.same, part.pairs, part.last) == ({LINK: 1}, [], None)
+    assert one(database, "SELECT match_state FROM payments").match_state == "matched"
+
+
+@pytest.mark.parametrize(("revision", "is_copied"), [(1, False), (2, True)])
+def test_a_buyer_is_written_down_only_where_the_version_is_news(
+    database: Database, revision: int, is_copied: bool
+) -> None:
+    confirm(database)
+    apply(database, make_payment(), at=LONG_AGO)
+
+    with database.begin() as connection:
+        matching.write(connection, INSTANCE, uuid4(), [make_seen(revision=revision)])
+
+    assert (one(database, "SELECT personal FROM listed_payments").personal is not None) is is_copied
+
+
+def test_a_booked_version_brings_its_buyer(database: Database) -> None:
+    confirm(database)
+    run_id, lease_id = start(database, INSTANCE), uuid4()
+
+    with database.begin() as connection:
+        matching.write(connection, INSTANCE, lease_id, [make_seen()])
+        matching.book(connection, lease_id, [make_payment()], run_id=run_id, now=NOW)
+
+    row = one(database, "SELECT * FROM payments JOIN payment_buyers USING (instance_id, payment_id)")
+    assert (row.payment_id, row.origin, row.personal) == (PAYMENT, "poll", make_seen().personal)
+
+
+def test_what_a_dead_check_wrote_down_is_forgotten_and_that_of_a_living_one_kept(database: Database) -> None:
+    confirm(database)
+    with database.begin() as connection:
+        checks.request(connection, INSTANCE, [LINK], NOW)
+        checks.drain(connection, NOW)
+        lease = checks.claim(connection, INSTANCE, NOW, timedelta(minutes=1))
+        for lease_id in (uuid4(), lease.lease_id, uuid4()):
+            matching.write(connection, INSTANCE, lease_id, [make_seen()])
+
+    with database.begin() as connection:
+        assert matching.forget_abandoned(connection) == 2
+        assert matching.forget_abandoned(connection) == 0
+
+    assert one(database, "SELECT lease_id FROM listed_payments").lease_id == lease.lease_id
+
+
+def test_a_reading_lost_by_the_database_is_noticed(database: Database) -> None:
+    confirm(database)
+    lease_id = uuid4()
+    with database.begin() as connection:
+        written = matching.write(connection, INSTANCE, lease_id, [make_seen()])
+        connection.execute(text("TRUNCATE listed_payments"))
+
+        assert matching.count(connection, lease_id) == written - 1
