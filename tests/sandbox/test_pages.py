@@ -300,9 +300,59 @@ def test_an_order_is_paid_by_its_link(site: Site, person: Person) -> None:
 def test_the_page_of_thanks_shows_payments_of_its_own_link_alone(site: Site, person: Person) -> None:
     [payment] = site.pay(site.link("77.00", quantity=1)["id"])
 
-    page = person.open(f"/thanks/{site.link()['id']}?payment={payment['id']}&payment=nope")
+    link = site.link()
+    [own] = site.pay(link["id"])
+
+    page = person.open(f"/thanks/{link['id']}?payment={own['id']}&payment={payment['id']}&payment=nope")
 
     assert "77.00" not in page.text
+    assert "21.00" in page.text
+
+
+def test_nobody_is_thanked_for_nothing_or_twice(site: Site, person: Person) -> None:
+    link = site.link()
+    [other] = site.pay(site.link()["id"])
+    for query in ("", "?payment=", "?payment=nope", f"?payment={other['id']}"):
+        assert "is paid" not in person.open(f"/thanks/{link['id']}{query}", 404).text
+
+    [payment] = site.pay(link["id"])
+
+    twice = person.open(f"/thanks/{link['id']}?payment={payment['id']}&payment={payment['id']}")
+    assert twice.text.count("21.00 USD") == 1
+
+
+@pytest.mark.parametrize(
+    ("price", "currency", "methods", "gift_part"),
+    [
+        ("0", "USD", ["card", "declined"], None),
+        ("0.01", "USD", ["card", "gift_card", "declined"], None),
+        ("0.02", "USD", ["card", "gift_card", "split", "declined"], "0.01"),
+        ("1", "JPY", ["card", "gift_card", "declined"], None),
+        ("10", "JPY", ["card", "gift_card", "split", "declined"], "2"),
+    ],
+)
+def test_only_what_can_be_split_is_offered_to_be_split(
+    site: Site, person: Person, price: str, currency: str, methods: list[str], gift_part: str | None
+) -> None:
+    path = f"/_paylink/{site.link(price, currency, quantity=1)['id']}"
+
+    inputs = Reader(person.open(path).html).inputs
+
+    assert [one["value"] for one in inputs if one["name"] == "method"] == methods
+    assert [one["value"] for one in inputs if one["name"] == "giftAmount"] == (
+        [gift_part] if gift_part else []
+    )
+    for method in methods[:-1]:
+        assert "Thank you" in person.submit(path, None, method=method).text
+
+
+def test_what_a_buyer_typed_is_refused_rather_than_cut(site: Site, person: Person) -> None:
+    link = site.link()
+
+    page = person.submit(f"/_paylink/{link['id']}", None, 400, name="n" * 101)
+
+    assert "Name must be text of 1 to 100 characters." in page.text
+    assert truth(site, link["id"])["totalReceived"]["paymentCount"] == 0
 
 
 # -- The start page --------------------------------------------------------------------------------

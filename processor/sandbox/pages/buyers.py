@@ -64,14 +64,19 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
     def thanks(link_id: str) -> str:
         """The purchase is done."""
         link = world.any_link(link_id)
-        asked = [documents.get("payment", id_) for id_ in request.args.getlist("payment")[:PAID_MAX]]
-        paid = [one for one in asked if one is not None and one["linkId"] == link_id]
+        asked = dict.fromkeys(request.args.getlist("payment")[:PAID_MAX])
+        found = [documents.get("payment", id_) for id_ in asked]
+        paid = [one for one in found if one is not None and one["linkId"] == link_id]
+        if not paid:
+            raise not_found("payment", next(iter(asked), ""))
         return render_template(
             "thanks.html",
             link=link["entity"],
             instance_id=link["instanceId"],
             payments=[{**one["entity"], "tender": world.standing(one).tender} for one in paid],
-            total=money(sum((Decimal(one["entity"]["amount"]) for one in paid), Decimal()), currency(link)),
+            total=money(
+                sum((Decimal(one["entity"]["amount"]) for one in paid), Decimal()), link["entity"]["currency"]
+            ),
         )
 
     def buy(
@@ -80,14 +85,13 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
         """The page on which a buyer pays; what the form of a POST says is tried first."""
         if request.method == "GET":
             return show(link, is_paid=is_paid)
-        due = world.due(link)
         try:
-            paid = pay(purchase_of(request.form.to_dict(), due, currency(link)))
+            paid = pay(purchase_of(request.form.to_dict(), world.due(link), link["entity"]["currency"]))
         except Refused as why:
             # Others may have paid meanwhile.
             link = world.any_link(link["id"])
             return show(link, is_paid=is_paid, words=words_of(why)), why.status
-        if not paid and request.form.get("method") == "declined":
+        if not paid:
             return show(link, words="The card was declined. Nothing was paid.")
         ids = [one["id"] for one in paid]
         return redirect(url_for("pages.thanks", link_id=link["id"], payment=ids), 303)
@@ -95,7 +99,8 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
     def show(link: Document, *, is_paid: bool = False, words: str | None = None) -> str:
         entity = link["entity"]
         order_id = entity.get("ecomOrderPaymentLink", {}).get("orderId")
-        due, code = world.due(link), entity["currency"]
+        due, currency = world.due(link), entity["currency"]
+        gift_part = gift_part_of(due, currency)
         return render_template(
             "buy.html",
             link=entity,
@@ -103,32 +108,32 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             state="CHECKOUT_PAID" if is_paid else entity["status"],
             lines=lines_of(entity, lambda id_: documents.get("product", id_)),
             order=documents.get("order", order_id) if order_id else None,
-            due=money(due, code),
-            step=money(Decimal(1).scaleb(-digits_of(code)), code),
-            gift_part=money(gift_part_of(due, code), code) if due else None,
+            due=money(due, currency),
+            is_free=not due,
+            gift_part=money(gift_part, currency) if gift_part is not None else None,
             words=words,
         )
 
 
-def currency(link: Document) -> str:
-    """The currency of a link."""
-    return str(link["entity"]["currency"])
-
-
-def gift_part_of(due: Decimal, currency: str) -> Decimal:
-    """What the gift card of a split pays unless the buyer says otherwise."""
-    return round(due / GIFT_CARD_SHARE, digits_of(currency))
+def gift_part_of(due: Decimal, currency: str) -> Decimal | None:
+    """What the gift card of a split pays unless the buyer says otherwise, None for what cannot be split."""
+    least = Decimal(1).scaleb(-digits_of(currency))
+    return max(least, round(due / GIFT_CARD_SHARE, digits_of(currency))) if due > least else None
 
 
 def purchase_of(form: dict[str, str], due: Decimal, currency: str) -> dict[str, Any]:
     """What the checkout's form says, as the world takes it. Raises Refused (400)."""
-    buyer = {name: form[name].strip()[:100] for name in CONTACT_FIELDS if form.get(name, "").strip()}
+    buyer = {name: form[name].strip() for name in CONTACT_FIELDS if form.get(name, "").strip()}
     tenders: list[tuple[str, Decimal]]
     match form.get("method"):
         case "split":
             part = as_money(form.get("giftAmount", "").strip(), currency, "gift card amount")
             if not 0 < part < due:
-                raise invalid(Violation("gift card amount", f"must be less than {money(due, currency)}"))
+                raise invalid(
+                    Violation(
+                        "gift card amount", f"must be more than nothing and less than {money(due, currency)}"
+                    )
+                )
             tenders = [("GIFT_CARD", part), ("CARD", due - part)]
         case "gift_card":
             tenders = [("GIFT_CARD", due)]
