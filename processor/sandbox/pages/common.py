@@ -17,6 +17,7 @@ from werkzeug.wrappers import Response
 from processor.sandbox.errors import Refused, Violation, invalid, plain
 
 SHOWN_MAX = 25  # rows of a page
+SITES_MAX = 100  # sites offered to choose from, the newest
 _SHORT = 8  # of a GUID, for the eye
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -106,13 +107,17 @@ def as_whole(text: str, field: str) -> int | None:
 
 
 def as_moment(text: str, field: str) -> str | None:
-    """A date and time of UTC from a form, as Wix writes it, None when left empty. Raises Refused (400)."""
+    """A date and time from a form as ISO text, of UTC unless it says otherwise, None when left empty.
+
+    Raises Refused (400).
+    """
     if not text.strip():
         return None
     try:
-        return datetime.fromisoformat(text.strip()).replace(tzinfo=UTC).isoformat()
+        told = datetime.fromisoformat(text.strip())
     except ValueError:
         raise invalid(Violation(field, "must be a date and a time")) from None
+    return (told if told.tzinfo is not None else told.replace(tzinfo=UTC)).isoformat()
 
 
 # -- What templates print with ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from processor.sandbox.delivery import RESEND_SECONDS
 from processor.sandbox.documents import Document
 from processor.sandbox.errors import plain
 from processor.sandbox.faults import FAULTS
-from processor.sandbox.pages.common import SHOWN_MAX, Answer, Refusal, act, done, ending, later
+from processor.sandbox.pages.common import SHOWN_MAX, SITES_MAX, Answer, Refusal, act, done, ending, later
 from processor.sandbox.pages.keyset import page_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 STATUSES = ("delivered", "pending", "held", "given_up", "dropped", "unsubscribed")
 ATTEMPTS_MAX = 1 + len(RESEND_SECONDS)
 ATTEMPTS_SHOWN = 50
-SITES_SHOWN = 100
 # Longer than the deadline of a delivery, so that its answer is there when the page comes again.
 ANSWER_SECONDS = 3.0
 # Columns by the name in the address. What is about one thing is narrowed by that alone: it is little.
@@ -60,7 +59,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             about=about,
             types=documents.distinct("event", "type"),
             statuses=STATUSES,
-            sites=documents.find("instance", newest_first=True, limit=SITES_SHOWN),
+            sites=documents.find("instance", newest_first=True, limit=SITES_MAX),
             webhook_url=webhook_url(),
         )
 
@@ -88,7 +87,6 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
         token = sandbox.token_of(event, 1)
         due = deliverer.due_in({event_id}).get(event_id)
         wanted = {"event": event_id}
-        struck = [*event["faults"]]
         return render_template(
             "event.html",
             event=event,
@@ -98,7 +96,8 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             attempts_max=ATTEMPTS_MAX,
             due=due,
             due_at=later(sandbox.now(), due) if due is not None else None,
-            faults=[(kind, FAULTS[kind].summary) for kind in struck if kind in FAULTS],
+            faults=[(kind, FAULTS[kind].summary) for kind in event["faults"]],
+            is_of_a_site=documents.get("instance", event["instanceId"]) is not None,
             token=token,
             decoded=decode(token),
             webhook_url=webhook_url(),
@@ -110,8 +109,8 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
         return found[0] if found else None
 
     def webhook_url() -> str | None:
-        url: str | None = (documents.get("app", "app") or {})["webhookUrl"]
-        return url
+        app = documents.get("app", "app")
+        return None if app is None else app["webhookUrl"]
 
 
 def asked_by(names: dict[str, str]) -> dict[str, str]:

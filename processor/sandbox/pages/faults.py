@@ -9,7 +9,7 @@ from flask import Blueprint, render_template, request
 
 from processor.sandbox.documents import Document
 from processor.sandbox.faults import FAULTS, MIX, Group, parameter, parameters_of
-from processor.sandbox.pages.common import Answer, Refusal, act, done, ending
+from processor.sandbox.pages.common import SITES_MAX, Answer, Refusal, act, done, ending
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -24,7 +24,6 @@ GROUPS: dict[Group, str] = {
     "call": "Calls of the API",
     "read": "What the API shows",
 }
-SITES_SHOWN = 100
 # Of a switch that is on, what is not a parameter.
 _OWN = frozenset(("id", "kind", "used", "isMix", "count"))
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
@@ -85,7 +84,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             summaries={kind: one.summary for kind, one in FAULTS.items()},
             mix_kinds=len(MIX),
             seed=sandbox.seed,
-            sites=documents.find("instance", newest_first=True, limit=SITES_SHOWN),
+            sites=documents.find("instance", newest_first=True, limit=SITES_MAX),
             endings=sorted({ending(one) for one in documents.distinct("event", "type")}),
             refusal=refusal,
         )
