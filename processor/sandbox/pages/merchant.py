@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, render_template, request
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from processor.sandbox.server import Sandbox
 
-CONTACTS_MAX = 20  # contacts offered as recipients, the newest
+SHOP_MAX = 20  # contacts and products shown, the newest
 ORDERS_MAX = 10
 MAILS_MAX = 10
 PAYMENTS_SHOWN = 10  # of one link, on its page
@@ -39,7 +40,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
     @routes.post("/merchant/<instance_id>")
     def merchant_do(instance_id: str) -> Answer:
         def create() -> Response:
-            link = world.create_link(instance_id, new_link(request.form.to_dict()))
+            link = world.create_link(instance_id, new_link(request.form))
             return done("merchant_link", "created", instance_id=instance_id, link_id=link["id"])
 
         return act({"create": create}, lambda refusal: show_links(instance_id, refusal))
@@ -105,7 +106,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             link=link["entity"],
             shown=world.link_answer(link)["totalReceived"],
             payments=payment_rows(page),
-            contacts=newest("contact", CONTACTS_MAX, instance=instance_id),
+            contacts=newest("contact", SHOP_MAX, instance=instance_id),
             mails=[
                 {**mail, "contact": documents.get("contact", mail["contactId"])}
                 for mail in newest("mail", MAILS_MAX, link=link_id)
@@ -136,7 +137,7 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
             return done("merchant_payment", note, instance_id=instance_id, payment_id=payment_id)
 
         def refund() -> Response:
-            world.refund(payment_id, {"amount": request.form.get("amount", "").strip() or None})
+            world.refund(payment_id, {"amount": typed(request.form, "amount") or None})
             return back("refunded")
 
         def receipt() -> Response:
@@ -176,17 +177,19 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
         def back(note: str) -> Response:
             return done("merchant_site", note, instance_id=instance_id)
 
+        def asked(*names: str) -> Document:
+            return {name: typed(form, name) for name in names}
+
         def contact() -> Response:
-            world.add_contact(instance_id, {"name": form.get("name", ""), "email": form.get("email", "")})
+            world.add_contact(instance_id, asked("name", "email"))
             return back("contact")
 
         def product() -> Response:
-            asked = {name: form.get(name, "").strip() for name in ("name", "price", "currency")}
-            world.add_product(instance_id, asked)
+            world.add_product(instance_id, asked("name", "price", "currency"))
             return back("product")
 
         def order() -> Response:
-            world.add_order(instance_id, {name: form.get(name, "").strip() for name in ("total", "currency")})
+            world.add_order(instance_id, asked("total", "currency"))
             return back("order")
 
         def sell_product() -> Response:
@@ -224,8 +227,8 @@ def add_routes(routes: Blueprint, sandbox: Sandbox) -> None:
         return render_template(
             "merchant_site.html",
             instance=world.instance(instance_id),
-            contacts=newest("contact", CONTACTS_MAX, instance=instance_id),
-            products=newest("product", CONTACTS_MAX, instance=instance_id),
+            contacts=newest("contact", SHOP_MAX, instance=instance_id),
+            products=newest("product", SHOP_MAX, instance=instance_id),
             orders=newest("order", ORDERS_MAX, instance=instance_id, status="UNPAID"),
             switches=SWITCHES,
             refusal=refusal,
@@ -276,26 +279,31 @@ SWITCHES = {
 """What may be taken from a site, in words."""
 
 
-def new_link(form: dict[str, str]) -> Document:
+def typed(form: Mapping[str, str], name: str) -> str:
+    """What was typed into a field, without the spaces around it; the letters of a currency are capitals."""
+    text = form.get(name, "").strip()
+    return text.upper() if name == "currency" else text
+
+
+def new_link(form: Mapping[str, str]) -> Document:
     """What the form of a simple link says, as Create Payment Link takes it. Raises Refused (400)."""
-    told = {name: value.strip() for name, value in form.items()}
-    title = told.get("title", "")
-    quantity = as_whole(told.get("quantity", ""), "quantity")
+    title = typed(form, "title")
+    quantity = as_whole(typed(form, "quantity"), "quantity")
     item = {
         "name": title,
         "quantity": 1 if quantity is None else quantity,
-        "price": told.get("price", ""),
+        "price": typed(form, "price"),
     }
     link: Document = {
         "title": title,
-        "currency": told.get("currency", "").upper(),
+        "currency": typed(form, "currency"),
         "type": "ECOM",
         "ecomPaymentLink": {"lineItems": [{"type": "CUSTOM", "customItem": item}]},
     }
     more = {
-        "description": told.get("description") or None,
-        "paymentsLimit": as_whole(told.get("paymentsLimit", ""), "paymentsLimit"),
-        "expirationDate": as_moment(told.get("expirationDate", ""), "expirationDate"),
+        "description": typed(form, "description") or None,
+        "paymentsLimit": as_whole(typed(form, "paymentsLimit"), "paymentsLimit"),
+        "expirationDate": as_moment(typed(form, "expirationDate"), "expirationDate"),
     }
     return {"paymentLink": link | {name: value for name, value in more.items() if value is not None}}
 
