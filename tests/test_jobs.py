@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,9 +16,12 @@ from sqlalchemy import text
 from processor import clock, jobs, wiring
 from processor.config import Settings
 from processor.domain.event import Kind
+from processor.domain.payment import Payment, SeenPayment
+from processor.domain.reconciliation import Pair
 from processor.errors import WixNotFound, WixUnauthorized
 from processor.sandbox.seed import Volume, load
 from processor.store import checks, sweeps
+from processor.wix import wire
 from tests.shop import Shop, a_shop
 
 
@@ -623,6 +627,25 @@ def test_very_many_payments_are_booked_in_parts_and_counted_once(
     assert shop.one("SELECT count(*) FROM payment_versions").count == 40
     run = shop.one("SELECT recovered, matched, status FROM reconciliation_runs WHERE kind = 'check'")
     assert (run.recovered, run.matched, run.status) == (40, 0, "succeeded")
+
+
+def test_a_check_holds_no_more_than_a_part_of_its_link(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    many(shop, links=1, each=700)
+    monkeypatch.setattr(jobs, "PART_PAYMENTS", 50)
+    alive: list[int] = []
+
+    def look(_: jobs._Beat) -> None:
+        gc.collect()
+        alive.append(sum(isinstance(one, SeenPayment | Payment | Pair) for one in gc.get_objects()))
+
+    monkeypatch.setattr(jobs._Beat, "__call__", look)
+
+    jobs.run_check(shop.services, shop.instance_id)
+
+    assert shop.one("SELECT count(*) FROM payments").count == 700
+    assert len(alive) > 700 / wire.PAGE_MAX + 700 / 50
+    # A page as it is read, or a part whose every payment is there as ours, as theirs and as a pair.
+    assert max(alive) <= max(2 * wire.PAGE_MAX, 3 * 50) + 10
 
 
 def test_a_check_that_reads_for_long_holds_its_links(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from processor.sandbox import links, query
 from processor.sandbox.api import CONTACTS_MAX, PRODUCTS_MAX, TOKEN_SECONDS
@@ -31,10 +31,9 @@ from processor.wix.wire import (
 )
 
 USUAL_URL = "http://127.0.0.1:8100"
-CERTAINTIES = ("confirmed", "third-party", "inferred", "unknown")
-
 Schema = dict[str, Any]
 Certainty = Literal["confirmed", "third-party", "inferred", "unknown"]
+CERTAINTIES: tuple[Certainty, ...] = get_args(Certainty)
 
 _ABOUT = """\
 What `processor sandbox` answers of Wix's REST API: payment links, their payments, and what their flows touch.
@@ -43,9 +42,27 @@ Point a program at the sandbox's base URL instead of at Wix's; paths, bodies and
 `x-wix-certainty` says how sure each operation and field is of Wix: `confirmed` by Wix's documentation,
 `third-party` in a program that calls Wix, `inferred` from a sister API of Wix, `unknown` where the sandbox had to
 choose. What has no mark is as sure as what surrounds it. Error codes that begin with `SANDBOX_` are the sandbox's
-own: Wix does not document a name. Answers of Wix may hold fields that are not described here; read them leniently.
+own: Wix does not document a name. The status with which a code comes is `inferred`.
+Answers of Wix may hold fields that are not described here; read them leniently.
 
-Not described: 404 for any other path, 405 for any other method, and what fault switches do to an answer."""
+Described is a sandbox with its usual assumptions and 200 calls a minute. `--assume` makes it answer otherwise:
+
+{assumed}
+
+Other assumptions change webhooks and values alone, or are described both ways.
+
+Not described: webhooks, whose body is a signed token and no JSON; 404 for any other path, 405 for any other method,
+and what fault switches do to an answer."""
+
+ASSUMED = {
+    "refusal_status": "refusals with 428 come with that status; those of Initiate Payment stay",
+    "gift_card_field": "`giftCardPaymentLinkPayment` has that name",
+    "contact_id_field": "`contactDetails` of a payment has that member as well: the id of the buyer's contact",
+    "page_default": "a page has so many items when the query does not say",
+    "in_max": "`$in` and `$hasSome` take so many values",
+    "other_filters_ignored": "a filter on a field that is not described is ignored instead of refused",
+}
+"""What of the sandbox's Rules would make the document wrong, and how."""
 
 
 def text(base_url: str = USUAL_URL) -> str:
@@ -63,7 +80,9 @@ def document(base_url: str = USUAL_URL) -> Schema:
         "info": {
             "title": "Wix Payment Links, as the sandbox imitates them",
             "version": "v1",
-            "description": _ABOUT,
+            "description": _ABOUT.format(
+                assumed="\n".join(f"- `{name.replace('_', '-')}`: {what}" for name, what in ASSUMED.items())
+            ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": base_url, "description": "the sandbox"}],
@@ -103,6 +122,11 @@ def _object(
     if is_closed:
         schema["additionalProperties"] = False
     return schema
+
+
+def _wrapped(name: str, schema: str, sure: Certainty | None = None) -> Schema:
+    """An object with that one member. schema: by the name of the component; sure: of the member's name."""
+    return _object({name: _ref(schema)}, name, sure=sure)
 
 
 def _text(longest: int | None = None, shortest: int = 0, **more: Any) -> Schema:
@@ -153,6 +177,7 @@ def _sure(certainty: Certainty, schema: Schema, note: str | None = None) -> Sche
 
 
 _FREE: Schema = {"type": "object", "additionalProperties": True}
+_EMPTY: Schema = {"type": "object", "maxProperties": 0}
 _FLAG: Schema = {"type": "boolean"}
 _GUID: Schema = {"type": "string", "format": "uuid"}
 _DATE: Schema = {"type": "string", "format": "date-time"}
@@ -182,7 +207,6 @@ def _error(details: Schema, message: Schema | None = None, **more: Any) -> Schem
     return _object({"message": message or _text(), "details": details}, "message details", **more)
 
 
-_NO_DETAILS: Schema = {"type": "object", "maxProperties": 0}
 _ERRORS: dict[str, Schema] = {
     "ApplicationError": _error(
         _object(
@@ -221,8 +245,8 @@ _ERRORS: dict[str, Schema] = {
         ),
         description="One line for each wrong field.",
     ),
-    "PlainError": _error(_NO_DETAILS, description="A 4xx without details, which occurs as well."),
-    "SystemError": _error(_NO_DETAILS, _const(""), description="Message and details are empty, on purpose."),
+    "PlainError": _error(_EMPTY, description="A 4xx without details, which occurs as well."),
+    "SystemError": _error(_EMPTY, _const(""), description="Message and details are empty, on purpose."),
     "OAuthError": _sure(
         "inferred",
         _object(
@@ -288,7 +312,7 @@ _HEADERS: dict[str, Schema] = {
     },
     "RetryAfter": {
         "description": "Seconds; only by a fault switch or if assumed so. Do not rely on it.",
-        "schema": {"type": "string", "pattern": "^[0-9.e+]+$"},
+        "schema": {"type": "string", "pattern": "^[0-9][0-9.e-]*$"},
         "x-wix-certainty": "unknown",
     },
 }
@@ -335,7 +359,9 @@ def _responses() -> dict[str, Schema]:
         "TooLarge": _response("The body is longer than 1 MiB.", _ref("PlainError"))
         | {"x-wix-certainty": "unknown"},
         "TooMany": _response(
-            "More than 200 calls of the app instance within a minute.", _ref("PlainError"), ("Retry-After",)
+            "More than 200 calls of the app instance within a minute; signing in is not counted.",
+            _ref("PlainError"),
+            ("Retry-After",),
         ),
         "Unavailable": _response(
             "Wix fails: 500, 501, 503 or 504. The sandbox does only by a fault switch.",
@@ -375,7 +401,7 @@ def _filter(name: str, resource: query.Resource) -> Schema:
         "confirmed",
         _object(properties, is_closed=True),
         "Exactly the documented fields and operators; others are refused, though Wix does not say what it does. "
-        f"At most {query.CONDITIONS_MAX} conditions, nested at most {query.NESTED_MAX} deep.",
+        f"The sandbox takes at most {query.CONDITIONS_MAX} conditions, nested at most {query.NESTED_MAX} deep.",
     )
 
 
@@ -383,14 +409,17 @@ def _sort(resource: query.Resource, most: int) -> Schema:
     one = _object(
         {"fieldName": _enum(*resource.fields), "order": _enum("ASC", "DESC", default="ASC")}, "fieldName"
     )
-    return _sure("confirmed", _or_null(_list(one, most)), "Without it, the newest come first.")
+    note = f"At most {most}, and the newest first without it: both inferred."
+    return _sure("confirmed", _or_null(_list(one, most)), note)
 
 
 def _paging(*, is_further: bool) -> Schema:
     limit = _whole(1, query.PAGE_MAX, description=f"usually {query.PAGE_DEFAULT} (inferred)")
     if is_further:
-        cursor = _text(
-            query.CURSOR_MAX, description="as it was answered: opaque, holding filter, sort and place"
+        cursor = _sure(
+            "inferred",
+            _text(query.CURSOR_MAX),
+            "As it was answered: opaque, holding filter, sort and place.",
         )
         return _object({"limit": _or_null(limit), "cursor": cursor}, "cursor", is_closed=True)
     cursorless = {"limit": _or_null(limit), "cursor": {"type": "null"}}
@@ -496,8 +525,12 @@ def _aggregation(resource: query.Resource) -> Schema:
     }
 
 
-def _page(items: str, of: str, *, has_aggregations: bool = False) -> Schema:
-    properties = {items: _list(_ref(of), query.PAGE_MAX), "pagingMetadata": _ref("PagingMetadata")}
+def _page(items: str, of: str, sure: Certainty, *, has_aggregations: bool = False) -> Schema:
+    """sure: of the name `items`."""
+    properties = {
+        items: _sure(sure, _list(_ref(of), query.PAGE_MAX)),
+        "pagingMetadata": _ref("PagingMetadata"),
+    }
     if has_aggregations:
         properties["aggregationData"] = _sure(
             "inferred", _object({"results": _list(_ref("AggregationResult"))}, "results")
@@ -607,10 +640,16 @@ _GIVEN: dict[str, Schema] = {
                 "ecomPaymentLink": _or_null(_ref("NewEcomPaymentLink")),
                 "ecomOrderPaymentLink": _or_null(_ref("NewEcomOrderPaymentLink")),
                 "paymentsLimit": _or_null(
-                    _whole(1, links.PAYMENTS_LIMIT_MAX, description="how often the link can be paid")
+                    _whole(
+                        1,
+                        links.PAYMENTS_LIMIT_MAX,
+                        description="how often the link can be paid; Wix does not name the largest",
+                    )
                 ),
                 "expirationDate": _or_null(_DATE | {"description": "in the future, with an offset"}),
-                "recipients": _or_null(_list(_ref("NewRecipient"), links.RECIPIENTS_MAX)),
+                "recipients": _sure(
+                    "third-party", _or_null(_list(_ref("NewRecipient"), links.RECIPIENTS_MAX))
+                ),
             },
             "title currency type",
             sure="confirmed",
@@ -724,10 +763,7 @@ def _answered_link() -> Schema:
         },
         "type",
     )
-    url = _object(
-        {"url": _sure("third-party", _text()), "base": _sure("third-party", _text()), "path": _text()},
-        "url base path",
-    )
+    url = _object({"url": _text(), "base": _text(), "path": _text()}, "url base path", sure="third-party")
     recipient = _object({"contactId": _GUID, "sendMethods": _list(_enum("EMAIL_METHOD"))}, "contactId")
     return _object(
         {
@@ -735,8 +771,8 @@ def _answered_link() -> Schema:
             "revision": _REVISION,
             "createdDate": _DATE,
             "updatedDate": _DATE,
-            "title": _text(links.TITLE_MAX, 1),
-            "description": _text(links.DESCRIPTION_MAX),
+            "title": _sure("third-party", _text(links.TITLE_MAX, 1)),
+            "description": _sure("third-party", _text(links.DESCRIPTION_MAX)),
             "currency": _CURRENCY,
             "type": _enum("ECOM", "ECOM_ORDER"),
             "ecomPaymentLink": _object({"lineItems": _list(item, least=1)}, "lineItems"),
@@ -755,7 +791,7 @@ def _answered_link() -> Schema:
             "lastPaymentDate": _DATE,
             "expirationDate": _DATE,
             "links": _object({"url": url}, "url", description="where buyers pay"),
-            "recipients": _list(recipient, links.RECIPIENTS_MAX),
+            "recipients": _sure("third-party", _list(recipient, links.RECIPIENTS_MAX)),
             "note": _sure("third-party", _object({"text": _text(links.NOTE_MAX)}, "text")),
             "source": _object({"appId": _text()}, "appId"),
             "tags": _sure(
@@ -1038,13 +1074,22 @@ def _answers(known: Operation) -> Schema:
 
 
 _LINK = f"{PATH_LINKS}/{{paymentLinkId}}"
-_A_LINK = _object({"paymentLink": _ref("PaymentLink")}, "paymentLink")
+_A_LINK = _wrapped("paymentLink", "PaymentLink", "inferred")
 _OF_NEW_LINK = (
     *("getPaymentLink", "deactivatePaymentLink", "activatePaymentLink"),
     *("setPaymentLinkNote", "initiatePayment", "deletePaymentLink"),
 )
 _FILTER_EXAMPLE = {"createdDate": {"$gte": "2026-01-01T00:00:00Z"}}
 _TAGS_EXAMPLE = {"assignTags": {"privateTags": {"tagIds": ["wholesale"]}}}
+
+
+# What Issue Receipt answers with, by what may be assumed of it. The usual one comes first.
+RECEIPT_ANSWERS: dict[str, Schema] = {
+    "receiptId": _object({"receiptId": _GUID}, "receiptId"),
+    "receipt": _wrapped("receipt", "Receipt"),
+    "paymentLinkPayment": _wrapped("paymentLinkPayment", "PaymentLinkPayment"),
+    "nothing": _EMPTY,
+}
 
 
 def _query_body(name: str, *, is_search: bool = False) -> Schema:
@@ -1157,7 +1202,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 },
             }
         },
-        answer=_A_LINK,
+        answer=_wrapped("paymentLink", "PaymentLink"),
         invalid={
             "INVALID_PAYMENTS_LIMIT_FOR_ECOM_ORDER_PAYMENT_LINK": "`paymentsLimit` must be 1 for a link to an order"
         },
@@ -1190,7 +1235,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Payment links",
         summary="Delete a link that was never paid",
         certainty="confirmed",
-        answer=_sure("inferred", {"type": "object", "maxProperties": 0}),
+        answer=_sure("inferred", _EMPTY),
         missing=_NO_LINK,
         unready={"SANDBOX_LINK_HAS_PAYMENTS": "a link that received a payment stays"},
     ),
@@ -1204,7 +1249,7 @@ OPERATIONS: tuple[Operation, ...] = (
         note="New and changed links may take a while to show.",
         body=_query_body("Link"),
         example={"query": {"filter": {"status": "ACTIVE"}, "cursorPaging": {"limit": query.PAGE_MAX}}},
-        answer=_page("paymentLinks", "PaymentLink"),
+        answer=_page("paymentLinks", "PaymentLink", "inferred"),
         leads_to={"getPaymentLink": ("paymentLinkId", "/paymentLinks/0/id")},
     ),
     Operation(
@@ -1221,7 +1266,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 "aggregations": [{"name": "states", "type": "VALUE", "fieldPath": "status"}],
             }
         },
-        answer=_page("paymentLinks", "PaymentLink", has_aggregations=True),
+        answer=_page("paymentLinks", "PaymentLink", "inferred", has_aggregations=True),
     ),
     _link_operation(
         "Activate Payment Link",
@@ -1271,11 +1316,13 @@ OPERATIONS: tuple[Operation, ...] = (
         body=_object(
             {
                 "paymentLinkId": _GUID | {"description": "if given, that of the path"},
-                "recipients": _or_null(_list(_ref("NewRecipient"), links.RECIPIENTS_MAX)),
+                "recipients": _sure(
+                    "third-party", _or_null(_list(_ref("NewRecipient"), links.RECIPIENTS_MAX))
+                ),
             }
         ),
         example={"recipients": [{"contactId": _EXAMPLE_ID, "sendMethods": ["EMAIL_METHOD"]}]},
-        answer=_sure("unknown", {"type": "object", "maxProperties": 0}),
+        answer=_sure("unknown", _EMPTY),
         missing={**_NO_LINK, **_NO_RECIPIENT},
     ),
     _link_operation(
@@ -1372,7 +1419,7 @@ OPERATIONS: tuple[Operation, ...] = (
         note="There is no filter by id or by change time. New payments may take a while to show.",
         body=_query_body("Payment"),
         example={"query": {"filter": _FILTER_EXAMPLE, "cursorPaging": {"limit": query.PAGE_MAX}}},
-        answer=_page("paymentLinkPayments", "PaymentLinkPayment"),
+        answer=_page("paymentLinkPayments", "PaymentLinkPayment", "confirmed"),
         leads_to={"issueReceipt": ("paymentLinkPaymentId", "/paymentLinkPayments/0/id")},
     ),
     Operation(
@@ -1396,7 +1443,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 ],
             }
         },
-        answer=_page("paymentLinkPayments", "PaymentLinkPayment", has_aggregations=True),
+        answer=_page("paymentLinkPayments", "PaymentLinkPayment", "confirmed", has_aggregations=True),
     ),
     Operation(
         method="post",
@@ -1406,7 +1453,11 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="A receipt for one payment, once",
         certainty="third-party",
         note="The payment gets `receiptId` and its next revision.",
-        answer=_sure("unknown", _object({"receiptId": _GUID}, "receiptId")),
+        answer=_sure(
+            "unknown",
+            {"anyOf": [schema | {"title": name} for name, schema in RECEIPT_ANSWERS.items()]},
+            "The first, unless the sandbox is told otherwise by `--assume receipt-answer`.",
+        ),
         missing={"SANDBOX_PAYMENT_NOT_FOUND": "the site has no such payment"},
         unready={"SANDBOX_RECEIPT_EXISTS": "the payment has a receipt already"},
         leads_to={"getReceipt": ("receiptId", "/receiptId")},
@@ -1416,7 +1467,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Get Receipt",
         "Receipts",
         "third-party",
-        _object({"receipt": _ref("Receipt")}, "receipt"),
+        _wrapped("receipt", "Receipt", "unknown"),
         "receipt",
     ),
     Operation(
@@ -1426,7 +1477,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Settings",
         summary="The site's settings of payment links",
         certainty="third-party",
-        answer=_object({SETTINGS: _ref("Settings")}, SETTINGS),
+        answer=_wrapped(SETTINGS, "Settings"),
     ),
     Operation(
         method="patch",
@@ -1437,14 +1488,14 @@ OPERATIONS: tuple[Operation, ...] = (
         certainty="third-party",
         body=_object({SETTINGS: _FREE}, SETTINGS),
         example={SETTINGS: {"isReceiptAutomatic": True}},
-        answer=_object({SETTINGS: _ref("Settings")}, SETTINGS),
+        answer=_wrapped(SETTINGS, "Settings"),
     ),
     _get(
         f"{PATH_CONTACTS}/{{contactId}}",
         "Get Contact",
         "Neighbours",
         "confirmed",
-        _object({"contact": _ref("Contact")}, "contact"),
+        _wrapped("contact", "Contact"),
         "contact",
     ),
     Operation(
@@ -1472,7 +1523,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Get Product",
         "Neighbours",
         "confirmed",
-        _object({"product": _ref("Product")}, "product"),
+        _wrapped("product", "Product"),
         "product",
     ),
     Operation(
@@ -1499,7 +1550,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Get Order",
         "Neighbours",
         "confirmed",
-        _object({"order": _ref("Order")}, "order"),
+        _wrapped("order", "Order"),
         "order",
     ),
     Operation(
@@ -1509,7 +1560,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Neighbours",
         summary="An order's payments and refunds",
         certainty="confirmed",
-        answer=_object({"orderTransactions": _ref("OrderTransactions")}, "orderTransactions"),
+        answer=_wrapped("orderTransactions", "OrderTransactions"),
         missing={"SANDBOX_ORDER_NOT_FOUND": "the site has no such order"},
     ),
 )

@@ -1,7 +1,7 @@
 """Wix's query and search language, exactly as far as it is documented for payment links: anything else is refused.
 
 Wix does not say what it does with a filter on another field. Refusing keeps a client from relying on it.
-A query becomes one SELECT that an index answers, and a cursor holds the last item's place, so the
+A query becomes SELECTs that an index answers, and a cursor holds the last item's place, so the
 ten-thousandth page costs what the first does.
 Sources: "API Query and Search Language", "Sorting and Paging", and the two "Filtering and Sorting" pages.
 """
@@ -25,6 +25,7 @@ PAGE_DEFAULT = 50  # inferred: the default of Wix's sister APIs
 SORTS_MAX = 5  # of Query, and of Search: inferred from Wix's sister APIs
 SEARCH_SORTS_MAX = 10
 CURSOR_MAX = 32_000
+FILTER_MAX = 20_000  # as JSON: what a cursor can hold beside sort, search and place
 IN_MAX = 100
 NESTED_MAX = 10
 CONDITIONS_MAX = 200
@@ -129,13 +130,13 @@ class _Search(msgspec.Struct, frozen=True):
 class _Held(msgspec.Struct):
     """What a cursor holds. A client may have made it up, so it is checked like any input.
 
-    place: values of the sorted columns and the id of the item at the edge. back: the page lies before it.
+    place: of the item at the edge, its values in the columns of `_order`. back: the page lies before it.
     """
 
     filter: dict[str, Any]
     sort: Annotated[list[tuple[str, bool]], msgspec.Meta(max_length=SEARCH_SORTS_MAX)]
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_MAX)]
-    place: Annotated[list[str | int | None], msgspec.Meta(max_length=SEARCH_SORTS_MAX + 1)]
+    place: Annotated[list[str | int | None], msgspec.Meta(max_length=SEARCH_SORTS_MAX + 2)]
     back: bool = False
     search: _Search | None = None
 
@@ -172,7 +173,7 @@ def run_query(body: Any, documents: Documents, resource: Resource, view: View) -
 def plan(body: Any, documents: Documents, resource: Resource, view: View) -> list[str]:
     """How SQLite answers a Query request, step by step."""
     held = _read(body["query"], "query", resource, view, None)
-    return documents.plan(*selection(held, resource, view))
+    return [step for one in _selections(held, resource, view) for step in documents.plan(one.text, one.values)]
 
 
 def run_search(body: Any, documents: Documents, resource: Resource, view: View) -> Page:
@@ -227,6 +228,8 @@ def _read(asked: dict[str, Any], name: str, resource: Resource, view: View, sear
     sort = _sorted(asked.get("sort"), f"{name}.sort", resource, sorts_max)
     held = _Held(filter_, sort, limit or view.page_default, [], search=search)
     _Filter(resource, f"{name}.filter", view).conjunction(filter_)  # so that a mistake names its place
+    if len(json.dumps(filter_)) > FILTER_MAX:
+        raise invalid(Violation(f"{name}.filter", f"has more than {FILTER_MAX} characters", "MAX_LENGTH"))
     return held
 
 
@@ -280,10 +283,12 @@ def _opened(cursor: Any, where: str, resource: Resource) -> _Held:
         held = msgspec.json.decode(base64.urlsafe_b64decode(cursor.encode("ascii")), type=_Held)
         if any(name not in resource.fields for name, _ in held.sort):
             raise ValueError("a cursor of another query")
-        if len(held.place) != len(held.sort) + 1 or not isinstance(held.place[-1], str):
+        types = {one.column: one.type for one in resource.fields.values()}
+        order = _order(held, resource)
+        if len(held.place) != len(order) or not isinstance(held.place[-1], str):
             raise ValueError("a cursor without a place")
-        for (name, _), value in zip(held.sort, held.place, strict=False):
-            if value is not None and isinstance(value, str) is not (resource.fields[name].type == "text"):
+        for (column, _), value in zip(order[:-1], held.place, strict=False):
+            if value is not None and isinstance(value, str) is not (types[column] == "text"):
                 raise ValueError("a place of another kind")
             if isinstance(value, int) and abs(value) > _WHOLE_MAX:
                 raise ValueError("a place beyond reckoning")
@@ -298,11 +303,10 @@ def _opened(cursor: Any, where: str, resource: Resource) -> _Held:
 def _source(held: _Held, resource: Resource, view: View) -> _Sql:
     """What is selected from: the current versions, or those of the moment the view is of."""
     if view.as_of is None:
-        asked = held.filter.get("paymentLinkId")
+        asked = held.filter.get("paymentLinkId") if resource is PAYMENTS else None
         if isinstance(asked, str) or (isinstance(asked, dict) and _SELECTIVE & set(asked)):
             # SQLite would rather walk all payments in the order wanted, hoping to meet those of the links soon.
-            index = index_name("payment", "instance, link, created, id")
-            return _Sql(f"{resource.kind} INDEXED BY {index}")
+            return _Sql(f"payment INDEXED BY {index_name('payment', 'instance, link, created, id')}")
         return _Sql(resource.kind)
     columns = ", ".join(dict.fromkeys(one.column for one in resource.fields.values()))
     return _Sql(
@@ -331,8 +335,12 @@ def _conditions(held: _Held, resource: Resource, view: View) -> _Sql:
 
 
 def _page(held: _Held, documents: Documents, resource: Resource, view: View) -> Page:
-    statement, values = selection(held, resource, view)
-    rows = documents.rows(statement, values)
+    rows: list[tuple[Any, ...]] = []
+    with documents.transaction():
+        for one in _selections(held, resource, view):
+            rows += documents.rows(one.text, one.values)
+            if len(rows) > held.limit:
+                break
     has_more = len(rows) > held.limit
     rows = rows[: held.limit]
     if held.back:
@@ -345,46 +353,49 @@ def _page(held: _Held, documents: Documents, resource: Resource, view: View) -> 
     )
 
 
-def selection(held: _Held, resource: Resource, view: View) -> tuple[str, list[Any]]:
-    """The SELECT of a page, one row more than fits, and its values."""
-    # Ties are broken by id, in the direction of the last sort, so that pages never overlap.
-    sort = [(resource.fields[name].column, is_descending != held.back) for name, is_descending in held.sort]
-    sort.append(("id", sort[-1][1] if sort else False))
-    columns = [column for column, _ in sort]
+def _order(held: _Held, resource: Resource) -> list[tuple[str, bool]]:
+    """The columns a page is ordered by, and whether descending.
+
+    Ties are broken by the date of creation and the id, in the direction of the last sort: pages never
+    overlap, and every index of one field ends in these two.
+    """
+    order = [(resource.fields[name].column, is_descending != held.back) for name, is_descending in held.sort]
+    last = order[-1][1] if order else held.back
+    return order + [(column, last) for column in ("created", "id") if column not in dict(order)]
+
+
+def _selections(held: _Held, resource: Resource, view: View) -> list[_Sql]:
+    """SELECTs whose rows, one after the other, are the page and one row more."""
+    order = _order(held, resource)
     source, where = _source(held, resource, view), _conditions(held, resource, view)
-    values = [*source.values, *where.values]
-    text = f"SELECT entity, {', '.join(columns)} FROM {source.text} WHERE {where.text}"
-    if held.place:
-        after = _after(sort, held.place)
-        text += f" AND {after.text}"
-        values += after.values
-    order = ", ".join(f"{column} {'DESC' if is_descending else 'ASC'}" for column, is_descending in sort)
-    return f"{text} ORDER BY {order} LIMIT ?", [*values, held.limit + 1]
+    columns = ", ".join(column for column, _ in order)
+    by = ", ".join(f"{column} {'DESC' if is_descending else 'ASC'}" for column, is_descending in order)
+    return [
+        _Sql(
+            f"SELECT entity, {columns} FROM {source.text} WHERE {where.text} AND {after.text}"
+            f" ORDER BY {by} LIMIT ?",
+            [*source.values, *where.values, *after.values, held.limit + 1],
+        )
+        for after in (_ranges(order, held.place) if held.place else [_Sql("TRUE")])
+    ]
 
 
-def _after(sort: list[tuple[str, bool]], place: list[Any]) -> _Sql:
-    """The condition that a row lies behind `place` in the order of `sort`. NULL is the smallest, as in SQLite."""
-    choices: list[_Sql] = []
-    equal: list[str] = []
-    values: list[Any] = []
-    for (column, is_descending), value in zip(sort, place, strict=True):
+def _ranges(order: list[tuple[str, bool]], place: list[Any]) -> list[_Sql]:
+    """What lies behind `place`, nearest first: each a range of an index, which one condition would not be.
+
+    NULL is the smallest, as in SQLite.
+    """
+    found: list[_Sql] = []
+    for number in reversed(range(len(order))):
+        (column, is_descending), value = order[number], place[number]
         if value is None:
-            beyond = None if is_descending else _Sql(f"{column} IS NOT NULL")
+            beyond = [] if is_descending else [_Sql(f"{column} IS NOT NULL")]
         elif is_descending:
-            beyond = _Sql(f"({column} < ? OR {column} IS NULL)", [value])
+            beyond = [_Sql(f"{column} < ?", [value]), _Sql(f"{column} IS NULL")]
         else:
-            beyond = _Sql(f"{column} > ?", [value])
-        if beyond is not None:
-            choices.append(_Sql(" AND ".join([*equal, beyond.text]), [*values, *beyond.values]))
-        equal.append(f"{column} IS ?")
-        values.append(value)
-    text = "(" + " OR ".join(f"({choice.text})" for choice in choices) + ")"
-    found = _Sql(text, [value for choice in choices for value in choice.values])
-    (column, is_descending), value = sort[0], place[0]
-    if value is not None and (not is_descending or column in ("created", "id")):
-        # Says no more than the rest, but lets the index begin at the place.
-        found.text += f" AND {column} {'<=' if is_descending else '>='} ?"
-        found.values.append(value)
+            beyond = [_Sql(f"{column} > ?", [value])]
+        equal = [f"{name} IS ?" for name, _ in order[:number]]
+        found += [_Sql(" AND ".join([*equal, one.text]), [*place[:number], *one.values]) for one in beyond]
     return found
 
 

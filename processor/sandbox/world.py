@@ -164,15 +164,20 @@ class World(Payments):
     def _summary(self, instance: Document) -> Document:
         id_ = instance["instanceId"]
         sums = self._documents.rows(
-            "SELECT currency, count(*), sum(thousandths) FROM payment WHERE instance = ? GROUP BY 1 ORDER BY 1",
+            # In two parts: a sum of large amounts would be more than SQLite can hold.
+            "SELECT currency, count(*), sum(thousandths / 1000), sum(thousandths % 1000)"
+            " FROM payment WHERE instance = ? GROUP BY 1 ORDER BY 1",
             (id_,),
         )
         return {
             "instanceId": id_,
             "isRemoved": instance["isRemoved"],
             "linkCount": self._documents.count("link", {"instance": id_}),
-            "paymentCount": sum(count for _, count, _ in sums),
-            "received": {currency: money(total / _THOUSAND, currency) for currency, _, total in sums},
+            "paymentCount": sum(count for _, count, _, _ in sums),
+            "received": {
+                currency: money(units + thousandths / _THOUSAND, currency)
+                for currency, _, units, thousandths in sums
+            },
         }
 
     def _true_link(self, link: Document) -> Document:
