@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from processor.sandbox import openapi
 from processor.sandbox.cli import sandbox
+from processor.sandbox.core import CHOICES, Rules
 from processor.sandbox.server import BODY_BYTES_MAX
 from processor.wix import wire
 from tests.sandbox.wixlike import LINKS, PAYMENTS, Site, a_site
@@ -520,6 +522,118 @@ def test_links_lead_to_what_they_name(world: World, path: str, target: str) -> N
 
     assert answer.status_code == 200, answer.text
     validated(answer, found, "200")
+
+
+# -- What is assumed otherwise ---------------------------------------------------------------------
+
+BOTH_WAYS = {"currency_field", "gift_card_type", "receipt_answer", "retry_after"}
+VALUES = {"refund_raises_update", "totals_fall_on_refund", "split_counts_once", "offline_makes_payment"}
+WEBHOOKS = {
+    *("link_fqdn", "buyer_identity", "link_tells_of_payments", "content_type", "any_2xx_succeeds"),
+    *("token_lifetime_seconds", "issuer_and_audience"),
+}
+OTHERWISE: dict[str, Any] = {
+    "refusal_status": 409,
+    "gift_card_field": "giftCard",
+    "contact_id_field": "contactId",
+    "page_default": 1,
+    "in_max": 1,
+    "other_filters_ignored": True,
+}
+"""What the document names as not described, each with a choice that is not the usual one."""
+
+
+def test_every_assumption_is_described_or_named_as_not_described() -> None:
+    assert {one.name for one in fields(Rules)} == BOTH_WAYS | VALUES | WEBHOOKS | set(openapi.ASSUMED)
+    assert set(OTHERWISE) == set(openapi.ASSUMED)
+    for name, what in openapi.ASSUMED.items():
+        assert f"- `{name.replace('_', '-')}`: {what}\n" in DOCUMENT["info"]["description"]
+
+
+@pytest.mark.parametrize("choice", CHOICES["receipt_answer"])
+def test_every_answer_of_issue_receipt_is_described(choice: str) -> None:
+    path = f"{PAYMENTS}/{{paymentLinkPaymentId}}/issue-receipt"
+    with a_site(rules=Rules(receipt_answer=choice)) as site:
+        [payment] = site.pay(site.link()["id"])
+        answer = site.call("POST", path.format(paymentLinkPaymentId=payment["id"]))
+
+    operation = DOCUMENT["paths"][path]["post"]
+    body = validated(answer, operation, "200")
+    described = resolved(operation["responses"]["200"])["content"]["application/json"]["schema"]["anyOf"]
+    assert [
+        one["title"] for one in described if jsonschema_rs.Draft202012Validator(closed(one)).is_valid(body)
+    ] == [choice]
+    assert {one["title"] for one in described} == set(CHOICES["receipt_answer"])
+    assert described[0]["title"] == Rules().receipt_answer
+
+
+def test_what_is_described_both_ways_is_so_the_other_way_as_well() -> None:
+    values: dict[str, Any] = {name: not getattr(Rules(), name) for name in VALUES}
+    rules = Rules(currency_field="currencyCode", gift_card_type="CARD_OF_GIFT", retry_after=True, **values)
+    with a_site(rules=rules, calls_per_minute=4) as site:
+        split = [
+            {"type": "GIFT_CARD", "amount": "1.00"},
+            {"type": "CARD", "amount": "19.00"},
+            {"type": "OFFLINE", "amount": "1.00"},
+        ]
+        link_id = site.link()["id"]
+        _, card = site.pay(link_id, tenders=split)
+        site.control(f"payments/{card['id']}/refund", {"amount": "5.00"})
+        answers = {path: site.call("POST", f"{path}/query", {"query": {}}) for path in (PAYMENTS, LINKS)}
+        one = site.call("GET", f"{LINKS}/{link_id}")
+        late = site.call("GET", f"{LINKS}/{link_id}")
+
+    for path, answer in answers.items():
+        validated(answer, DOCUMENT["paths"][f"{path}/query"]["post"], "200")
+    get = DOCUMENT["paths"][f"{LINKS}/{{paymentLinkId}}"]["get"]
+    validated(one, get, "200")
+    assert late.status_code == 429
+    validated(late, get, "429")
+    assert {
+        (payment["type"], "currencyCode" in payment)
+        for payment in answers[PAYMENTS].json()["paymentLinkPayments"]
+    } == {("REGULAR", True), ("CARD_OF_GIFT", True)}
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERWISE.items())
+def test_what_is_named_as_not_described_is_as_the_document_says(name: str, value: Any) -> None:
+    rules: dict[str, Any] = {name: value}
+    with a_site(rules=Rules(**rules)) as site:
+        link = site.link()
+        split = [{"type": "GIFT_CARD", "amount": "1.00"}, {"type": "CARD", "amount": "20.00"}]
+        gift, card = site.pay(link["id"], tenders=split)
+        match name:
+            case "refusal_status":
+                refused = site.call("DELETE", f"{LINKS}/{link['id']}")
+                assert refused.status_code == value
+                assert refused.json()["details"]["applicationError"]["code"] == "SANDBOX_LINK_HAS_PAYMENTS"
+                site.post(f"{LINKS}/{link['id']}/deactivate")
+                assert site.call("POST", f"{LINKS}/{link['id']}/initiate-payment").status_code == 428
+            case "gift_card_field":
+                assert gift[value]["giftCardPaymentId"] == gift["id"]
+                assert "giftCardPaymentLinkPayment" not in gift
+            case "contact_id_field":
+                contact_id = card["regularPaymentLinkPayment"]["contactDetails"][value]
+                assert site.call("GET", f"{wire.PATH_CONTACTS}/{contact_id}").status_code == 200
+            case "page_default":
+                assert site.query(PAYMENTS)["pagingMetadata"]["count"] == value
+            case "in_max":
+                wanted = {"query": {"filter": {"type": {"$in": ["REGULAR", "GIFT_CARD"]}}}}
+                assert site.call("POST", f"{PAYMENTS}/query", wanted).status_code == 400
+            case _:
+                assert site.query(PAYMENTS, filter={"amount": "1"})["pagingMetadata"]["count"] == 2
+
+
+@pytest.mark.parametrize("seconds", [0, 0.00001, 1.5, 120, 3_600])
+def test_the_wait_that_a_refusal_tells_is_as_described(world: World, seconds: float) -> None:
+    fault = {"kind": "status", "status": 429, "count": 1, "retryAfterSeconds": seconds}
+    world.site.control("faults", fault)
+
+    wait = world.site.call("GET", f"{wire.PATH_SETTINGS}").headers["Retry-After"]
+
+    schema = DOCUMENT["components"]["headers"]["RetryAfter"]["schema"]
+    assert jsonschema_rs.Draft202012Validator(schema).is_valid(wait), wait
+    assert float(wait) == seconds
 
 
 # -- What the checks above found -------------------------------------------------------------------
