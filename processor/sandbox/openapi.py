@@ -264,7 +264,14 @@ _ERRORS: dict[str, Schema] = {
 
 _SITE_CODES = {code: why for _, code, why in links.SITE_FLAGS}
 _BALANCE = {"SANDBOX_AMOUNT_EXCEEDS_BALANCE": "the order's balance is less"}
-_NO_LINK = {"SANDBOX_PAYMENT_LINK_NOT_FOUND": "the site has no such link"}
+
+
+def _no(what: str) -> dict[str, str]:
+    """The code of 404 for what a site does not have: the sandbox makes it of the thing's name."""
+    return {f"SANDBOX_{what.upper().replace(' ', '_')}_NOT_FOUND": f"the site has no such {what}"}
+
+
+_NO_LINK = _no("payment link")
 _NO_RECIPIENT = {"RECIPIENT_NOT_FOUND": "a recipient is not a contact of the site"}
 _STATUS = {"SANDBOX_INVALID_STATUS": "the link is PAID or EXPIRED"}
 _FORBIDDEN = {
@@ -523,19 +530,6 @@ def _aggregation(resource: query.Resource) -> Schema:
         "description": "Over all that the search finds, not over a page alone. `NESTED` is not imitated.",
         "x-wix-certainty": "inferred",
     }
-
-
-def _page(items: str, of: str, sure: Certainty, *, has_aggregations: bool = False) -> Schema:
-    """sure: of the name `items`."""
-    properties = {
-        items: _sure(sure, _list(_ref(of), query.PAGE_MAX)),
-        "pagingMetadata": _ref("PagingMetadata"),
-    }
-    if has_aggregations:
-        properties["aggregationData"] = _sure(
-            "inferred", _object({"results": _list(_ref("AggregationResult"))}, "results")
-        )
-    return _object(properties, f"{items} pagingMetadata")
 
 
 def _counted(value: Schema) -> Schema:
@@ -1018,13 +1012,17 @@ class Operation:
         return first.lower() + "".join(rest)
 
     @property
+    def is_sign_in(self) -> bool:
+        """Whether it is asked without being signed in."""
+        return self.tag == "Sign-in"
+
+    @property
     def takes_nothing(self) -> bool:
         """Whether the body may be left out: an empty one means `{}`."""
         return self.body is not None and not {"required", "anyOf", "$ref"} & set(self.body)
 
 
 def _operation(known: Operation) -> Schema:
-    is_sign_in = known.tag == "Sign-in"
     built: Schema = {
         "operationId": known.id,
         "summary": known.summary,
@@ -1039,7 +1037,7 @@ def _operation(known: Operation) -> Schema:
     if known.body is not None:
         content: Schema = {"schema": known.body, "example": known.example}
         built["requestBody"] = {"required": not known.takes_nothing, "content": {"application/json": content}}
-    if is_sign_in:
+    if known.is_sign_in:
         built["security"] = []
     built["responses"] = _answers(known)
     return built
@@ -1061,7 +1059,7 @@ def _answers(known: Operation) -> Schema:
             answers["400"] = _refusal("The request is wrong.", known.invalid, or_invalid=True)
         elif known.body is not None:
             answers["400"] = _ref("Invalid", "responses")
-        if known.tag != "Sign-in":
+        if not known.is_sign_in:
             answers["401"] = _ref("Unauthenticated", "responses")
             answers["403"] = _ref("Forbidden", "responses")
     if known.missing:
@@ -1092,16 +1090,73 @@ RECEIPT_ANSWERS: dict[str, Schema] = {
 }
 
 
-def _query_body(name: str, *, is_search: bool = False) -> Schema:
-    word = "search" if is_search else "query"
-    return _object({word: _ref(f"{name}{word.capitalize()}")}, word)
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What can be queried and searched. asked: how the components of its requests begin; of: its own component.
+
+    sure: of the name under which an answer holds it.
+    """
+
+    path: str
+    tag: str
+    asked: str
+    of: str
+    sure: Certainty
+
+    @property
+    def items(self) -> str:
+        """The member of an answer that holds them."""
+        return f"{self.of[0].lower()}{self.of[1:]}s"
 
 
-def _neighbour_query(most: int, unfiltered: str) -> Schema:
+_LINKS = _Listed(PATH_LINKS, "Payment links", "Link", "PaymentLink", "inferred")
+_PAYMENTS = _Listed(PATH_PAYMENTS, "Payment link payments", "Payment", "PaymentLinkPayment", "confirmed")
+
+
+def _finding(
+    verb: Literal["Query", "Search"], listed: _Listed, summary: str, example: Schema, **more: Any
+) -> Operation:
+    """Query or Search. example: what stands in the body under the verb."""
+    word = verb.lower()
+    found = {
+        listed.items: _sure(listed.sure, _list(_ref(listed.of), query.PAGE_MAX)),
+        "pagingMetadata": _ref("PagingMetadata"),
+    }
+    if verb == "Search":
+        results = _object({"results": _list(_ref("AggregationResult"))}, "results")
+        found["aggregationData"] = _sure("inferred", results)
+    return Operation(
+        method="post",
+        path=f"{listed.path}/{word}",
+        name=f"{verb} {listed.tag.title()}",
+        tag=listed.tag,
+        summary=summary,
+        certainty="confirmed",
+        body=_wrapped(word, f"{listed.asked}{verb}"),
+        example={word: example},
+        answer=_object(found, f"{listed.items} pagingMetadata"),
+        **more,
+    )
+
+
+def _neighbour_query(
+    path: str, name: str, summary: str, most: int, answer: Schema, *, unfiltered: str
+) -> Operation:
     """A query that pages by offset; its filters are not imitated. unfiltered: how Wix writes an empty one."""
     nothing: Schema = {"enum": [None, {}, "", "{}"], "description": unfiltered}
     paging = _object({"offset": _whole(0, 1_000_000, default=0), "limit": _whole(1, most, default=most)})
-    return _object({"query": _or_null(_object({"filter": nothing, "paging": _or_null(paging)}))})
+    return Operation(
+        method="post",
+        path=f"{path}/query",
+        name=name,
+        tag="Neighbours",
+        summary=summary,
+        certainty="confirmed",
+        note="The sandbox refuses filters.",
+        body=_object({"query": _or_null(_object({"filter": nothing, "paging": _or_null(paging)}))}),
+        example={"query": {"paging": {"offset": 0, "limit": 50}}},
+        answer=answer,
+    )
 
 
 def _link_operation(name: str, path: str, summary: str, certainty: Certainty, **more: Any) -> Operation:
@@ -1130,7 +1185,7 @@ def _get(path: str, name: str, tag: str, certainty: Certainty, answer: Schema, w
         summary=f"One {what}",
         certainty=certainty,
         answer=answer,
-        missing={f"SANDBOX_{what.upper().replace(' ', '_')}_NOT_FOUND": f"the site has no such {what}"},
+        missing=_no(what),
     )
 
 
@@ -1218,16 +1273,7 @@ OPERATIONS: tuple[Operation, ...] = (
         },
         leads_to=dict.fromkeys(_OF_NEW_LINK, ("paymentLinkId", "/paymentLink/id")),
     ),
-    Operation(
-        method="get",
-        path=_LINK,
-        name="Get Payment Link",
-        tag="Payment links",
-        summary="One link",
-        certainty="confirmed",
-        answer=_A_LINK,
-        missing=_NO_LINK,
-    ),
+    _get(_LINK, "Get Payment Link", "Payment links", "confirmed", _A_LINK, "payment link"),
     Operation(
         method="delete",
         path=_LINK,
@@ -1239,34 +1285,22 @@ OPERATIONS: tuple[Operation, ...] = (
         missing=_NO_LINK,
         unready={"SANDBOX_LINK_HAS_PAYMENTS": "a link that received a payment stays"},
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_LINKS}/query",
-        name="Query Payment Links",
-        tag="Payment links",
-        summary="Links by filter, page by page",
-        certainty="confirmed",
+    _finding(
+        "Query",
+        _LINKS,
+        "Links by filter, page by page",
+        {"filter": {"status": "ACTIVE"}, "cursorPaging": {"limit": query.PAGE_MAX}},
         note="New and changed links may take a while to show.",
-        body=_query_body("Link"),
-        example={"query": {"filter": {"status": "ACTIVE"}, "cursorPaging": {"limit": query.PAGE_MAX}}},
-        answer=_page("paymentLinks", "PaymentLink", "inferred"),
         leads_to={"getPaymentLink": ("paymentLinkId", "/paymentLinks/0/id")},
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_LINKS}/search",
-        name="Search Payment Links",
-        tag="Payment links",
-        summary="Links by words, with aggregations",
-        certainty="confirmed",
-        body=_query_body("Link", is_search=True),
-        example={
-            "search": {
-                "search": {"expression": "tea"},
-                "aggregations": [{"name": "states", "type": "VALUE", "fieldPath": "status"}],
-            }
+    _finding(
+        "Search",
+        _LINKS,
+        "Links by words, with aggregations",
+        {
+            "search": {"expression": "tea"},
+            "aggregations": [{"name": "states", "type": "VALUE", "fieldPath": "status"}],
         },
-        answer=_page("paymentLinks", "PaymentLink", "inferred", has_aggregations=True),
     ),
     _link_operation(
         "Activate Payment Link",
@@ -1409,41 +1443,29 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=_object({"jobId": _GUID}, "jobId"),
         invalid={"SANDBOX_TOO_MANY_TAGS": f"a link has at most {links.TAG_MAX} tags of a list"},
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_PAYMENTS}/query",
-        name="Query Payment Link Payments",
-        tag="Payment link payments",
-        summary="Payments by filter, page by page",
-        certainty="confirmed",
+    _finding(
+        "Query",
+        _PAYMENTS,
+        "Payments by filter, page by page",
+        {"filter": _FILTER_EXAMPLE, "cursorPaging": {"limit": query.PAGE_MAX}},
         note="There is no filter by id or by change time. New payments may take a while to show.",
-        body=_query_body("Payment"),
-        example={"query": {"filter": _FILTER_EXAMPLE, "cursorPaging": {"limit": query.PAGE_MAX}}},
-        answer=_page("paymentLinkPayments", "PaymentLinkPayment", "confirmed"),
         leads_to={"issueReceipt": ("paymentLinkPaymentId", "/paymentLinkPayments/0/id")},
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_PAYMENTS}/search",
-        name="Search Payment Link Payments",
-        tag="Payment link payments",
-        summary="Payments by words, with aggregations",
-        certainty="confirmed",
-        body=_query_body("Payment", is_search=True),
-        example={
-            "search": {
-                "filter": _FILTER_EXAMPLE,
-                "aggregations": [
-                    {
-                        "name": "days",
-                        "type": "DATE_HISTOGRAM",
-                        "fieldPath": "createdDate",
-                        "dateHistogram": {"interval": "DAY"},
-                    }
-                ],
-            }
+    _finding(
+        "Search",
+        _PAYMENTS,
+        "Payments by words, with aggregations",
+        {
+            "filter": _FILTER_EXAMPLE,
+            "aggregations": [
+                {
+                    "name": "days",
+                    "type": "DATE_HISTOGRAM",
+                    "fieldPath": "createdDate",
+                    "dateHistogram": {"interval": "DAY"},
+                }
+            ],
         },
-        answer=_page("paymentLinkPayments", "PaymentLinkPayment", "confirmed", has_aggregations=True),
     ),
     Operation(
         method="post",
@@ -1458,7 +1480,7 @@ OPERATIONS: tuple[Operation, ...] = (
             {"anyOf": [schema | {"title": name} for name, schema in RECEIPT_ANSWERS.items()]},
             "The first, unless the sandbox is told otherwise by `--assume receipt-answer`.",
         ),
-        missing={"SANDBOX_PAYMENT_NOT_FOUND": "the site has no such payment"},
+        missing=_no("payment"),
         unready={"SANDBOX_RECEIPT_EXISTS": "the payment has a receipt already"},
         leads_to={"getReceipt": ("receiptId", "/receiptId")},
     ),
@@ -1498,17 +1520,12 @@ OPERATIONS: tuple[Operation, ...] = (
         _wrapped("contact", "Contact"),
         "contact",
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_CONTACTS}/query",
-        name="Query Contacts",
-        tag="Neighbours",
-        summary="Contacts, oldest first, by offset",
-        certainty="confirmed",
-        note="The sandbox refuses filters.",
-        body=_neighbour_query(CONTACTS_MAX, "an object at Wix; the sandbox takes only an empty one"),
-        example={"query": {"paging": {"offset": 0, "limit": 50}}},
-        answer=_object(
+    _neighbour_query(
+        PATH_CONTACTS,
+        "Query Contacts",
+        "Contacts, oldest first, by offset",
+        CONTACTS_MAX,
+        _object(
             {
                 "contacts": _list(_ref("Contact"), CONTACTS_MAX),
                 "pagingMetadata": _object(
@@ -1517,6 +1534,7 @@ OPERATIONS: tuple[Operation, ...] = (
             },
             "contacts pagingMetadata",
         ),
+        unfiltered="an object at Wix; the sandbox takes only an empty one",
     ),
     _get(
         f"{PATH_PRODUCTS}/{{productId}}",
@@ -1526,17 +1544,12 @@ OPERATIONS: tuple[Operation, ...] = (
         _wrapped("product", "Product"),
         "product",
     ),
-    Operation(
-        method="post",
-        path=f"{PATH_PRODUCTS}/query",
-        name="Query Products",
-        tag="Neighbours",
-        summary="Products of Wix Stores, oldest first, by offset",
-        certainty="confirmed",
-        note="The sandbox refuses filters.",
-        body=_neighbour_query(PRODUCTS_MAX, "JSON as text at Wix; the sandbox takes only an empty one"),
-        example={"query": {"paging": {"offset": 0, "limit": 50}}},
-        answer=_object(
+    _neighbour_query(
+        PATH_PRODUCTS,
+        "Query Products",
+        "Products of Wix Stores, oldest first, by offset",
+        PRODUCTS_MAX,
+        _object(
             {
                 "products": _list(_ref("Product"), PRODUCTS_MAX),
                 "metadata": _object({"items": _whole(0), "offset": _whole(0)}, "items offset"),
@@ -1544,6 +1557,7 @@ OPERATIONS: tuple[Operation, ...] = (
             },
             "products metadata totalResults",
         ),
+        unfiltered="JSON as text at Wix; the sandbox takes only an empty one",
     ),
     _get(
         f"{PATH_ORDERS}/{{orderId}}",
@@ -1561,6 +1575,6 @@ OPERATIONS: tuple[Operation, ...] = (
         summary="An order's payments and refunds",
         certainty="confirmed",
         answer=_wrapped("orderTransactions", "OrderTransactions"),
-        missing={"SANDBOX_ORDER_NOT_FOUND": "the site has no such order"},
+        missing=_no("order"),
     ),
 )
