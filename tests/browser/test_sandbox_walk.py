@@ -33,6 +33,7 @@ def site() -> Iterator[Site]:
 def receiver(site: Site) -> Iterator[Receiver]:
     with a_receiver(site) as receiving:
         yield receiving
+    site.control("webhook", {"url": None}, "PUT")
 
 
 @pytest.fixture
