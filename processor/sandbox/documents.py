@@ -98,7 +98,7 @@ KINDS: dict[str, _Kind] = {
             "changed": _at("changed"),
         },
         (
-            "instance, created, id",
+            "instance, created, id, status, source, payment_count, payments_limit",
             "instance, status, created, id",
             "instance, source, created, id",
             "instance, payment_count, created, id",
@@ -125,8 +125,8 @@ KINDS: dict[str, _Kind] = {
         },
         (
             # With every field a filter can name, so that what finds little is looked for without the rows.
-            "instance, created, id, link, type, method, payment_method",
-            "instance, transacted, created, id",
+            "instance, created, id, transacted, link, type, method, payment_method",
+            "instance, transacted, created, id, link, type, method, payment_method",
             "instance, link, created, id",
             "instance, type, created, id",
             "instance, method, created, id",
@@ -365,7 +365,9 @@ class Documents:
     def _drop_former_indexes(self) -> None:
         """Drop what an earlier version asked by: it would only slow every write down."""
         known = {index_name(kind, columns) for kind, shape in KINDS.items() for columns in shape.indexes}
-        held = self.rows("SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE '%\\_by\\_%' ESCAPE '\\'")
+        held = self.rows(
+            "SELECT name FROM sqlite_schema WHERE type = 'index' AND name LIKE '%\\_by\\_%' ESCAPE '\\'"
+        )
         for (name,) in held:
             if name not in known:
                 self._connection.execute(f'DROP INDEX "{name}"')

@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -32,6 +33,7 @@ CONDITIONS_MAX = 200
 EXPRESSION_MAX = 100
 AGGREGATIONS_MAX = 10
 BUCKETS_MAX = 250
+_NEVER_NULL = ("created", "id")
 _WHOLE_MAX = 2**63 - 1
 
 _ALWAYS = frozenset(("$eq", "$ne", "$exists", "$in", "$hasSome"))
@@ -173,7 +175,9 @@ def run_query(body: Any, documents: Documents, resource: Resource, view: View) -
 def plan(body: Any, documents: Documents, resource: Resource, view: View) -> list[str]:
     """How SQLite answers a Query request, step by step."""
     held = _read(body["query"], "query", resource, view, None)
-    return [step for one in _selections(held, resource, view) for step in documents.plan(one.text, one.values)]
+    return [
+        step for one in _selections(held, resource, view) for step in documents.plan(one.text, one.values)
+    ]
 
 
 def run_search(body: Any, documents: Documents, resource: Resource, view: View) -> Page:
@@ -317,13 +321,14 @@ def _source(held: _Held, resource: Resource, view: View) -> _Sql:
     )
 
 
-def _conditions(held: _Held, resource: Resource, view: View) -> _Sql:
+def _conditions(held: _Held, resource: Resource, view: View, lead: str | None) -> _Sql:
+    """What the rows must be. lead: the column they are ordered by first, None for no order."""
     found = _Sql("instance = ?", [view.instance_id])
     if view.hidden:
         found.text += f" AND id NOT IN ({', '.join('?' * len(view.hidden))})"
         found.values += view.hidden
     if held.filter:
-        condition = _Filter(resource, "query.filter", view).conjunction(held.filter)
+        condition = _Filter(resource, "query.filter", view, lead).conjunction(held.filter)
         found.text += f" AND {condition.text}"
         found.values += condition.values
     if held.search is not None:
@@ -367,7 +372,7 @@ def _order(held: _Held, resource: Resource) -> list[tuple[str, bool]]:
 def _selections(held: _Held, resource: Resource, view: View) -> list[_Sql]:
     """SELECTs whose rows, one after the other, are the page and one row more."""
     order = _order(held, resource)
-    source, where = _source(held, resource, view), _conditions(held, resource, view)
+    source, where = _source(held, resource, view), _conditions(held, resource, view, order[0][0])
     columns = ", ".join(column for column, _ in order)
     by = ", ".join(f"{column} {'DESC' if is_descending else 'ASC'}" for column, is_descending in order)
     return [
@@ -391,7 +396,9 @@ def _ranges(order: list[tuple[str, bool]], place: list[Any]) -> list[_Sql]:
         if value is None:
             beyond = [] if is_descending else [_Sql(f"{column} IS NOT NULL")]
         elif is_descending:
-            beyond = [_Sql(f"{column} < ?", [value]), _Sql(f"{column} IS NULL")]
+            beyond = [_Sql(f"{column} < ?", [value])]
+            if column not in _NEVER_NULL:
+                beyond.append(_Sql(f"{column} IS NULL"))
         else:
             beyond = [_Sql(f"{column} > ?", [value])]
         equal = [f"{name} IS ?" for name, _ in order[:number]]
@@ -403,9 +410,14 @@ def _ranges(order: list[tuple[str, bool]], place: list[Any]) -> list[_Sql]:
 
 
 class _Filter:
-    """Turns a filter into a condition. Raises Refused (400) where it is not as documented."""
+    """Turns a filter into a condition. Raises Refused (400) where it is not as documented.
 
-    def __init__(self, resource: Resource, where: str, view: View) -> None:
+    lead: the column that the rows are ordered by first. A range of another column is not looked up by its
+    index: SQLite would put all of it in order, which may be everything there is.
+    """
+
+    def __init__(self, resource: Resource, where: str, view: View, lead: str | None = None) -> None:
+        self._lead = lead
         self._fields = resource.fields
         self._view = view
         self._where = where
@@ -446,7 +458,11 @@ class _Filter:
                 )
             if operator not in known.operators:
                 raise invalid(Violation(f"{where}.{operator}", "is not supported for this field"))
-            conditions.append(_operation(known, operator, operand, f"{where}.{operator}", self._view.in_max))
+            conditions.append(
+                _ranged(known, operator, operand, f"{where}.{operator}", self._lead)
+                if operator in _ORDERED
+                else _operation(known, operator, operand, f"{where}.{operator}", self._view.in_max)
+            )
         return _joined(conditions, "AND")
 
 
@@ -481,18 +497,24 @@ def _operation(known: Field, operator: str, operand: Any, where: str, in_max: in
         return _Sql(f"{column} IS ?", [bound])
     if operator == "$ne":
         return _Sql(f"{column} IS NOT ?", [bound])
+    assert operator == "$startsWith", operator
     if bound is None:
         raise invalid(Violation(where, "must not be null"))
-    if operator == "$startsWith":
-        if known.is_guid:
-            low = str(bound).lower()
-            return _Sql(
-                f"(+{column} IS NOT NULL AND {column} >= ? AND {column} < ?)", [low, f"{low}\U0010ffff"]
-            )
-        pattern = str(bound).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        # LIKE ignores case, as Wix's $startsWith does.
-        return _Sql(f"(+{column} IS NOT NULL AND {column} LIKE ? ESCAPE '\\')", [pattern])
-    return _Sql(f"(+{column} IS NOT NULL AND {column} {_SQL_OF[operator]} ?)", [bound])
+    if known.is_guid:
+        low = str(bound).lower()
+        return _Sql(f"(+{column} IS NOT NULL AND {column} >= ? AND {column} < ?)", [low, f"{low}\U0010ffff"])
+    pattern = str(bound).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    # LIKE ignores case, as Wix's $startsWith does.
+    return _Sql(f"(+{column} IS NOT NULL AND {column} LIKE ? ESCAPE '\\')", [pattern])
+
+
+def _ranged(known: Field, operator: str, operand: Any, where: str, lead: str | None) -> _Sql:
+    """A condition of before, after, less or more, never NULL either."""
+    bound = _comparable(known, operand, where)
+    if bound is None:
+        raise invalid(Violation(where, "must not be null"))
+    column = known.column if lead in (None, known.column) else f"+{known.column}"
+    return _Sql(f"(+{known.column} IS NOT NULL AND {column} {_SQL_OF[operator]} ?)", [bound])
 
 
 def _comparable(known: Field, value: Any, where: str) -> str | int | None:
@@ -528,15 +550,20 @@ def _date(value: Any) -> int | None:
 
 def _matches(entity: str, expression: str, how: str) -> bool:
     """Whether the words of `expression` are found in the fields of an entity, whatever their case."""
-    asked = json.loads(how)
-    held = json.loads(entity)
+    asked = _how(how)
+    held = msgspec.json.decode(entity)
     text = " ".join(str(value_at(held, name) or "") for name in asked["fields"]).casefold()
-    words = text.split()
-    found = [
-        word in text or (asked["fuzzy"] and any(_is_alike(word, other) for other in words))
+    found = (
+        word in text or (asked["fuzzy"] and any(_is_alike(word, other) for other in text.split()))
         for word in expression.casefold().split()
-    ]
+    )
     return all(found) if asked["mode"] == "AND" else any(found)
+
+
+@lru_cache(maxsize=16)
+def _how(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _is_alike(word: str, other: str) -> bool:
@@ -567,7 +594,7 @@ def _aggregated(
     known = resource.fields.get(path) if isinstance(path, str) else None
     if known is None:
         raise invalid(Violation(f"{where}.fieldPath", "is not a filterable field"))
-    source, condition = _source(held, resource, view), _conditions(held, resource, view)
+    source, condition = _source(held, resource, view), _conditions(held, resource, view, None)
     rest = f"FROM {source.text} WHERE {condition.text} AND {known.column} IS NOT NULL"
     values = [*source.values, *condition.values]
     found: dict[str, Any] = {"name": name, "type": type_, "fieldPath": path}

@@ -10,7 +10,7 @@ sequence for its events. Money is decimal text of the currency's own digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,7 @@ class World(Payments):
 
     def link_answer(self, link: Document) -> Entity:
         """A link as the API shows it: what is planted on its total included."""
-        return self._planted_total(link["entity"])
+        return _planted_total(link["entity"], self._faults.of_read("wrong_total"))
 
     def links_page(self, instance_id: str, body: Any, *, is_search: bool = False) -> query.Page:
         """What Query or Search Payment Links answers now. Raises Refused (400)."""
@@ -42,7 +42,8 @@ class World(Payments):
             self.expire_due()
             hidden = {fault["linkId"] for fault in self._faults.of_read("link_deleted")}
             page = run(body, self._documents, query.LINKS, self._view(instance_id, hidden))
-        items = [self._planted_total(entity) for entity in page.items]
+        wrong = self._faults.of_read("wrong_total")
+        items = [_planted_total(entity, wrong) for entity in page.items]
         return query.Page(items, page.next, page.prev, page.aggregations)
 
     def payments_page(self, instance_id: str, body: Any, *, is_search: bool = False) -> query.Page:
@@ -93,14 +94,6 @@ class World(Payments):
             other_filters_ignored=self._rules.other_filters_ignored,
         )
 
-    def _planted_total(self, entity: Entity) -> Entity:
-        for fault in self._faults.of_read("wrong_total"):
-            if fault["linkId"] == entity["id"]:
-                amount = Decimal(entity["totalReceived"]["amount"]) + Decimal(fault["by"])
-                total = {**entity["totalReceived"], "amount": money(amount, entity["currency"])}
-                entity = {**entity, "totalReceived": total}
-        return entity
-
     # -- The shop's side ---------------------------------------------------------------------------
 
     def owned(self, kind: str, id_: str, instance_id: str) -> Document:
@@ -148,9 +141,10 @@ class World(Payments):
                 id_ = instance["instanceId"]
                 links = self._documents.find("link", {"instance": id_}, limit=TRUTH_MAX)
                 payments = self._documents.find("payment", {"instance": id_}, limit=TRUTH_MAX)
+                wrong = self._faults.of_read("wrong_total")
             yield {
                 **self._summary(instance),
-                "links": [self._true_link(link) for link in links],
+                "links": [_true_link(link, wrong) for link in links],
                 "payments": [_true_payment(payment) for payment in payments],
             }
 
@@ -180,23 +174,33 @@ class World(Payments):
             },
         }
 
-    def _true_link(self, link: Document) -> Document:
-        entity = link["entity"]
-        return {
-            "id": link["id"],
-            "title": entity["title"],
-            "currency": entity["currency"],
-            "status": entity["status"],
-            "received": entity["totalReceived"],
-            "shown": self.link_answer(link)["totalReceived"],
-        }
-
 
 def _newest(limit: int, cursor: str | None, filter_: Entity) -> Entity:
     """The body of a Query for the first page, or for that of the cursor, which holds the filter."""
     if cursor is not None:
         return {"query": {"cursorPaging": {"limit": limit, "cursor": cursor}}}
     return {"query": {"filter": filter_, "cursorPaging": {"limit": limit}}}
+
+
+def _planted_total(entity: Entity, faults: Sequence[Document]) -> Entity:
+    for fault in faults:
+        if fault["linkId"] == entity["id"]:
+            amount = Decimal(entity["totalReceived"]["amount"]) + Decimal(fault["by"])
+            total = {**entity["totalReceived"], "amount": money(amount, entity["currency"])}
+            entity = {**entity, "totalReceived": total}
+    return entity
+
+
+def _true_link(link: Document, faults: Sequence[Document]) -> Document:
+    entity = link["entity"]
+    return {
+        "id": link["id"],
+        "title": entity["title"],
+        "currency": entity["currency"],
+        "status": entity["status"],
+        "received": entity["totalReceived"],
+        "shown": _planted_total(entity, faults)["totalReceived"],
+    }
 
 
 def _true_payment(payment: Document) -> Document:

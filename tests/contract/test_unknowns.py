@@ -331,7 +331,11 @@ def test_a_filter_on_another_field_may_be_ignored_or_refused(ignored: bool) -> N
         answer = site.call("POST", f"{LINKS}/query", {"query": other})
 
         assert answer.status_code == (200 if ignored else 400)
+        of_payments = {"paymentLinkId": {"$in": [str(uuid4())]}}
+        answer_to_links = site.call("POST", f"{LINKS}/query", {"query": {"filter": of_payments}})
+        assert answer_to_links.status_code == (200 if ignored else 400)
         if ignored:
+            assert len(answer_to_links.json()["paymentLinks"]) == 3
             cursor = answer.json()["pagingMetadata"]["cursors"]["next"]
             more = site.query(LINKS, cursorPaging={"cursor": cursor})
             assert len(answer.json()["paymentLinks"]) + len(more["paymentLinks"]) == 3
