@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from processor.sandbox.core import (
+    AMOUNT_MAX,
     as_list,
     as_model,
     as_money,
@@ -101,7 +102,7 @@ class Links(Sites):
                 entity["paymentsLimit"] = told.payments_limit
             if told.expiration_date is not None:
                 entity["expirationDate"] = timestamp(told.expiration_date)
-            entity |= self._subas_object(instance_id, told)
+            entity |= self._what_is_paid(instance_id, told)
             if told.recipients:
                 entity["recipients"] = self._recipients(
                     instance_id, msgspec.to_builtins(told.recipients), "paymentLink.recipients"
@@ -111,7 +112,7 @@ class Links(Sites):
             self._emit_link(link, "created")
             return entity
 
-    def _subas_object(self, instance_id: str, told: wire.NewPaymentLink) -> Entity:
+    def _what_is_paid(self, instance_id: str, told: wire.NewPaymentLink) -> Entity:
         match told.type, told.ecom_payment_link, told.ecom_order_payment_link:
             case "ECOM", wire.EcomPaymentLink() as ecom, None:
                 return {"ecomPaymentLink": self._line_items(instance_id, ecom, told.currency)}
@@ -128,6 +129,7 @@ class Links(Sites):
         where = "paymentLink.ecomPaymentLink.lineItems"
         if not ecom.line_items:
             raise invalid(Violation(where, "must not be empty", "MIN_SIZE"))
+        total = Decimal(0)
         for number, item in enumerate(ecom.line_items):
             place = f"{where}[{number}]"
             match item.type, item.custom_item, item.catalog_item:
@@ -137,18 +139,22 @@ class Links(Sites):
                     if len(custom.description or "") > ITEM_DESCRIPTION_MAX:
                         too_long = f"has more than {ITEM_DESCRIPTION_MAX} characters"
                         raise invalid(Violation(f"{place}.customItem.description", too_long, "MAX_LENGTH"))
-                    as_money(custom.price, currency, f"{place}.customItem.price")
+                    price = as_money(custom.price, currency, f"{place}.customItem.price")
                     as_text(custom.name, f"{place}.customItem.name", TITLE_MAX)
                 case "CATALOG", None, wire.CatalogItem() as catalog:
                     where_quantity = f"{place}.catalogItem.quantity"
                     quantity = catalog.quantity
-                    self._catalog_product(instance_id, catalog.catalog_reference, currency)
+                    product = self._catalog_product(instance_id, catalog.catalog_reference, currency)
+                    price = Decimal(product["price"])
                 case _:
                     raise invalid(
                         Violation(f"{place}.type", "must be CUSTOM or CATALOG, and agree with the item sent")
                     )
             if not 1 <= quantity <= QUANTITY_MAX:
                 raise invalid(Violation(where_quantity, f"must be from 1 to {QUANTITY_MAX}"))
+            total += quantity * price
+        if total > AMOUNT_MAX:
+            raise invalid(Violation(where, f"cost more than a payment can be, {AMOUNT_MAX:f}", "MAX"))
         built: Entity = msgspec.to_builtins(ecom)
         return built
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from processor.sandbox import scenarios
-from processor.sandbox.core import Rules
+from processor.sandbox.core import CHOICES, Rules
 from processor.sandbox.seed import BATCH, Volume, load
 from processor.sandbox.server import Options, Sandbox
 from tests.sandbox.wixlike import LINKS, PAYMENTS, a_receiver, a_site, event_of
@@ -24,6 +24,40 @@ def test_every_scenario_plays_to_its_end(name: str) -> None:
         assert {"name": name, "title": played["title"]} in listed
         assert len(played["steps"]) == len(scenarios.read(name)["step"])
         assert played["expect"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        *(Rules(receipt_answer=one) for one in CHOICES["receipt_answer"]),
+        Rules(currency_field="currencyCode", offline_makes_payment=False, refusal_status=400),
+        Rules(split_counts_once=True, totals_fall_on_refund=True, refund_raises_update=True),
+        Rules(link_tells_of_payments=False, contact_id_field="contactId", issuer_and_audience=True),
+    ],
+    ids=str,
+)
+def test_every_scenario_plays_whatever_is_assumed(rules: Rules) -> None:
+    with a_site(rules=rules) as site:
+        for name in scenarios.names():
+            assert site.control(f"scenarios/{name}")["steps"], name
+
+
+def test_amounts_as_large_as_wix_allows_are_paid_and_summed_and_larger_ones_refused() -> None:
+    largest = "500000000000000"
+    with a_site() as site:
+        link = site.link(largest, quantity=2)
+        for _ in range(12):
+            site.pay(link["id"])
+        site.pay(site.link("0.01", quantity=1)["id"])
+
+        [found] = site.http.get("/_sandbox/truth?summary").json()["instances"]
+        assert found["received"] == {"USD": "12000000000000000.01"}
+        item = {"type": "CUSTOM", "customItem": {"name": "x", "quantity": 3, "price": largest}}
+        dear = {"title": "t", "currency": "USD", "type": "ECOM", "ecomPaymentLink": {"lineItems": [item]}}
+        refused = site.call("POST", LINKS, {"paymentLink": dear})
+        assert refused.status_code == 400
+        [violation] = refused.json()["details"]["validationError"]["fieldViolations"]
+        assert violation["field"] == "paymentLink.ecomPaymentLink.lineItems"
 
 
 def test_the_missed_webhook_is_found_by_a_query_alone() -> None:
