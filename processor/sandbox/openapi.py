@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from processor.sandbox import links, query
 from processor.sandbox.api import CONTACTS_MAX, PRODUCTS_MAX, TOKEN_SECONDS
 from processor.sandbox.checkout import VAT_TYPES
+from processor.sandbox.core import AMOUNT_MAX
 from processor.wix.wire import (
     PATH_CONTACTS,
     PATH_LINKS,
@@ -656,7 +657,13 @@ _GIVEN: dict[str, Schema] = {
         ],
     },
     "NewEcomPaymentLink": _object(
-        {"lineItems": _sure("third-party", _list(_ref("NewLineItem"), least=1))},
+        {
+            "lineItems": _sure(
+                "third-party",
+                _list(_ref("NewLineItem"), least=1),
+                f"Together they cost at most {AMOUNT_MAX:f}, the most that a payment can be (inferred).",
+            )
+        },
         "lineItems",
         sure="confirmed",
     ),

@@ -183,7 +183,7 @@ def world() -> Iterator[World]:
 
 def make_true(case: Any, world: World) -> None:
     """Put into a valid request what no schema can say: ids of what is there (two times of three), a cursor that was
-    answered, a date in the future, amounts that every currency has.
+    answered, a date in the future, amounts that every currency has and a payment can be.
     """
     is_real = next(world.number) % 3 > 0
     if is_real and not case.meta.is_negative_at(ParameterLocation.PATH):
@@ -214,7 +214,8 @@ def make_true(case: Any, world: World) -> None:
         link["expirationDate"] = "2099-01-01T00:00:00Z"
     for item in wire_value(link, "ecomPaymentLink", "lineItems") or []:
         if item.get("customItem"):
-            item["customItem"]["price"] = item["customItem"]["price"].partition(".")[0]
+            # All of them together must not cost more than a payment can be.
+            item["customItem"]["price"] = item["customItem"]["price"].partition(".")[0][:6]
     if (amount := wire_value(link, "ecomOrderPaymentLink", "amount")) is not None:
         link["ecomOrderPaymentLink"]["amount"] = amount.partition(".")[0]
 
