@@ -111,7 +111,11 @@ def test_tags_are_given_by_id_and_by_filter(our_client: Ours, site: Site) -> Non
     client, us = our_client
     ids = [create(client, us, new(title=f"Tagged {n}")).id for n in range(2)]
 
+    def tags() -> list[list[str]]:
+        return [site.get(id_)["tags"]["tags"]["tagIds"] for id_ in ids]
+
     answer = client.update_tags(us, [*ids, str(uuid4())], assign=TAGS, unassign=wire.Tags())
+    assert tags() == [["t1"], ["t1"]]
     job_id = client.update_tags_by_filter(us, {}, assign=wire.Tags(), unassign=TAGS)
 
     assert [one.item_metadata.success for one in answer.results] == [True, True, False]
@@ -119,9 +123,10 @@ def test_tags_are_given_by_id_and_by_filter(our_client: Ours, site: Site) -> Non
     assert metadata is not None
     assert (metadata.total_successes, metadata.total_failures) == (2, 1)
     assert str(UUID(job_id)) == job_id
-    assert [site.get(id_)["tags"]["tags"]["tagIds"] for id_ in ids] == [[], []]
-    too_many = site.call("POST", f"{LINKS}/bulk-update-tags", {"paymentLinkIds": ["x"] * 101})
-    assert too_many.status_code == 400
+    assert tags() == [[], []]
+    for count, status in ((100, 200), (101, 400), (0, 400)):
+        asked = {"paymentLinkIds": ["x"] * count, "assignTags": {"tags": {"tagIds": ["t1"]}}}
+        assert site.call("POST", f"{LINKS}/bulk-update-tags", asked).status_code == status
 
 
 @pytest.mark.fact("R25", "R26", "R27", "R60", "R61")
@@ -136,6 +141,10 @@ def test_receipts_are_one_for_each_payment_and_settings_are_kept(our_client: Our
     assert len({*receipts}) == 2
     for receipt_id, payment in zip(receipts, paid, strict=True):
         assert client.get_receipt(us, str(receipt_id))["paymentId"] == payment["id"]
+    filter_ = {"paymentLinkId": paid[0]["paymentLinkId"]}
+    found = {one["id"]: one for one in site.query(PAYMENTS, filter=filter_)["paymentLinkPayments"]}
+    for receipt_id, payment in zip(receipts, paid, strict=True):
+        assert found[payment["id"]] == {**payment, "revision": "2", "receiptId": str(receipt_id)}
     client.update_settings(us, {"colour": "red"})
     assert client.get_settings(us)["colour"] == "red"
 

@@ -40,6 +40,7 @@ def test_the_body_alone_proves_who_sent_it(endpoint: Endpoint, site: Site, recei
 
     site.link()
     idle(site)
+    assert len(receiver.headers) == 1
     usual = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length"}
     assert {name for one in receiver.headers for name in one} <= usual | {"content-type"}
 
@@ -99,6 +100,7 @@ def test_what_the_sandbox_sends_is_stored_once_however_often_it_comes(
     site.pay(site.link()["id"])
     idle(site)
     bodies = [sign(claims_of(body)) for body in receiver.bodies]
+    assert len(bodies) == 3, "the payment, and its link twice"
 
     assert [endpoint.post(body) for body in bodies + bodies] == [200] * len(bodies) * 2
 
@@ -197,6 +199,7 @@ def test_an_envelope_of_the_sandbox_has_its_parts_as_documented(site: Site, rece
     site.pay(site.link()["id"])
     idle(site)
 
+    kinds = []
     for body in receiver.bodies:
         outer = json.loads(claims_of(body)["data"])
         assert len(outer["eventType"]) <= 150
@@ -205,8 +208,9 @@ def test_an_envelope_of_the_sandbox_has_its_parts_as_documented(site: Site, rece
         identity = json.loads(outer["identity"])
         kind = identity.pop("identityType")
         [(name, id_)] = identity.items()
-        assert (kind, name) in {("ANONYMOUS_VISITOR", "anonymousVisitorId"), ("APP", "appId")}
+        kinds.append((kind, name))
         assert str(UUID(id_)) == id_
+    assert sorted(kinds) == [("ANONYMOUS_VISITOR", "anonymousVisitorId"), ("APP", "appId"), ("APP", "appId")]
 
 
 # -- The event -------------------------------------------------------------------------------------

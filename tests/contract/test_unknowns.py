@@ -160,6 +160,7 @@ def test_the_sequence_may_be_sent_or_not(endpoint: Endpoint, is_sent: bool) -> N
         [body] = told(site, receiver, payment["id"])
 
     assert ("entityEventSequence" in event_of(body)) is is_sent
+    assert parse_event(claims_of(body)).unreadable is None
     assert endpoint.post(sign(claims_of(body))) == 200
 
 
