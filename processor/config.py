@@ -103,6 +103,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
 def _gaps(text: str) -> tuple[float, ...]:
     gaps = tuple(_number(0.1, 604_800)(part) for part in text.split(","))
     if list(gaps) != sorted(gaps):
@@ -231,7 +237,20 @@ class Settings:
     web_workers: int = setting("WEB_CONCURRENCY", "web processes", _whole(1, 64), "2")
     web_threads: int = setting("WEB_THREADS", "threads of each web process", _whole(1, 512), "64")
     pool_size: int = setting(
-        "DATABASE_POOL_SIZE", "database connections of each process", _whole(1, 200), "12"
+        "DATABASE_POOL_SIZE", "database connections of each web process beside its lanes", _whole(1, 200), "4"
+    )
+    intake_lanes: int = setting(
+        "INTAKE_LANES",
+        "commits of webhooks in flight in each web process, each over a connection of its own;"
+        " up to 4 pay on disks whose fsync takes milliseconds",
+        _whole(1, 16),
+        "2",
+    )
+    database_prepares: bool = setting(
+        "DATABASE_PREPARES",
+        "whether the webhook statement is prepared; 0 behind a pooler in transaction mode that cannot follow",
+        _flag,
+        "1",
     )
     metrics_token: str | None = setting(
         "METRICS_TOKEN", "who scrapes /metrics must bear it; open when not set", secret=True

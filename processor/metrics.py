@@ -29,8 +29,19 @@ ANSWER_SECONDS = Histogram(
     "Time from a webhook's arrival in the application to its answer.",
     buckets=_BUCKETS,
 )
-COMMIT_SECONDS = Histogram("processor_commit_seconds", "Time to store a webhook durably.", buckets=_BUCKETS)
+COMMIT_SECONDS = Histogram(
+    "processor_commit_seconds", "Time to store a batch of webhooks durably.", buckets=_BUCKETS
+)
+BATCH_EVENTS = Histogram(
+    "processor_batch_events", "Webhooks stored by one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
 WAKE_UPS = Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
+
+
+def observe_commit(seconds: float, events: int) -> None:
+    """One batch of `events` webhooks was stored."""
+    COMMIT_SECONDS.observe(seconds)
+    BATCH_EVENTS.observe(events)
 
 
 class _FromDatabase(Collector):

@@ -39,6 +39,8 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "WEB_CONCURRENCY": ("1", "0"),
     "WEB_THREADS": ("1", "-1"),
     "DATABASE_POOL_SIZE": ("1", "x"),
+    "INTAKE_LANES": ("4", "0"),
+    "DATABASE_PREPARES": ("0", "yes"),
     "METRICS_TOKEN": ("t", None),
     "LOG_LEVEL": ("DEBUG", "LOUD"),
     "LOG_FORMAT": ("console", "xml"),

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, text
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from processor.errors import StoreUnavailable
 
 CONNECT_SECONDS = 2  # libpq's least
+BEYOND_SERVER_SECONDS = 0.1  # for a server that keeps its own time limit to say so
 UNMIGRATED = ("42P01", "42703")  # undefined table, undefined column
+NOT_MIGRATED = "the database has not the tables of this release: run `processor migrate`"
 SERVER_VERSION_MIN = 150_000  # NULLS NOT DISTINCT needs PostgreSQL 15
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that does not wait for the server longer than `seconds`.
+
+    The server's own time limits are of no use when it is stopped, or the way to it is cut.
+    """
+
+    seconds: float | None = None
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg's, within `seconds`; raises OperationalError when they are over."""
+        if timeout is None:
+            timeout = self.seconds
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                # Waited for in vain: what is still to come would be taken for the answer to the next statement.
+                self.pgconn.finish()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +47,8 @@ class Database:
     """The database of one process. Connections are opened when first used, so a fork before is safe."""
 
     engine: Engine
+    connect_args: Mapping[str, Any]
+    statement_seconds: float
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -38,12 +65,26 @@ class Database:
             raise StoreUnavailable(first_line(why)) from why
         except DBAPIError as why:
             if getattr(why.orig, "sqlstate", None) in UNMIGRATED:
-                raise StoreUnavailable(
-                    "the database has not the tables of this release: run `processor migrate`"
-                ) from why
+                raise StoreUnavailable(NOT_MIGRATED) from why
             if not why.connection_invalidated:
                 raise
             raise StoreUnavailable(first_line(why)) from why
+
+    def open_apart(self, *, lock_seconds: float) -> BoundedConnection:
+        """A connection outside of the pool, each of whose statements is a transaction.
+
+        lock_seconds: longest wait for one lock. Raises StoreUnavailable.
+        """
+        _, options = self.engine.dialect.create_connect_args(self.engine.url)
+        limits = f"{self.connect_args['options']} -c lock_timeout={int(lock_seconds * 1000)}"
+        try:
+            connection = BoundedConnection.connect(
+                **{**options, **self.connect_args, "options": limits}, autocommit=True
+            )
+        except psycopg.Error as why:
+            raise StoreUnavailable(first_line(why)) from why
+        connection.seconds = self.statement_seconds + BEYOND_SERVER_SECONDS
+        return connection
 
     def dispose(self) -> None:
         """Close every idle connection."""
@@ -70,6 +111,15 @@ def open_database(
     or lock, after which PostgreSQL cancels it.
     """
     milliseconds = int(statement_seconds * 1000)
+    connect_args = {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": name,
+        "keepalives_idle": 30,
+        "tcp_user_timeout": milliseconds + 1000,
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+        "prepare_threshold": None,  # prepared statements do not survive a pooler in transaction mode
+    }
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -77,17 +127,16 @@ def open_database(
         pool_timeout=pool_seconds,
         pool_use_lifo=True,  # few connections stay warm, the rest may be closed by the server
         hide_parameters=True,  # parameters are payments and people
-        connect_args={
-            "connect_timeout": CONNECT_SECONDS,
-            "application_name": name,
-            "keepalives_idle": 30,
-            "tcp_user_timeout": milliseconds + 1000,
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-            " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
-            "prepare_threshold": None,  # prepared statements do not survive a pooler in transaction mode
-        },
+        connect_args=connect_args,
     )
-    return Database(engine)
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> BoundedConnection:
+        connection = BoundedConnection.connect(**options)
+        connection.seconds = statement_seconds + BEYOND_SERVER_SECONDS
+        return connection
+
+    return Database(engine, connect_args, statement_seconds)
 
 
 def server_version(connection: Connection) -> int:

@@ -1,25 +1,44 @@
 """The inbox: what Wix delivered, stored in one statement of one transaction before it is answered.
 
-The statement takes its rows as one JSON parameter, so that it serves one event as well as a batch. It
+The statement takes its rows as one JSON parameter, so that it serves a batch as well as one event. It
 stores each event once, counts every further delivery, applies the payment behind the guard of revisions,
 keeps the version told, and appends a check request. It never updates a row shared by a link or instance:
 a hot row held until the disk answers would make commits queue behind each other.
+
+`Inbox` gathers the deliveries of all request threads into batches (`store.group`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
+import psycopg
+from psycopg.rows import tuple_row
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError, IntegrityError
 
 from processor.domain.event import Event, Kind
 from processor.domain.payment import Origin, Verdict
-from processor.errors import Unreadable
+from processor.errors import ProcessorError, StoreUnavailable, Unreadable
 from processor.store import payments
+from processor.store.database import NOT_MIGRATED, UNMIGRATED, Database, first_line
+from processor.store.group import GroupCommit, Lane, LaneBroken
+
+BATCH_MAX = 256  # events in one statement
+# More wait only when threads outnumber it; whoever comes then is sent away rather than answered too late.
+WAITING_MAX = 1_024
+LOCK_SHARE = 0.25  # of the time for the answer, spent waiting for one lock before the others go ahead
+# Of the same: while no more is gone, what failed for no fault of its own is tried again.
+REPEATABLE_SHARE = 0.4
+_VALUE_REFUSED = ("22", "23")  # SQLSTATE classes: data exception, integrity violation
+_HELD_UP = ("55P03", "40P01", "57014")  # lock not available, deadlock, statement cancelled
+_PLAN_IS_STALE = "0A000"  # a migration changed what a prepared statement returns
 
 
 class Outcome(StrEnum):
@@ -64,10 +83,10 @@ _EVENT_COLUMNS = """
     reason_detail text, content_digest bytea, token_digest bytea, token text, site_id uuid, account_id uuid
 """
 
-_RECORD = text(f"""
+_RECORD = f"""
 WITH told AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(CAST(:events AS jsonb))
-        AS t ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})
+    SELECT * FROM ROWS FROM (json_to_recordset(CAST(%(events)s AS json))
+        AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})) WITH ORDINALITY
 ), first_seen AS (
     INSERT INTO app_instances (instance_id, site_id, account_id, first_seen_at)
     SELECT DISTINCT ON (instance_id) instance_id, site_id, account_id, told_at FROM told t
@@ -102,7 +121,7 @@ WITH told AS MATERIALIZED (
     INSERT INTO webhook_event_conflicts AS c (
         instance_id, event_id, content_digest, token_digest, token, received_at, last_received_at)
     SELECT instance_id, event_id, content_digest, token_digest, token, told_at, told_at
-    FROM judged WHERE is_conflict
+    FROM judged WHERE is_conflict ORDER BY instance_id, event_id
     ON CONFLICT (instance_id, event_id, content_digest) DO UPDATE SET
         delivery_count = c.delivery_count + 1,
         last_received_at = GREATEST(c.last_received_at, excluded.last_received_at)
@@ -112,15 +131,18 @@ WITH told AS MATERIALIZED (
     INSERT INTO check_requests (instance_id, payment_link_id, requested_at)
     SELECT instance_id, link_id, told_at FROM judged WHERE link_id IS NOT NULL AND (is_first OR is_conflict)
 )
-SELECT j.instance_id, j.event_id, j.stored_status, j.is_first, j.is_conflict, paid.last_verdict,
-    COALESCE(p.erased_at, paid.erased_at) IS NOT NULL AS is_erased
+SELECT j.ordinality, CASE WHEN j.is_conflict THEN 'conflict' WHEN NOT j.is_first THEN 'duplicate'
+        WHEN j.stored_status = 'recorded' THEN 'stored' ELSE j.stored_status END,
+    CASE WHEN j.is_first THEN paid.last_verdict END,
+    COALESCE(p.erased_at, paid.erased_at) IS NOT NULL
 FROM judged j
 LEFT JOIN paid ON paid.instance_id = j.instance_id AND paid.payment_id = j.payment_id
 LEFT JOIN payments p ON p.instance_id = j.instance_id AND p.payment_id = j.entity_id
-""")
+"""
 
 
-def _record_of(delivery: Delivery, now: datetime) -> dict[str, Any]:
+def _encode(delivery: Delivery, now: datetime) -> bytes:
+    """The delivery as one JSON record of the statement, received at `now`."""
     event = delivery.event
     record: dict[str, Any] = {
         "instance_id": event.instance_id,
@@ -139,8 +161,8 @@ def _record_of(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "reason": event.unreadable,
         "reason_detail": event.unreadable_detail[:500] or None,
         "is_anonymization": event.anonymized,
-        "content_digest": event.content_digest,
-        "token_digest": delivery.token_digest,
+        "content_digest": "\\x" + event.content_digest.hex(),
+        "token_digest": "\\x" + delivery.token_digest.hex(),
         "token": delivery.token,
         "site_id": event.site_id,
         "account_id": event.account_id,
@@ -153,45 +175,201 @@ def _record_of(delivery: Delivery, now: datetime) -> dict[str, Any]:
             event_id=event.event_id,
             is_anonymization=event.anonymized,
         )
-    return record
+    return payments.encoded(record)
 
 
 def record(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> list[Stored]:
     """Store each event with everything it demands, and say what became of it, in the order given.
 
-    No two events may share an id or a payment: the caller sends such to separate calls.
+    All in the caller's transaction. No two events may share an id or a payment.
     """
-    records = [_record_of(delivery, now) for delivery in deliveries]
-    rows = {
-        (row.instance_id, row.event_id): row
-        for row in connection.execute(_RECORD, {"events": payments.dumped(records)})
-    }
-    answers: list[Stored] = []
-    for event in (delivery.event for delivery in deliveries):
-        row = rows[event.instance_id, event.event_id]
-        if event.kind in (Kind.APP_INSTALLED, Kind.APP_REMOVED) and event.unreadable is None:
+    records = [_encode(delivery, now) for delivery in deliveries]
+    rows = connection.exec_driver_sql(_RECORD, {"events": _joined(records)})
+    answers = {row[0] - 1: row for row in rows}
+    stored: list[Stored] = []
+    for place, event in enumerate(delivery.event for delivery in deliveries):
+        _, outcome, verdict, is_erased = answers[place]
+        if _is_of_life(event):
             _live(connection, event, now)
-        if (event.anonymized or row.is_erased) and event.entity_id is not None:
+        if (event.anonymized or is_erased) and event.entity_id is not None:
             payments.erase(connection, event.instance_id, event.entity_id, now)
-        answers.append(_answer(row))
-    return answers
+        stored.append(_ANSWERS[outcome, verdict])
+    return stored
 
 
-def _answer(row: Any) -> Stored:
-    if row.is_conflict:
-        return Stored(Outcome.CONFLICT, None)
-    if not row.is_first:
-        return Stored(Outcome.DUPLICATE, None)
-    verdict = Verdict(row.last_verdict) if row.last_verdict else None
-    match row.stored_status:
-        case "held":
-            return Stored(Outcome.HELD, None)
-        case "ignored":
-            return Stored(Outcome.IGNORED, None)
-        case "unreadable":
-            return Stored(Outcome.UNREADABLE, None)
-        case _:
-            return Stored(Outcome.STORED, verdict)
+def _joined(records: Sequence[bytes]) -> str:
+    return (b"[" + b",".join(records) + b"]").decode()
+
+
+def _is_of_life(event: Event) -> bool:
+    """Whether the event says that the app was installed or removed."""
+    return event.kind in (Kind.APP_INSTALLED, Kind.APP_REMOVED) and event.unreadable is None
+
+
+# Every answer there is, made once.
+_ANSWERS = {
+    (outcome.value, verdict): Stored(outcome, Verdict(verdict) if verdict else None)
+    for outcome in Outcome
+    for verdict in (None, *(verdict.value for verdict in Verdict))
+}
+
+
+class NotStorable(ProcessorError):
+    """A value of the event is refused by our columns; no repetition can help. The message names the error only."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A delivery ready for the statement. text: its JSON record."""
+
+    event: Event
+    text: bytes
+
+
+def _keys(row: _Row) -> tuple[tuple[UUID, UUID], ...]:
+    event = row.event
+    if event.entity_id is None or event.entity_id == event.event_id:
+        return ((event.instance_id, event.event_id),)
+    return (event.instance_id, event.event_id), (event.instance_id, event.entity_id)
+
+
+class Inbox:
+    """Stores deliveries durably, those of all threads together. One for each process; a fork before use is safe.
+
+    seconds: longest wait for the answer. lanes: commits in flight. is_preparing: whether the statement is prepared,
+    which a pooler between must be able to follow. observe: told how long each commit took and of how many events.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        *,
+        seconds: float,
+        lanes: int,
+        is_preparing: bool,
+        observe: Callable[[float, int], None] = lambda seconds, events: None,
+    ) -> None:
+        self._database = database
+        self._observe = observe
+        self._now = now
+        self._seconds = seconds
+        self._is_preparing = is_preparing
+        self._group: GroupCommit[_Row, Stored] = GroupCommit(
+            self._open_lane, keys_of=_keys, lanes=lanes, batch_max=BATCH_MAX, waiting_max=WAITING_MAX
+        )
+
+    def store(self, delivery: Delivery) -> Stored:
+        """Store one delivery; returns once it is durable.
+
+        Raises StoreUnavailable when that is not known in time, and NotStorable. What a delivery stored more than once
+        brings is a duplicate, so it may be sent again after either.
+        """
+        if _is_of_life(delivery.event) or delivery.event.anonymized:
+            # Rare, and more than one statement.
+            try:
+                with self._database.begin() as connection:
+                    [stored] = record(connection, [delivery], self._now())
+            except (DataError, IntegrityError) as why:
+                raise NotStorable(type(why.orig).__name__) from why
+            return stored
+        return self._group.submit(_Row(delivery.event, _encode(delivery, self._now())), seconds=self._seconds)
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries wait for their turn."""
+        return self._group.waiting
+
+    def close(self) -> None:
+        """Let go of the connections, once what has begun is committed."""
+        self._group.close()
+
+    def _open_lane(self) -> Lane[_Row, Stored]:
+        return _DatabaseLane(
+            self._database,
+            self._now,
+            self._seconds,
+            is_preparing=self._is_preparing,
+            observe=self._observe,
+        )
+
+
+class _DatabaseLane(Lane[_Row, Stored]):
+    """One connection; each batch is one statement, and that one transaction."""
+
+    def __init__(
+        self,
+        database: Database,
+        now: Callable[[], datetime],
+        seconds: float,
+        *,
+        is_preparing: bool,
+        observe: Callable[[float, int], None],
+    ) -> None:
+        self._database = database
+        self._now = now
+        self._repeatable_seconds = seconds * REPEATABLE_SHARE
+        self._observe = observe
+        self._connection = database.open_apart(lock_seconds=seconds * LOCK_SHARE)
+        self._cursor = self._connection.cursor(row_factory=tuple_row)
+        self._is_preparing = is_preparing
+
+    def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:
+        """As of `Lane`."""
+        return self._commit(items, time.monotonic() + self._repeatable_seconds)
+
+    def _commit(self, items: Sequence[_Row], deadline: float) -> list[Stored | Exception]:
+        began = time.monotonic()
+        try:
+            self._cursor.execute(
+                _RECORD, {"events": _joined([row.text for row in items])}, prepare=self._is_preparing
+            )
+            answers = self._cursor.fetchall()
+        except psycopg.Error as why:
+            return self._failed(items, why, deadline)
+        self._observe(time.monotonic() - began, len(items))
+        stored: dict[int, Stored] = {}
+        for ordinality, outcome, verdict, is_erased in answers:
+            row = items[ordinality - 1]
+            stored[ordinality] = _ANSWERS[outcome, verdict]
+            if is_erased:
+                self._erase(row.event)
+        return [stored[ordinality] for ordinality in range(1, len(items) + 1)]
+
+    def _failed(self, items: Sequence[_Row], why: psycopg.Error, deadline: float) -> list[Stored | Exception]:
+        """What is left to do for a batch that was not committed."""
+        has_time = time.monotonic() < deadline
+        state = why.sqlstate or ""
+        if self._connection.closed:
+            raise LaneBroken(first_line(why), is_repeatable=has_time) from why
+        if state in UNMIGRATED:
+            raise StoreUnavailable(NOT_MIGRATED) from why
+        is_of_one = state.startswith(_VALUE_REFUSED)
+        if len(items) == 1 and is_of_one:
+            return [NotStorable(type(why).__name__)]
+        if len(items) > 1 and (is_of_one or (state in _HELD_UP and has_time)):
+            # One of them is to blame, and must not fail the others.
+            half = len(items) // 2
+            return self._halves(items[:half], deadline) + self._halves(items[half:], deadline)
+        if state == _PLAN_IS_STALE and has_time:
+            raise LaneBroken(first_line(why), is_repeatable=True) from why
+        raise StoreUnavailable(first_line(why)) from why
+
+    def _halves(self, items: Sequence[_Row], deadline: float) -> list[Stored | Exception]:
+        try:
+            return self._commit(items, deadline)
+        except StoreUnavailable as why:
+            return [why] * len(items)
+
+    def _erase(self, event: Event) -> None:
+        """An event about an erased buyer came late: blank it before it is answered; unanswered, it comes again."""
+        assert event.entity_id is not None
+        with self._database.begin() as connection:
+            payments.erase(connection, event.instance_id, event.entity_id, self._now())
+
+    def close(self) -> None:
+        """As of `Lane`."""
+        self._connection.close()
 
 
 def _live(connection: Connection, event: Event, now: datetime) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import Connection, select, text, update
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment, Verdict
@@ -120,6 +121,16 @@ def _plain(value: object) -> str:
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     return str(value)
+
+
+def encoded(record: dict[str, Any]) -> bytes:
+    """One record of `dumped`, many times faster. What is None is left out: it is NULL all the same."""
+    told = {name: value for name, value in record.items() if value is not None}
+    try:
+        return msgspec.json.encode(told)
+    except (UnicodeEncodeError, OverflowError, TypeError, ValueError):
+        # What Wix may send and this encoder does not take: PostgreSQL decides.
+        return json.dumps(told, default=_plain).encode()
 
 
 def apply(connection: Connection, tellings: list[dict[str, Any]]) -> dict[UUID, Verdict]:

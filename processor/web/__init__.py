@@ -5,6 +5,8 @@ from __future__ import annotations
 from flask import Flask
 
 from processor import wiring
+from processor.metrics import observe_commit
+from processor.store import inbox
 from processor.web import health, webhooks
 from processor.web.afterwork import AfterWork
 from processor.wiring import Services
@@ -17,8 +19,16 @@ def create_app(services: Services) -> Flask:
     # that only the byte beyond the bound tells "too large" from "just fits".
     app.config["MAX_CONTENT_LENGTH"] = services.settings.body_bytes_max + 1
     after_work = AfterWork(services)
-    intake = webhooks.Intake(services, wiring.public_keys(services.settings), after_work)
+    store = inbox.Inbox(
+        services.database,
+        services.now,
+        seconds=services.settings.answer_seconds,
+        lanes=services.settings.intake_lanes,
+        is_preparing=services.settings.database_prepares,
+        observe=observe_commit,
+    )
+    intake = webhooks.Intake(services, wiring.public_keys(services.settings), store, after_work)
     app.register_blueprint(webhooks.blueprint(intake))
     app.register_blueprint(health.blueprint(services))
-    app.extensions["after_work"] = after_work
+    app.extensions["intake"] = intake
     return app

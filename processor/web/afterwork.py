@@ -1,8 +1,8 @@
 """What a web process does after the answer, in one background thread.
 
-At most one wake-up job per `wake_up_seconds`, however many events came; and the counts of refused
-deliveries, written once a second at most, so that a flood of forgeries costs no transaction each. Nothing
-here is needed for correctness: without it the clock finds what is due.
+At most one wake-up job per `wake_up_seconds`, however many events came; and once a second at most a line of
+what was stored, and the counts of refused deliveries, so that a flood of forgeries costs no transaction each.
+Nothing here is needed for correctness: without it the clock finds what is due.
 """
 
 from __future__ import annotations
@@ -33,18 +33,23 @@ class AfterWork:
         self._services = services
         self._work = threading.Condition()
         self._is_wake_up_wanted = False
+        self._stored: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._samples: dict[bytes, str] = {}
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._pid: int | None = None
 
-    def wake_up(self) -> None:
-        """An event was stored: let a worker look soon. Returns at once."""
+    def store(self, outcome: inbox.Outcome) -> None:
+        """A delivery was stored or counted: let a worker look soon if there is something new. Returns at once."""
         with self._work:
-            self._is_wake_up_wanted = True
-            self._ensure_running()
-            self._work.notify()
+            self._stored[outcome.value] += 1
+            is_news = outcome in (inbox.Outcome.STORED, inbox.Outcome.HELD, inbox.Outcome.CONFLICT)
+            # Under load the thread knows already: waking it for each event would cost more than the rest.
+            if not self._is_running or (is_news and not self._is_wake_up_wanted):
+                self._is_wake_up_wanted = self._is_wake_up_wanted or is_news
+                self._ensure_running()
+                self._work.notify()
 
     def refuse(self, reason: str, digest: bytes) -> None:
         """A delivery was refused as not Wix's: count it. Returns at once."""
@@ -64,8 +69,12 @@ class AfterWork:
         if thread is not None and self._pid == os.getpid():
             thread.join(timeout=5)
 
+    @property
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._pid == os.getpid() and self._thread.is_alive()
+
     def _ensure_running(self) -> None:
-        if self._pid == os.getpid() and self._thread is not None and self._thread.is_alive():
+        if self._is_running:
             return
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="after-work", daemon=True)
@@ -76,11 +85,11 @@ class AfterWork:
         last_flush = 0.0
         while True:
             with self._work:
-                while not (self._is_wake_up_wanted or self._refused or self._stopping):
+                while not (self._is_wake_up_wanted or self._refused or self._stored or self._stopping):
                     self._work.wait()
                 is_wanted, self._is_wake_up_wanted = self._is_wake_up_wanted, False
                 stopping = self._stopping
-                is_flush_due = bool(self._refused) and (
+                is_flush_due = bool(self._refused or self._stored) and (
                     stopping or time.monotonic() - last_flush >= FLUSH_SECONDS
                 )
             if is_wanted:
@@ -97,8 +106,13 @@ class AfterWork:
 
     def _flush(self) -> None:
         with self._work:
+            stored, self._stored = self._stored, Counter()
             refused = inbox.Refused(dict(self._refused), self._samples)
             self._refused, self._samples = Counter(), {}
+        if stored:
+            log.info("deliveries_stored", **stored)
+        if not refused.counts:
+            return
         try:
             with self._services.database.begin() as connection:
                 inbox.keep_refused(connection, refused, self._services.now())

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +19,11 @@ from uuid import uuid4
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from flask import Blueprint, Response, request
-from sqlalchemy.exc import DataError, IntegrityError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from processor.domain.event import Event
 from processor.errors import Rejected, StoreUnavailable, Unreadable
-from processor.metrics import ANSWER_SECONDS, COMMIT_SECONDS, DELIVERIES
+from processor.metrics import ANSWER_SECONDS, DELIVERIES
 from processor.store import inbox
 from processor.web.afterwork import AfterWork
 from processor.wiring import Services
@@ -32,9 +32,10 @@ from processor.wix.signature import Verified, digest, refuse_expired, verify
 
 log = structlog.get_logger(__name__)
 
+_logger = logging.getLogger(__name__)  # the same, to ask whether a line is wanted
+
 NOT_STORABLE = "not_storable"
-# One more try when a connection broke under us, if this share of the time is still left.
-RETRY_WITHIN = 0.4
+_USUAL = (inbox.Outcome.STORED, inbox.Outcome.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,22 @@ class Answer:
 class Intake:
     """Takes one delivery from raw bytes to an answer. Shared by all threads of a process."""
 
-    def __init__(self, services: Services, keys: Sequence[RSAPublicKey], after_work: AfterWork) -> None:
+    def __init__(
+        self,
+        services: Services,
+        keys: Sequence[RSAPublicKey],
+        store: inbox.Inbox,
+        after_work: AfterWork,
+    ) -> None:
         self._services = services
         self._keys = tuple(keys)
+        self._inbox = store
         self._after_work = after_work
+
+    def close(self) -> None:
+        """End what works in the background; what has begun is finished."""
+        self._inbox.close()
+        self._after_work.stop()
 
     def refuse_size(self, request_id: str) -> Answer:
         """The body is above the bound, so it was not read whole."""
@@ -83,50 +96,37 @@ class Intake:
         return self._store(event, verified, request_id)
 
     def _store(self, event: Event, verified: Verified, request_id: str) -> Answer:
-        ids = {
-            "event_id": str(event.event_id),
-            "instance_id": str(event.instance_id),
-            "request_id": request_id,
-        }
-        try:
-            stored = self._commit(event, verified)
-        except StoreUnavailable as why:
-            log.error("delivery_not_stored", why=str(why), **ids)
-            return Answer(503, "unavailable")
-        if stored.outcome in (inbox.Outcome.STORED, inbox.Outcome.HELD, inbox.Outcome.CONFLICT):
-            self._after_work.wake_up()
-        log.info(
-            "delivery_stored",
-            outcome=stored.outcome.value,
-            verdict=stored.verdict.value if stored.verdict else None,
-            reason=event.unreadable,
-            event_type=event.event_type,
-            **ids,
-        )
-        return Answer(200, stored.outcome.value, event.unreadable or "")
+        def ids() -> dict[str, str]:
+            return {
+                "event_id": str(event.event_id),
+                "instance_id": str(event.instance_id),
+                "request_id": request_id,
+            }
 
-    def _commit(self, event: Event, verified: Verified) -> inbox.Stored:
-        """Store `event`; once more when the connection broke, which the event id makes harmless."""
-        began = time.perf_counter()
-        delivery = inbox.Delivery(event, verified.token, verified.digest)
-        for is_last in (False, True):
+        try:
             try:
-                with self._services.database.begin() as connection:
-                    [stored] = inbox.record(connection, [delivery], self._services.now())
-            except StoreUnavailable:
-                left = self._services.settings.answer_seconds * RETRY_WITHIN
-                if is_last or time.perf_counter() - began > left:
-                    raise
-            except (DataError, IntegrityError) as why:
-                # A value our columns refuse. It must not come back for two days: keep it unread.
-                if event.unreadable == NOT_STORABLE:
-                    raise StoreUnavailable("the event cannot be stored even unread") from why
-                log.error("event_not_storable", event_id=str(event.event_id), error=type(why.orig).__name__)
-                return self._commit(_unread(event, type(why.orig).__name__), verified)
-            else:
-                COMMIT_SECONDS.observe(time.perf_counter() - began)
-                return stored
-        raise AssertionError("unreachable")
+                stored = self._inbox.store(inbox.Delivery(event, verified.token, verified.digest))
+            except inbox.NotStorable as why:
+                # It must not come back for two days: keep it unread.
+                log.error("event_not_storable", error=str(why), **ids())
+                event = _unread(event, str(why))
+                stored = self._inbox.store(inbox.Delivery(event, verified.token, verified.digest))
+        except (StoreUnavailable, inbox.NotStorable) as why:
+            log.error("delivery_not_stored", why=str(why), **ids())
+            return Answer(503, "unavailable")
+        self._after_work.store(stored.outcome)
+        # A line for each would cost as much as the signature; `deliveries_stored` counts them.
+        is_odd = stored.outcome not in _USUAL
+        if is_odd or _logger.isEnabledFor(logging.DEBUG):
+            (log.info if is_odd else log.debug)(
+                "delivery_stored",
+                outcome=stored.outcome.value,
+                verdict=stored.verdict.value if stored.verdict else None,
+                reason=event.unreadable,
+                event_type=event.event_type,
+                **ids(),
+            )
+        return Answer(200, stored.outcome.value, event.unreadable or "")
 
     def _keep_unread(self, verified: Verified, why: Unreadable, request_id: str) -> Answer:
         try:

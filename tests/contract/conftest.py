@@ -93,7 +93,7 @@ def open_endpoint(database_url: str) -> Iterator[Open]:
             services = wiring.build(Settings.read(environ), role="web", now=lambda: builders.NOW)
             stack.callback(services.close)
             app = create_app(services)
-            stack.callback(app.extensions["after_work"].stop)
+            stack.callback(app.extensions["intake"].close)
             return Endpoint(app.test_client(), services)
 
         yield build

@@ -21,7 +21,7 @@ def served(**environ: str) -> Iterator[FlaskClient]:
     services = wiring.build(settings, role="web")
     app = create_app(services)
     yield app.test_client()
-    app.extensions["after_work"].stop()
+    app.extensions["intake"].close()
     services.close()
 
 

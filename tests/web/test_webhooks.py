@@ -42,7 +42,7 @@ def services(database_url: str, redis_url: str) -> Iterator[Services]:
 def client(services: Services) -> Iterator[FlaskClient]:
     app = create_app(services)
     yield app.test_client()
-    app.extensions["after_work"].stop()
+    app.extensions["intake"].close()
 
 
 def post(client: FlaskClient, body: bytes) -> Any:
@@ -127,7 +127,7 @@ def test_a_database_that_is_away_is_answered_503_in_time() -> None:
 
     assert answer.status_code == 503
     assert time.monotonic() - began < 10
-    app.extensions["after_work"].stop()
+    app.extensions["intake"].close()
     services.close()
 
 
@@ -137,7 +137,7 @@ def test_redis_being_away_costs_an_event_nothing(database_url: str) -> None:
 
     assert post(app.test_client(), sign(payment_claims())).status_code == 200
     assert count(services, "check_requests") == 1
-    app.extensions["after_work"].stop()
+    app.extensions["intake"].close()
     services.close()
 
 
@@ -245,4 +245,4 @@ def test_no_body_makes_a_server_error(services: Services) -> None:
     arbitrary_bytes()
     arbitrary_payments()
     arbitrary_levels()
-    app.extensions["after_work"].stop()
+    app.extensions["intake"].close()

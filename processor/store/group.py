@@ -1,0 +1,325 @@
+"""Group commit: request threads hand items over, and one of them commits everything that has gathered.
+
+There is no timer and no thread of its own. Whoever comes while a lane is idle leads it at once, so a lone item is
+committed at once; whoever comes meanwhile waits, and when a commit ends the first who waits leads the next, with all
+that gathered. So the batch grows with the load by itself. A lane is one commit in flight.
+
+The mechanism knows nothing of databases. A lane does the work, and says with `LaneBroken` that it must be opened
+anew, which a background thread does, so that nobody's request waits for a connection longer than for its turn.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+import structlog
+
+from processor.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+REOPEN_SECONDS = (0.05, 0.2, 0.5, 1.0)  # waits between attempts to open a lane; the last is repeated
+# A batch that could not be sent at all may be committed by another lane; once, lest a poisonous one break them all.
+TRIES_MAX = 2
+
+
+class LaneBroken(Exception):
+    """The lane cannot go on. is_repeatable: another lane may try the batch, since time is left for it."""
+
+    def __init__(self, message: str, *, is_repeatable: bool) -> None:
+        super().__init__(message)
+        self.is_repeatable = is_repeatable
+
+
+class Lane(ABC, Generic[Item, Result]):
+    """Commits batches, one at a time."""
+
+    @abstractmethod
+    def commit(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """Commit the items and return what became of each, in their order.
+
+        An exception in the list is that item's alone. Raises LaneBroken, and StoreUnavailable when the batch was
+        not committed in time but the lane is whole.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of whatever it holds. Never raises."""
+
+
+class _State(Enum):
+    WAITING = auto()
+    LEADING = auto()
+    COMMITTING = auto()
+    DONE = auto()
+    GONE = auto()
+
+
+class _Ticket(Generic[Item, Result]):
+    """One item and the thread that waits for it. wake: held until there is something to do for the thread."""
+
+    __slots__ = ("item", "keys", "lane", "outcome", "state", "tries", "wake")
+
+    def __init__(self, item: Item, keys: Sequence[Hashable]) -> None:
+        self.item = item
+        self.keys = keys
+        self.state = _State.WAITING
+        self.tries = 0
+        self.lane: Lane[Item, Result] | None = None
+        self.outcome: Result | Exception | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Shared by all threads of a process.
+
+    open_lane: makes a lane, or raises StoreUnavailable. keys_of: no two items of one batch share a key. lanes: how
+    many commits may be in flight. batch_max: items in one. waiting_max: items that may wait; one more is refused.
+    """
+
+    def __init__(
+        self,
+        open_lane: Callable[[], Lane[Item, Result]],
+        *,
+        keys_of: Callable[[Item], Sequence[Hashable]],
+        lanes: int,
+        batch_max: int,
+        waiting_max: int,
+    ) -> None:
+        self._open_lane = open_lane
+        self._keys_of = keys_of
+        self._lanes = lanes
+        self._batch_max = batch_max
+        self._waiting_max = waiting_max
+        self._mutex = threading.Lock()
+        self._waiting: deque[_Ticket[Item, Result]] = deque()
+        self._idle: list[Lane[Item, Result]] = []
+        self._open = 0  # lanes that are open, idle or not
+        self._opener: threading.Thread | None = None
+        self._is_away = False  # the last attempt to open a lane failed, and none is open
+        self._is_closed = False
+        self._closing = threading.Event()
+        self._pid = os.getpid()
+
+    def submit(self, item: Item, *, seconds: float) -> Result:
+        """Commit one item, together with whatever else is waiting. Returns what became of it.
+
+        Raises StoreUnavailable when that is not known within about `seconds`, or at once when it cannot be hoped
+        for; the item may be committed all the same. Raises the item's own exception if it has one.
+        """
+        deadline = time.monotonic() + seconds
+        ticket = _Ticket[Item, Result](item, self._keys_of(item))
+        with self._mutex:
+            self._refuse_if_hopeless()
+            if self._open < self._lanes:
+                self._ensure_opener()
+            if self._idle:
+                ticket.lane = self._idle.pop()
+                ticket.state = _State.LEADING
+            else:
+                self._waiting.append(ticket)
+        while ticket.state is not _State.DONE:
+            if ticket.lane is not None:
+                lane, ticket.lane = ticket.lane, None
+                self._lead(lane, ticket)
+            elif not ticket.wake.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                self._leave(ticket)
+        outcome = ticket.outcome
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[return-value]  # DONE says that it is there
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait for their turn."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Refuse what comes from now on, and close idle lanes; those at work are closed when they end."""
+        with self._mutex:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            self._open -= len(idle)
+        self._closing.set()
+        for lane in idle:
+            lane.close()
+
+    # -- Under the mutex -----------------------------------------------------------------------------
+
+    def _refuse_if_hopeless(self) -> None:
+        if self._pid != os.getpid():
+            # A fork takes no threads along, and must not share connections.
+            self._pid = os.getpid()
+            self._idle, self._open, self._opener, self._is_away = [], 0, None, False
+            self._waiting.clear()
+        if self._is_closed:
+            raise StoreUnavailable("this process is stopping")
+        if self._is_away:
+            self._ensure_opener()
+            raise StoreUnavailable("the database is away")
+        if len(self._waiting) >= self._waiting_max:
+            raise StoreUnavailable("too many wait already")
+
+    def _ensure_opener(self) -> None:
+        if self._opener is None or not self._opener.is_alive():
+            self._opener = threading.Thread(target=self._keep_open, name="lanes", daemon=True)
+            self._opener.start()
+
+    def _take(self, leader: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
+        """The leader's ticket, and of those that wait as many as may be in one batch with it."""
+        batch = [leader]
+        taken = set(leader.keys)
+        left: list[_Ticket[Item, Result]] = []
+        while self._waiting and len(batch) < self._batch_max:
+            ticket = self._waiting.popleft()
+            if taken.isdisjoint(ticket.keys):
+                taken.update(ticket.keys)
+                batch.append(ticket)
+            else:
+                left.append(ticket)
+        self._waiting.extendleft(reversed(left))
+        for ticket in batch:
+            ticket.state = _State.COMMITTING
+        return batch
+
+    def _hand_on(self, lane: Lane[Item, Result]) -> None:
+        """Give a lane to the first who waits, who from then on waits no more; or let it be idle."""
+        if self._is_closed and not self._waiting:
+            self._open -= 1
+            lane.close()
+        elif self._waiting:
+            ticket = self._waiting.popleft()
+            ticket.state = _State.LEADING
+            ticket.lane = lane
+            ticket.wake.release()
+        else:
+            self._idle.append(lane)
+
+    def _finish(self, ticket: _Ticket[Item, Result], outcome: Result | Exception) -> None:
+        if ticket.state is not _State.GONE:
+            ticket.outcome = outcome
+            ticket.state = _State.DONE
+
+    # -- By request threads --------------------------------------------------------------------------
+
+    def _leave(self, ticket: _Ticket[Item, Result]) -> None:
+        """The time is up. Raises StoreUnavailable, unless there is an answer or a lane to lead just now."""
+        with self._mutex:
+            is_late = ticket.state in (_State.WAITING, _State.COMMITTING)
+            if ticket.state is _State.WAITING:
+                self._waiting.remove(ticket)
+            if is_late:
+                ticket.state = _State.GONE
+        if is_late:
+            raise StoreUnavailable("the database did not answer in time")
+        ticket.wake.acquire()  # whoever changed the state has released it, or is about to
+
+    def _lead(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> None:
+        """Commit a batch, hand the lane on, and tell the others."""
+        with self._mutex:
+            batch = self._take(leader)
+        broken: LaneBroken | None = None
+        outcomes: list[Result | Exception]
+        try:
+            outcomes = lane.commit([ticket.item for ticket in batch])
+        except StoreUnavailable as why:
+            outcomes = [why] * len(batch)
+        except LaneBroken as why:
+            broken = why
+            outcomes = [StoreUnavailable(str(why))] * len(batch)
+        except BaseException:
+            # A fault of ours: nobody may be left waiting for it.
+            self._settle(
+                lane, batch, [StoreUnavailable("the commit failed")] * len(batch), leader, is_broken=True
+            )
+            raise
+        again: list[_Ticket[Item, Result]] = []
+        if broken is not None and broken.is_repeatable:
+            for ticket in batch:
+                ticket.tries += 1
+            again = [ticket for ticket in batch if ticket.tries < TRIES_MAX]
+        self._settle(lane, batch, outcomes, leader, is_broken=broken is not None, again=again)
+
+    def _settle(
+        self,
+        lane: Lane[Item, Result],
+        batch: list[_Ticket[Item, Result]],
+        outcomes: list[Result | Exception],
+        leader: _Ticket[Item, Result],
+        *,
+        is_broken: bool,
+        again: Sequence[_Ticket[Item, Result]] = (),
+    ) -> None:
+        suspects = [lane] if is_broken else []
+        with self._mutex:
+            if is_broken:
+                # What broke this lane has likely broken the idle ones too, and they would each cost a try.
+                suspects += self._idle
+                self._open -= len(suspects)
+                self._idle.clear()
+            for ticket in reversed(again):
+                if ticket.state is _State.COMMITTING:
+                    ticket.state = _State.WAITING
+                    self._waiting.appendleft(ticket)
+            if is_broken:
+                if not self._is_closed:
+                    self._ensure_opener()
+            else:
+                # Before the answers are told, so that the next commit begins meanwhile.
+                self._hand_on(lane)
+            for ticket, outcome in zip(batch, outcomes, strict=True):
+                if ticket.state is _State.COMMITTING:
+                    self._finish(ticket, outcome)
+        for ticket in batch:
+            if ticket is not leader and ticket.state is _State.DONE:
+                ticket.wake.release()
+        for suspect in suspects:
+            suspect.close()
+
+    # -- By the thread that opens lanes ----------------------------------------------------------------
+
+    def _keep_open(self) -> None:
+        failures = 0
+        while True:
+            with self._mutex:
+                missing = self._lanes - self._open
+                if missing <= 0 or self._is_closed:
+                    # Whoever breaks the next lane finds no opener and starts one.
+                    self._opener = None
+                    return
+            try:
+                lane = self._open_lane()
+            except StoreUnavailable as why:
+                with self._mutex:
+                    was_away, self._is_away = self._is_away, self._open == 0
+                    hopeless = list(self._waiting) if self._is_away else []
+                    if self._is_away:
+                        self._waiting.clear()
+                    for ticket in hopeless:
+                        self._finish(ticket, StoreUnavailable(str(why)))
+                for ticket in hopeless:
+                    ticket.wake.release()
+                if not was_away:
+                    log.warning("lane_not_opened", why=str(why))
+                pause = REOPEN_SECONDS[min(failures, len(REOPEN_SECONDS) - 1)]
+                failures += 1
+                self._closing.wait(pause)
+            else:
+                failures = 0
+                with self._mutex:
+                    if self._is_away:
+                        log.info("lanes_back")
+                    self._is_away = False
+                    self._open += 1
+                    self._hand_on(lane)

@@ -1,0 +1,378 @@
+"""Group commit: everything that gathered goes together, nobody waits for ever, nothing is answered twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor.errors import StoreUnavailable
+from processor.processes import wait_until
+from processor.store.group import GroupCommit, Lane, LaneBroken
+
+SECONDS = 20.0
+
+
+class BadItem(Exception):
+    """The item's own fault."""
+
+
+@dataclass
+class Log:
+    """What all lanes did. gate: while it is closed, commits wait in the lane."""
+
+    batches: list[list[Any]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    plan: Callable[[Sequence[Any]], None] = lambda _items: None
+    opened: int = 0
+    closed: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    mutex: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Pretend(Lane[Any, str]):
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        with log.mutex:
+            log.opened += 1
+
+    def commit(self, items: Sequence[Any]) -> list[str | Exception]:
+        with self.log.mutex:
+            self.log.batches.append(list(items))
+            self.log.in_flight += 1
+            self.log.most_in_flight = max(self.log.most_in_flight, self.log.in_flight)
+        try:
+            assert self.log.gate.wait(SECONDS)
+            self.log.plan(items)
+        finally:
+            with self.log.mutex:
+                self.log.in_flight -= 1
+        return [BadItem(item) if str(item).startswith("bad") else f"{item} is in" for item in items]
+
+    def close(self) -> None:
+        with self.log.mutex:
+            self.log.closed += 1
+
+
+def keys_of(item: Any) -> Sequence[Hashable]:
+    return (str(item).split("/", maxsplit=1)[0],)
+
+
+def group_of(
+    log: Log, *, lanes: int = 1, open_lane: Callable[[], Lane[Any, str]] | None = None, **more: int
+) -> GroupCommit[Any, str]:
+    limits = {"batch_max": 100, "waiting_max": 1_000, **more}
+    return GroupCommit(open_lane or (lambda: Pretend(log)), keys_of=keys_of, lanes=lanes, **limits)
+
+
+@contextmanager
+def threads(number: int = 64) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(number) as pool:
+        yield pool
+
+
+def until(condition: Callable[[], bool]) -> None:
+    wait_until(condition, what="the condition", seconds=SECONDS)
+
+
+@pytest.fixture
+def log() -> Log:
+    made = Log()
+    made.gate.set()
+    return made
+
+
+def test_a_lone_item_is_committed_at_once_and_by_itself(log: Log) -> None:
+    group = group_of(log)
+
+    assert group.submit("a", seconds=SECONDS) == "a is in"
+    assert group.submit("b", seconds=SECONDS) == "b is in"
+
+    assert log.batches == [["a"], ["b"]]
+    assert log.opened == 1
+
+
+def test_what_gathers_while_a_commit_runs_is_the_next_batch(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        first = pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        others = [pool.submit(group.submit, number, seconds=SECONDS) for number in range(30)]
+        until(lambda: group.waiting == 30)
+        log.gate.set()
+
+        assert [one.result() for one in others] == [f"{number} is in" for number in range(30)]
+        assert first.result() == "first is in"
+
+    assert [len(batch) for batch in log.batches] == [1, 30]
+
+
+def test_a_batch_has_a_bound_and_the_rest_follows(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log, batch_max=10)
+    with threads() as pool:
+        pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        others = [pool.submit(group.submit, number, seconds=SECONDS) for number in range(25)]
+        until(lambda: group.waiting == 25)
+        log.gate.set()
+        assert all(one.result() for one in others)
+
+    assert [len(batch) for batch in log.batches] == [1, 10, 10, 5]
+
+
+def test_two_items_with_one_key_are_never_in_one_batch_and_keep_their_order(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        others: list[Future[str]] = []
+        for item in ("a/1", "b/1", "a/2", "a/3", "c/1"):
+            others.append(pool.submit(group.submit, item, seconds=SECONDS))
+            until(lambda: group.waiting == len(others))
+        log.gate.set()
+        assert all(one.result() for one in others)
+
+    assert log.batches == [["first"], ["a/1", "b/1", "c/1"], ["a/2"], ["a/3"]]
+
+
+def test_as_many_commits_are_in_flight_as_there_are_lanes(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log, lanes=3)
+    with threads() as pool:
+        all_ = [pool.submit(group.submit, number, seconds=SECONDS) for number in range(40)]
+        until(lambda: log.in_flight == 3)
+        log.gate.set()
+        assert all(one.result() for one in all_)
+
+    assert log.most_in_flight == log.opened == 3
+    assert sorted(item for batch in log.batches for item in batch) == list(range(40))
+
+
+def test_a_bad_item_fails_alone(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        good, bad = (pool.submit(group.submit, item, seconds=SECONDS) for item in ("good", "bad"))
+        until(lambda: group.waiting == 2)
+        log.gate.set()
+
+        assert good.result() == "good is in"
+        with pytest.raises(BadItem):
+            bad.result()
+
+
+def test_a_wait_is_bounded_in_the_queue_and_in_a_commit_that_hangs(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        leader = pool.submit(group.submit, "leader", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="in time"):
+            group.submit("late", seconds=0.05)
+        assert time.monotonic() - began < SECONDS / 2
+        assert group.waiting == 0, "who gave up waits no more"
+
+        log.gate.set()
+        assert leader.result() == "leader is in"
+        assert group.submit("next", seconds=SECONDS) == "next is in"
+    assert log.batches == [["leader"], ["next"]]
+
+
+def test_who_gives_up_while_a_commit_of_theirs_runs_leaves_the_others_untouched(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        first = pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        leader = pool.submit(group.submit, "leader", seconds=SECONDS)
+        until(lambda: group.waiting == 1)
+        impatient = pool.submit(group.submit, "impatient", seconds=0.3)
+        until(lambda: group.waiting == 2)
+        log.plan = lambda items: until(impatient.done) if "impatient" in items else None
+        log.gate.set()
+
+        with pytest.raises(StoreUnavailable):
+            impatient.result()
+        assert (first.result(), leader.result()) == ("first is in", "leader is in")
+    assert log.batches == [["first"], ["leader", "impatient"]]
+
+
+def test_one_more_than_may_wait_is_sent_away_at_once(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log, waiting_max=2)
+    with threads() as pool:
+        all_ = [pool.submit(group.submit, "first", seconds=SECONDS)]
+        until(lambda: log.in_flight == 1)
+        all_ += [pool.submit(group.submit, number, seconds=SECONDS) for number in range(2)]
+        until(lambda: group.waiting == 2)
+
+        with pytest.raises(StoreUnavailable, match="too many"):
+            group.submit("one more", seconds=SECONDS)
+
+        log.gate.set()
+        assert all(one.result() for one in all_)
+
+
+def test_a_broken_lane_is_opened_anew_and_its_batch_tried_once_more(log: Log) -> None:
+    group = group_of(log)
+
+    def break_once(items: Sequence[Any]) -> None:
+        if len(log.batches) == 1:
+            raise LaneBroken("gone", is_repeatable=True)
+
+    log.plan = break_once
+
+    assert group.submit("a", seconds=SECONDS) == "a is in"
+
+    assert log.batches == [["a"], ["a"]]
+    assert (log.opened, log.closed) == (2, 1)
+
+
+def test_what_breaks_every_lane_is_given_up(log: Log) -> None:
+    group = group_of(log)
+
+    def break_(items: Sequence[Any]) -> None:
+        if "poison" in items:
+            raise LaneBroken("gone", is_repeatable=True)
+
+    log.plan = break_
+
+    with pytest.raises(StoreUnavailable, match="gone"):
+        group.submit("poison", seconds=SECONDS)
+    assert group.submit("a", seconds=SECONDS) == "a is in"
+
+
+def test_while_no_lane_can_be_opened_everybody_is_sent_away_at_once_and_served_after(log: Log) -> None:
+    is_away = threading.Event()
+    is_away.set()
+
+    def open_lane() -> Lane[Any, str]:
+        if is_away.is_set():
+            raise StoreUnavailable("connection refused")
+        return Pretend(log)
+
+    group = group_of(log, open_lane=open_lane)
+    with pytest.raises(StoreUnavailable, match="refused"):
+        group.submit("first", seconds=SECONDS)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="away"):
+        group.submit("second", seconds=SECONDS)
+    assert time.monotonic() - began < SECONDS / 2
+
+    is_away.clear()
+
+    def is_served() -> bool:
+        try:
+            return group.submit("third", seconds=SECONDS) == "third is in"
+        except StoreUnavailable:
+            return False
+
+    until(is_served)
+
+
+def test_a_fault_of_a_lane_leaves_nobody_waiting(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+
+    def fail(items: Sequence[Any]) -> None:
+        if "leader" in items:
+            raise ZeroDivisionError
+
+    log.plan = fail
+    with threads() as pool:
+        pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        leader = pool.submit(group.submit, "leader", seconds=SECONDS)
+        until(lambda: group.waiting == 1)
+        follower = pool.submit(group.submit, "follower", seconds=SECONDS)
+        until(lambda: group.waiting == 2)
+        log.gate.set()
+
+        with pytest.raises(ZeroDivisionError):
+            leader.result()
+        with pytest.raises(StoreUnavailable):
+            follower.result()
+    assert group.submit("next", seconds=SECONDS) == "next is in"
+
+
+def test_when_closed_what_waits_is_committed_and_what_comes_is_refused(log: Log) -> None:
+    log.gate.clear()
+    group = group_of(log)
+    with threads() as pool:
+        all_ = [pool.submit(group.submit, "first", seconds=SECONDS)]
+        until(lambda: log.in_flight == 1)
+        all_ += [pool.submit(group.submit, number, seconds=SECONDS) for number in range(3)]
+        until(lambda: group.waiting == 3)
+
+        group.close()
+        with pytest.raises(StoreUnavailable, match="stopping"):
+            group.submit("late", seconds=SECONDS)
+        log.gate.set()
+
+        assert all(one.result() for one in all_)
+    assert log.closed == log.opened == 1
+
+
+@settings(max_examples=30)
+@given(
+    lanes=st.integers(1, 4),
+    workers=st.integers(1, 32),
+    keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
+    breaks=st.sets(st.integers(1, 12), max_size=4),
+    batch_max=st.integers(1, 16),
+    patience=st.sampled_from([SECONDS, 0.002]),
+)
+def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
+    lanes: int, workers: int, keys: list[int], breaks: set[int], batch_max: int, patience: float
+) -> None:
+    log = Log()
+    log.gate.set()
+    committed: list[str] = []
+
+    def plan(items: Sequence[Any]) -> None:
+        time.sleep(0.0005)
+        with log.mutex:
+            if len(log.batches) in breaks:
+                raise LaneBroken("gone", is_repeatable=True)
+            committed.extend(items)
+
+    log.plan = plan
+    group = group_of(log, lanes=lanes, batch_max=batch_max)
+    items = [f"{key}/{number}" for number, key in enumerate(keys)]
+
+    def submit(item: str) -> bool:
+        try:
+            assert group.submit(item, seconds=patience) == f"{item} is in"
+        except StoreUnavailable:
+            return False
+        return True
+
+    with threads(workers) as pool:
+        answers = dict(zip(items, pool.map(submit, items), strict=True))
+
+    assert sorted(committed) == sorted(set(committed)), "at most once"
+    assert {item for item, is_in in answers.items() if is_in} <= set(committed), "never answered in vain"
+    if patience == SECONDS and not breaks:
+        assert all(answers.values())
+    assert log.most_in_flight <= lanes
+    for batch in log.batches:
+        names = [keys_of(item) for item in batch]
+        assert len(names) == len(set(names)) <= batch_max
+    group.close()
+    until(lambda: log.closed == log.opened)

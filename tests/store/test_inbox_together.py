@@ -1,0 +1,262 @@
+"""The inbox under many threads: one statement for all that gathered, on a real database that misbehaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from processor.config import database_url as sqlalchemy_url
+from processor.errors import StoreUnavailable
+from processor.processes import wait_until
+from processor.store import payments
+from processor.store.database import Database, open_database
+from processor.store.inbox import Delivery, Inbox, NotStorable, Outcome
+from tests.builders import (
+    INSTANCE,
+    NOW,
+    PAYMENT,
+    app_claims,
+    claims,
+    envelope,
+    event,
+    payment_claims,
+    payment_entity,
+)
+from tests.store.helpers import delivery, install, one, receive, rows
+
+SECONDS = 20.0
+
+
+def a_delivery(payment_id: UUID | None = None, **changes: Any) -> Delivery:
+    """Of an event and a payment nobody knows, unless named."""
+    return delivery(payment_claims({"id": str(uuid4())}, id=str(payment_id or uuid4()), **changes))
+
+
+@contextmanager
+def an_inbox(database: Database, *, seconds: float = SECONDS, lanes: int = 2, **more: Any) -> Iterator[Inbox]:
+    inbox = Inbox(database, lambda: NOW, seconds=seconds, lanes=lanes, is_preparing=True, **more)
+    try:
+        yield inbox
+    finally:
+        inbox.close()
+
+
+def store_all(inbox: Inbox, deliveries: list[Delivery], threads: int = 32) -> list[Outcome | None]:
+    """What became of each; None where it is not known to be stored."""
+
+    def store(one_delivery: Delivery) -> Outcome | None:
+        try:
+            return inbox.store(one_delivery).outcome
+        except (StoreUnavailable, NotStorable):
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(store, deliveries))
+
+
+@contextmanager
+def every_row_locked(database: Database, table: str) -> Iterator[None]:
+    with database.begin() as connection:
+        connection.execute(text(f"SELECT FROM {table} FOR UPDATE"))
+        yield
+
+
+def backends(database: Database) -> list[int]:
+    """Process numbers of connections that have said the inbox's statement last."""
+    found = rows(
+        database,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND query LIKE '%WITH told AS%'",
+    )
+    return [row.pid for row in found]
+
+
+def test_events_of_many_threads_are_stored_by_few_commits(database: Database) -> None:
+    install(database)
+    batches: list[int] = []
+    with an_inbox(database, observe=lambda _seconds, events: batches.append(events)) as inbox:
+        outcomes = store_all(inbox, [a_delivery() for _ in range(200)])
+
+    assert outcomes == [Outcome.STORED] * 200
+    assert one(database, "SELECT count(*) FROM payments").count == 200
+    assert sum(batches) == 200
+    assert len(batches) < 100, "threads waited for commits of their own"
+
+
+def test_deliveries_of_one_event_at_once_are_stored_once_and_counted(database: Database) -> None:
+    install(database)
+    same = a_delivery()
+    with an_inbox(database) as inbox:
+        outcomes = Counter(store_all(inbox, [same] * 40))
+
+    assert outcomes == {Outcome.STORED: 1, Outcome.DUPLICATE: 39}
+    kept = one(database, "SELECT delivery_count FROM webhook_events WHERE kind = 'payment'")
+    assert kept.delivery_count == 40
+    assert one(database, "SELECT count(*) FROM payment_versions").count == 1
+
+
+def test_a_value_our_columns_refuse_fails_alone(database: Database) -> None:
+    install(database)
+    with database.begin() as connection:
+        connection.execute(text("ALTER TABLE payments ADD CONSTRAINT picky CHECK (amount <> 13)"))
+    bad = a_delivery(amount="13.00")
+    batches: list[int] = []
+    with an_inbox(database, lanes=1, observe=lambda _seconds, events: batches.append(events)) as inbox:
+        inbox.store(a_delivery())
+        with ThreadPoolExecutor(40) as pool, every_row_locked(database, "app_instances"):
+            # Nobody commits while the lock is held, so that all of them gather.
+            good = [pool.submit(inbox.store, a_delivery()) for _ in range(30)]
+            refused = pool.submit(inbox.store, bad)
+            good += [pool.submit(inbox.store, a_delivery()) for _ in range(5)]
+            wait_until(lambda: inbox.waiting >= 30, what="all to wait", seconds=SECONDS)
+        assert [one_good.result().outcome for one_good in good] == [Outcome.STORED] * 35
+        with pytest.raises(NotStorable, match="CheckViolation"):
+            refused.result()
+
+    assert max(batches) > 1
+    assert one(database, "SELECT count(*) FROM payments").count == 36
+
+
+def test_a_payment_somebody_holds_delays_its_own_event_alone(database: Database) -> None:
+    install(database)
+    receive(database, payment_claims())
+    with an_inbox(database, seconds=2.0, lanes=1) as inbox:
+        inbox.store(a_delivery())
+        with every_row_locked(database, "payments"):
+            held = delivery(payment_claims({"id": str(uuid4())}, id=str(PAYMENT), revision="2"))
+            outcomes = store_all(inbox, [held, *(a_delivery() for _ in range(20))])
+
+        assert outcomes == [None, *([Outcome.STORED] * 20)]
+        assert inbox.store(held).outcome is Outcome.STORED
+
+
+def test_connections_that_were_cut_are_opened_anew_and_nothing_is_lost(database: Database) -> None:
+    install(database)
+    with an_inbox(database, lanes=3) as inbox:
+        for _ in range(4):
+            assert store_all(inbox, [a_delivery() for _ in range(30)]) == [Outcome.STORED] * 30
+            assert backends(database)
+            for pid in backends(database):
+                rows(database, "SELECT pg_terminate_backend(:pid, 5000)", pid=pid)
+
+    assert one(database, "SELECT count(*) FROM payments").count == 120
+
+
+def test_a_database_that_hangs_is_not_waited_for(durable_database_url: str) -> None:
+    database = open_database(
+        sqlalchemy_url(durable_database_url), name="test", pool_size=4, pool_seconds=5, statement_seconds=0.3
+    )
+    install(database)
+    with an_inbox(database, seconds=0.5, lanes=1) as inbox:
+        inbox.store(a_delivery())
+        [pid] = backends(database)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            lost = [a_delivery() for _ in range(8)]
+            # Those in the batch that hangs; the others go by a connection opened meanwhile.
+            assert None in store_all(inbox, lost, threads=8)
+            assert time.monotonic() - began < SECONDS / 2
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+        assert set(store_all(inbox, lost)) <= {Outcome.STORED, Outcome.DUPLICATE}
+    database.dispose()
+
+
+def test_a_migration_beneath_a_prepared_statement_is_survived(database: Database) -> None:
+    install(database)
+    with an_inbox(database, lanes=1) as inbox:
+        for _ in range(8):
+            inbox.store(a_delivery())
+        with database.begin() as connection:
+            connection.execute(text("ALTER TABLE payments ADD COLUMN extra text"))
+            connection.execute(text("ALTER TABLE webhook_events ALTER COLUMN slug SET STATISTICS 10"))
+
+        assert inbox.store(a_delivery()).outcome is Outcome.STORED
+
+
+def test_an_event_about_an_erased_buyer_that_comes_late_brings_nothing_back(database: Database) -> None:
+    install(database)
+    receive(database, payment_claims())
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+    late = delivery(payment_claims({"id": str(uuid4())}, revision="2"))
+
+    with an_inbox(database) as inbox:
+        inbox.store(late)
+
+    assert one(database, "SELECT personal FROM payment_buyers").personal is None
+    assert (
+        one(
+            database, "SELECT count(*) FROM webhook_events WHERE kind = 'payment' AND token IS NOT NULL"
+        ).count
+        == 0
+    )
+    assert one(database, "SELECT revision FROM payments").revision == 2
+
+
+def test_an_anonymization_erases_as_it_is_stored(database: Database) -> None:
+    install(database)
+    receive(database, payment_claims())
+    entity = payment_entity(revision="2")
+    told = claims(envelope(event(entity) | {"id": str(uuid4()), "triggeredByAnonymizeRequest": True}))
+
+    with an_inbox(database) as inbox:
+        inbox.store(delivery(told))
+
+    assert one(database, "SELECT erased_at FROM payments").erased_at == NOW
+
+
+def test_installation_and_removal_go_the_same_way(database: Database) -> None:
+    with an_inbox(database) as inbox:
+        assert inbox.store(delivery(app_claims("AppInstalled"))).outcome is Outcome.STORED
+        assert inbox.store(delivery(app_claims("AppRemoved"))).outcome is Outcome.STORED
+
+    assert one(database, "SELECT status FROM app_instances").status == "removed"
+
+
+def test_several_processes_worth_of_lanes_never_wait_in_a_circle(database: Database) -> None:
+    """Versions of few payments, in any order, over three inboxes: the statement locks in one order."""
+    install(database)
+    ids = [uuid4() for _ in range(12)]
+    told = [a_delivery(payment_id, revision=str(revision)) for revision in range(1, 11) for payment_id in ids]
+    done: list[list[Outcome | None]] = []
+
+    def work(inbox: Inbox, part: list[Delivery]) -> None:
+        done.append(store_all(inbox, part, threads=16))
+
+    with an_inbox(database) as first, an_inbox(database) as second, an_inbox(database) as third:
+        threads = [
+            threading.Thread(target=work, args=(inbox, part))
+            for inbox, part in zip((first, second, third), (told, told[::-1], told[::2]), strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert all(outcome is not None for part in done for outcome in part)
+    finals = rows(database, "SELECT DISTINCT revision FROM payments")
+    assert [row.revision for row in finals] == [10]
+    deadlocks = one(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert deadlocks.deadlocks == 0
+
+
+def test_a_closed_inbox_takes_nothing(database: Database) -> None:
+    with an_inbox(database) as inbox:
+        inbox.close()
+        with pytest.raises(StoreUnavailable, match="stopping"):
+            inbox.store(a_delivery())
