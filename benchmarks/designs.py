@@ -1,0 +1,119 @@
+"""The designs that `benchmarks.intake` measures, as a table: add a line to measure one more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import lean, naive
+from processor.system import LOCALHOST
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where designs of one kind keep what they took, and how to prove it.
+
+    schema: None for our own migrations. stored: every event kept and the payment booked for it. unasked: how many of
+    them no check was asked for; None where that is a job in the queue. prepare: run on emptied tables, with the
+    sites as its only parameter.
+    """
+
+    database: str
+    schema: str | None
+    stored: str
+    unasked: str | None = None
+    prepare: str | None = None
+    queue: str | None = None
+
+
+OURS = Books(
+    database="bench_ours",
+    schema=None,
+    stored="""
+        SELECT e.event_id, p.payment_id FROM webhook_events e
+        LEFT JOIN payments p ON p.instance_id = e.instance_id AND p.payment_id = e.entity_id""",
+    unasked="""
+        SELECT count(*) FROM webhook_events e WHERE NOT EXISTS (
+            SELECT FROM check_requests c
+            WHERE c.instance_id = e.instance_id AND c.payment_link_id = e.payment_link_id)""",
+    prepare="INSERT INTO app_instances (instance_id, installed_at) SELECT unnest(%s::uuid[]), now()",
+)
+LEAN = Books(
+    database="bench_lean",
+    schema=lean.SCHEMA,
+    stored="SELECT e.event_id, p.payment_id FROM lean_events e LEFT JOIN lean_payments p USING (payment_id)",
+    unasked="""
+        SELECT count(*) FROM lean_payments p WHERE NOT EXISTS (
+            SELECT FROM lean_outbox o
+            WHERE o.instance_id = p.instance_id AND o.payment_link_id = p.payment_link_id)""",
+)
+NAIVE = Books(
+    database="bench_naive",
+    schema=naive.SCHEMA,
+    stored="SELECT e.event_id, p.payment_id FROM naive_events e LEFT JOIN naive_payments p USING (payment_id)",
+    queue="rq:queue:naive",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One application under one server.
+
+    family: designs of one family stand for one idea; what is compared with it is compared with the fastest of them.
+    app: module and object. books: None for what stores nothing.
+    """
+
+    name: str
+    family: str
+    app: str
+    books: Books | None
+    is_default: bool = True
+    server: str = "granian"
+    workers: int = 2
+    threads: int = 64
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, port: int) -> list[str]:
+        """How it is served on `port`."""
+        binaries = Path(sys.executable).parent
+        if self.server == "gunicorn":
+            return [
+                *(
+                    str(binaries / "gunicorn"),
+                    "--bind",
+                    f"{LOCALHOST}:{port}",
+                    "--workers",
+                    str(self.workers),
+                ),
+                *("--worker-class", "sync", "--backlog", "2048", "--log-level", "error"),
+                *("--chdir", str(ROOT), self.app),
+            ]
+        return [  # as `processor serve` does
+            *(str(binaries / "granian"), "--interface", "wsgi", "--host", LOCALHOST, "--port", str(port)),
+            *("--workers", str(self.workers), "--blocking-threads", str(self.threads)),
+            *("--backpressure", str(self.threads * 2), "--http", "1", "--workers-kill-timeout", "10"),
+            *("--no-ws", "--log-level", "error", "--working-dir", str(ROOT), self.app),
+        ]
+
+
+DESIGNS = (
+    Design("naive_granian", "naive", "benchmarks.naive:app", NAIVE),
+    Design(
+        *("naive_gunicorn", "naive", "benchmarks.naive:app", NAIVE),
+        server="gunicorn",
+        workers=5,
+        threads=1,
+        environ={"NAIVE_POOL": "1"},
+    ),
+    Design("lean", "lean", "benchmarks.lean:app", LEAN),
+    Design("ours", "ours", "wsgi:app", OURS),
+    Design("null", "null", "benchmarks.null:app", None),
+    # Named with --designs only.
+    Design("lean_16", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=16),
+    Design("ours_quiet", "ours_quiet", "wsgi:app", OURS, is_default=False, environ={"LOG_LEVEL": "WARNING"}),
+    Design("ours_lanes4", "ours_lanes4", "wsgi:app", OURS, is_default=False, environ={"INTAKE_LANES": "4"}),
+)
