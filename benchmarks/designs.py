@@ -77,8 +77,8 @@ class Design:
     threads: int = 64
     environ: Mapping[str, str] = field(default_factory=dict)
 
-    def command(self, port: int) -> list[str]:
-        """How it is served on `port`."""
+    def command(self, port: int, backpressure: int | None = None) -> list[str]:
+        """How it is served on `port`. backpressure: of Granian for each worker, None for what `processor serve` has."""
         binaries = Path(sys.executable).parent
         if self.server == "gunicorn":
             return [
@@ -95,7 +95,14 @@ class Design:
         return [  # as `processor serve` does
             *(str(binaries / "granian"), "--interface", "wsgi", "--host", LOCALHOST, "--port", str(port)),
             *("--workers", str(self.workers), "--blocking-threads", str(self.threads)),
-            *("--backpressure", str(self.threads * 2), "--http", "1", "--workers-kill-timeout", "10"),
+            *(
+                "--backpressure",
+                str(backpressure or self.threads * 2),
+                "--http",
+                "1",
+                "--workers-kill-timeout",
+                "10",
+            ),
             *("--no-ws", "--log-level", "error", "--working-dir", str(ROOT), self.app),
         ]
 

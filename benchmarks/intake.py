@@ -45,7 +45,7 @@ from processor.store import migrations
 from processor.system import LOCALHOST
 
 LATE_MS = 1_250  # Wix gives up
-TIMEOUT_SECONDS = 10.0  # the client's, well above, so that late answers are seen as such
+TIMEOUT_SECONDS = 5.0  # the client's, well above, so that late answers are seen as such
 OPEN_CONNECTIONS = 256  # the most an open loop opens; it opens no more than it needs
 WARM_UP_CONNECTIONS = 64
 # More than any design took on the machines seen. A design that takes them all ends its point early.
@@ -108,6 +108,7 @@ class Bench:
     warm_up: float
     environ: dict[str, str]
     delay_ms: float = 0
+    backpressure: int | None = None
     points: list[Point] = field(default_factory=list)
 
     def measure(self, design: Design, load: Load, number: int) -> Point:
@@ -151,7 +152,7 @@ class Bench:
         }
         return Child(
             design.name,
-            design.command(port),
+            design.command(port, self.backpressure),
             environ={**self.environ, **settings},
             log_file=self.folder / f"{design.name}.log",
         )
@@ -442,15 +443,14 @@ def main() -> None:
         raise SystemExit(128 + number)
 
     # Whatever ends us, what we started is stopped on the way out.
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     folder = Path(tempfile.mkdtemp(prefix="processor-bench-"))
     folder.chmod(0o755)
     try:
         run(options, folder)
     except Mismatch as why:
         raise SystemExit(f"The benchmark FAILED: {why}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -493,7 +493,15 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             if took < delay:
                 raise SystemExit(f"a commit takes {took} ms although fsync should take {delay:g} ms longer")
             bench = Bench(
-                folder, program, made, servers, options.seconds, options.warm_up, environ, delay_ms=delay
+                folder,
+                program,
+                made,
+                servers,
+                options.seconds,
+                options.warm_up,
+                environ,
+                delay_ms=delay,
+                backpressure=options.backpressure,
             )
             loads, capacity = _loads(options, bench)
             about["naive_capacity_per_second"][f"{delay:g}"] = capacity
@@ -626,6 +634,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--duplicates", type=float, default=0.02, help="share of immediate repetitions (0.02)"
+    )
+    parser.add_argument(
+        "--backpressure",
+        type=int,
+        help="Granian's, for each worker (as `processor serve`: twice the threads)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the events (1)")
     parser.add_argument(

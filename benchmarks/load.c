@@ -83,8 +83,10 @@ static int64_t timeout_ns = 10000000000LL, late_ns = 1250000000LL, began, ends;
 
 static struct connection *all;
 static int connections;
-static int *idle; /* a ring, so that work goes round and reaches every worker of the server */
-static int idle_first, idle_count;
+/* Open ones are a ring, so that work goes round and reaches every worker of the server. Another is opened only when
+ * none of them is idle: a server may bound its connections, and those held for nothing would keep others out. */
+static int *idle, *closed;
+static int idle_first, idle_count, closed_count;
 
 static uint32_t *latencies; /* us */
 static size_t answers, latencies_capacity;
@@ -182,7 +184,21 @@ static void note(uint32_t body, uint32_t status)
 static void become_idle(struct connection *c)
 {
     c->state = IDLE;
-    idle[(idle_first + idle_count++) % connections] = (int)(c - all);
+    if (c->fd >= 0)
+        idle[(idle_first + idle_count++) % connections] = (int)(c - all);
+    else
+        closed[closed_count++] = (int)(c - all);
+}
+
+static struct connection *take_idle(void)
+{
+    int taken = idle_count ? idle[idle_first] : closed[--closed_count];
+    if (idle_count) {
+        idle_first = (idle_first + 1) % connections;
+        idle_count--;
+    }
+    all[taken].state = FREE;
+    return &all[taken];
 }
 
 static void rest(struct connection *c, int64_t now)
@@ -586,23 +602,18 @@ static void wait_until(int64_t when)
 static void run(void)
 {
     int64_t swept = began;
-    idle_first = idle_count = 0;
-    for (int i = 0; i < connections; i++) {
+    for (int i = connections - 1; i >= 0; i--) {
         all[i].fd = -1;
         become_idle(&all[i]);
     }
     for (;;) {
         int64_t now = now_ns();
         /* Only those idle now, once each: each either takes a body or goes back. */
-        for (int n = idle_count; n > 0; n--) {
+        for (int n = idle_count + closed_count; n > 0; n--) {
             int64_t due = began + (int64_t)((double)due_count / rate * 1e9);
             if (is_over || (is_open_loop ? due > now || due >= ends : now >= ends))
                 break;
-            struct connection *c = &all[idle[idle_first]];
-            idle_first = (idle_first + 1) % connections;
-            idle_count--;
-            c->state = FREE;
-            send_next(c, now);
+            send_next(take_idle(), now);
         }
         int64_t due = is_open_loop ? began + (int64_t)((double)due_count / rate * 1e9) : ends;
         int nothing_more = is_over || (is_open_loop ? due >= ends : now >= ends);
@@ -631,7 +642,7 @@ static void run(void)
             }
         }
         int64_t wake = now + SWEEP_NS;
-        if (is_open_loop && idle_count > 0 && !is_over && due < ends && due < wake)
+        if (is_open_loop && idle_count + closed_count > 0 && !is_over && due < ends && due < wake)
             wake = due;
         if (now < ends && ends < wake)
             wake = ends;
@@ -756,6 +767,7 @@ int main(int count, char **words)
         die(ledger_file);
     all = need(calloc((size_t)connections, sizeof *all));
     idle = need(calloc((size_t)connections, sizeof *idle));
+    closed = need(calloc((size_t)connections, sizeof *closed));
     watch_begin();
     began = now_ns();
     ends = began + (int64_t)(seconds * 1e9);
