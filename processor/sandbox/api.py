@@ -121,7 +121,7 @@ def blueprint(
             case {"kind": "status", "status": status}:
                 headers = {}
                 if (seconds := g.fault.get("retryAfterSeconds")) is not None:
-                    headers["Retry-After"] = f"{seconds:g}"
+                    headers["Retry-After"] = f"{seconds:f}".rstrip("0").rstrip(".")
                 raise system(status, headers) if status >= 500 else plain(status, "planted fault", headers)
             case {"kind": "revoked_token"}:
                 assert token is not None

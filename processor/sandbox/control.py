@@ -11,8 +11,9 @@ from processor.sandbox import openapi, scenarios
 from processor.sandbox.api import body_json
 from processor.sandbox.core import as_object, as_text
 from processor.sandbox.documents import Document
-from processor.sandbox.errors import Violation, invalid
+from processor.sandbox.errors import Violation, invalid, plain
 from processor.sandbox.faults import FAULTS, parameters_of
+from processor.sandbox.pages.common import is_from_here
 
 if TYPE_CHECKING:
     from processor.sandbox.server import Sandbox
@@ -25,6 +26,13 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
     """Paths of the control API."""
     routes = Blueprint("control", __name__, url_prefix="/_sandbox")
     documents, world, faults, deliverer = sandbox.documents, sandbox.world, sandbox.faults, sandbox.deliverer
+
+    @routes.before_request
+    def refuse_strangers() -> None:
+        """A page of somebody else's, open in the developer's browser, must change nothing here."""
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        if request.method != "GET" and not is_from_here(site, origin, request.host_url):
+            raise plain(403, "sent by a page of another site")
 
     @routes.get("/health")
     def health() -> Response:

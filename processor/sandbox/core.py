@@ -28,7 +28,7 @@ _NO_DIGITS = frozenset(
 )
 _THREE_DIGITS = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
 AMOUNT_MAX = Decimal(10) ** 15  # of a payment, in main units (Wix docs, "Payment Link Payment Object")
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,3})?")
+_DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{1,3})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 T = TypeVar("T")

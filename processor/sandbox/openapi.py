@@ -409,7 +409,8 @@ def _filter(name: str, resource: query.Resource) -> Schema:
         "confirmed",
         _object(properties, is_closed=True),
         "Exactly the documented fields and operators; others are refused, though Wix does not say what it does. "
-        f"The sandbox takes at most {query.CONDITIONS_MAX} conditions, nested at most {query.NESTED_MAX} deep.",
+        f"The sandbox takes at most {query.CONDITIONS_MAX} conditions, nested at most {query.NESTED_MAX} deep, "
+        f"in {query.FILTER_MAX:,} characters.",
     )
 
 

@@ -70,10 +70,11 @@ class Database:
                 raise
             raise StoreUnavailable(first_line(why)) from why
 
-    def open_apart(self, *, lock_seconds: float) -> BoundedConnection:
+    def open_apart(self, *, lock_seconds: float, is_preparing: bool) -> BoundedConnection:
         """A connection outside of the pool, each of whose statements is a transaction.
 
-        lock_seconds: longest wait for one lock. Raises StoreUnavailable.
+        lock_seconds: longest wait for one lock. is_preparing: whether statements are prepared when first executed.
+        Raises StoreUnavailable.
         """
         _, options = self.engine.dialect.create_connect_args(self.engine.url)
         limits = f"{self.connect_args['options']} -c lock_timeout={int(lock_seconds * 1000)}"
@@ -84,6 +85,7 @@ class Database:
         except psycopg.Error as why:
             raise StoreUnavailable(first_line(why)) from why
         connection.seconds = self.statement_seconds + BEYOND_SERVER_SECONDS
+        connection.prepare_threshold = 0 if is_preparing else None
         return connection
 
     def dispose(self) -> None:

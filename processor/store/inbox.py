@@ -310,9 +310,8 @@ class _DatabaseLane(Lane[_Row, Stored]):
         self._now = now
         self._repeatable_seconds = seconds * REPEATABLE_SHARE
         self._observe = observe
-        self._connection = database.open_apart(lock_seconds=seconds * LOCK_SHARE)
+        self._connection = database.open_apart(lock_seconds=seconds * LOCK_SHARE, is_preparing=is_preparing)
         self._cursor = self._connection.cursor(row_factory=tuple_row)
-        self._is_preparing = is_preparing
 
     def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:
         """As of `Lane`."""
@@ -321,9 +320,7 @@ class _DatabaseLane(Lane[_Row, Stored]):
     def _commit(self, items: Sequence[_Row], deadline: float) -> list[Stored | Exception]:
         began = time.monotonic()
         try:
-            self._cursor.execute(
-                _RECORD, {"events": _joined([row.text for row in items])}, prepare=self._is_preparing
-            )
+            self._cursor.execute(_RECORD, {"events": _joined([row.text for row in items])})
             answers = self._cursor.fetchall()
         except psycopg.Error as why:
             return self._failed(items, why, deadline)

@@ -411,3 +411,17 @@ def test_a_wrong_control_request_is_named(site: Site, path: str, body: Any) -> N
 
     assert answer.status_code in (400, 404)
     assert answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}, {"Origin": "http://["}]
+)
+def test_a_page_of_somebody_else_changes_nothing_by_the_control_api(
+    site: Site, headers: dict[str, str]
+) -> None:
+    before = site.http.get("/_sandbox/instances").json()
+
+    answer = site.http.post("/_sandbox/instances", content="{}", headers=headers)
+
+    assert answer.status_code == 403
+    assert site.http.get("/_sandbox/instances").json() == before

@@ -396,6 +396,8 @@ def test_calls_fail_as_switched(site: Site) -> None:
     path = f"{LINKS}/query"
     query: dict[str, object] = {"query": {}}
 
+    site.control("faults", {"kind": "status", "status": 429, "retryAfterSeconds": 0.00001, "count": 1})
+    assert site.call("POST", path, query).headers["Retry-After"] == "0.00001"
     site.control("faults", {"kind": "status", "status": 429, "retryAfterSeconds": 7, "count": 1})
     refused = site.call("POST", path, query)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -174,6 +174,15 @@ def test_a_database_that_hangs_is_not_waited_for(durable_database_url: str) -> N
 
         assert set(store_all(inbox, lost)) <= {Outcome.STORED, Outcome.DUPLICATE}
     database.dispose()
+
+
+@pytest.mark.parametrize("is_preparing", [True, False])
+def test_statements_are_prepared_unless_a_pooler_forbids(database: Database, is_preparing: bool) -> None:
+    with closing(database.open_apart(lock_seconds=1, is_preparing=is_preparing)) as connection:
+        connection.execute("SELECT 1")
+        kept = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+
+    assert (("SELECT 1",) in kept) is is_preparing
 
 
 def test_a_migration_beneath_a_prepared_statement_is_survived(database: Database) -> None:
