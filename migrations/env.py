@@ -7,6 +7,7 @@ The database comes from `DATABASE_URL`, or from the connection a caller hands ov
 from __future__ import annotations
 
 import os
+import time
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, text
@@ -19,14 +20,19 @@ from processor.store.tables import Base
 ADVISORY_LOCK = 0x706C70
 # A migration that cannot get its lock quickly must fail rather than queue every webhook behind it.
 LOCK_TIMEOUT = "5s"
+LOCK_SECONDS_BETWEEN = 0.2
 STATEMENT_TIMEOUT = "10min"
 
 
 def run(connection: Connection) -> None:
     """Upgrade or downgrade over `connection`, holding the advisory lock of this database."""
-    # The lock is of the session, so it outlives the migrations' own transactions and is given back last.
-    connection.execute(text("SET statement_timeout = '15min'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    # The lock is of the session, so it outlives the migrations' own transactions and is given back last. It is asked
+    # for again and again: a transaction that waited for it would be waited for by an index built concurrently.
+    while not connection.execute(
+        text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}
+    ).scalar_one():
+        connection.rollback()
+        time.sleep(LOCK_SECONDS_BETWEEN)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
     connection.commit()

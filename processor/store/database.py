@@ -70,14 +70,16 @@ class Database:
                 raise
             raise StoreUnavailable(first_line(why)) from why
 
-    def open_apart(self, *, lock_seconds: float, is_preparing: bool) -> BoundedConnection:
+    def open_apart(self, *, is_preparing: bool, **settings: str) -> BoundedConnection:
         """A connection outside of the pool, each of whose statements is a transaction.
 
-        lock_seconds: longest wait for one lock. is_preparing: whether statements are prepared when first executed.
-        Raises StoreUnavailable.
+        is_preparing: whether statements are prepared when first executed. settings: of PostgreSQL, for this
+        connection. Raises StoreUnavailable.
         """
         _, options = self.engine.dialect.create_connect_args(self.engine.url)
-        limits = f"{self.connect_args['options']} -c lock_timeout={int(lock_seconds * 1000)}"
+        limits = " ".join(
+            [self.connect_args["options"], *(f"-c {name}={value}" for name, value in settings.items())]
+        )
         try:
             connection = BoundedConnection.connect(
                 **{**options, **self.connect_args, "options": limits}, autocommit=True

@@ -38,6 +38,9 @@ LOCK_SHARE = 0.25  # of the time for the answer, spent waiting for one lock befo
 REPEATABLE_SHARE = 0.4
 _VALUE_REFUSED = ("22", "23")  # SQLSTATE classes: data exception, integrity violation
 _HELD_UP = ("55P03", "40P01", "57014")  # lock not available, deadlock, statement cancelled
+# How the statement is planned, and the foreign keys' own look-ups with it, for tables of any size. The planner takes
+# each batch for one row, and would loop over it for each of its rows.
+_PLANNER = {"enable_seqscan": "off", "enable_nestloop": "off", "jit": "off"}
 _PLAN_IS_STALE = "0A000"  # a migration changed what a prepared statement returns
 
 
@@ -83,6 +86,8 @@ _EVENT_COLUMNS = """
     reason_detail text, content_digest bytea, token_digest bytea, token text, site_id uuid, account_id uuid
 """
 
+# Tables are looked up by scalar subqueries, one index probe for each row, whatever the planner believes of their size:
+# it is planned once, perhaps when they were empty. The joins are of what the statement itself holds.
 _RECORD = f"""
 WITH told AS MATERIALIZED (
     SELECT * FROM ROWS FROM (json_to_recordset(CAST(%(events)s AS json))
@@ -90,7 +95,7 @@ WITH told AS MATERIALIZED (
 ), first_seen AS (
     INSERT INTO app_instances (instance_id, site_id, account_id, first_seen_at)
     SELECT DISTINCT ON (instance_id) instance_id, site_id, account_id, told_at FROM told t
-    WHERE NOT EXISTS (SELECT FROM app_instances a WHERE a.instance_id = t.instance_id)
+    WHERE (SELECT true FROM app_instances a WHERE a.instance_id = t.instance_id) IS NULL
     ORDER BY instance_id
     ON CONFLICT DO NOTHING
 ), stored AS (
@@ -103,9 +108,10 @@ WITH told AS MATERIALIZED (
         -- A test of the dashboard, or a site that installed the app unknown to us: nothing is booked for an
         -- instance until Wix vouches for it.
         CASE WHEN t.status = 'recorded' AND t.kind IN ('payment', 'link')
-            AND COALESCE(a.status, 'unconfirmed') = 'unconfirmed' THEN 'held' ELSE t.status END,
+            AND COALESCE((SELECT a.status FROM app_instances a WHERE a.instance_id = t.instance_id),
+                'unconfirmed') = 'unconfirmed' THEN 'held' ELSE t.status END,
         t.reason, t.reason_detail, t.is_anonymization, t.content_digest, t.token_digest, t.token
-    FROM told t LEFT JOIN app_instances a USING (instance_id)
+    FROM told t
     ORDER BY t.instance_id, t.event_id
     ON CONFLICT (instance_id, event_id) DO UPDATE SET
         delivery_count = e.delivery_count + excluded.delivery_count,
@@ -134,10 +140,9 @@ WITH told AS MATERIALIZED (
 SELECT j.ordinality, CASE WHEN j.is_conflict THEN 'conflict' WHEN NOT j.is_first THEN 'duplicate'
         WHEN j.stored_status = 'recorded' THEN 'stored' ELSE j.stored_status END,
     CASE WHEN j.is_first THEN paid.last_verdict END,
-    COALESCE(p.erased_at, paid.erased_at) IS NOT NULL
-FROM judged j
-LEFT JOIN paid ON paid.instance_id = j.instance_id AND paid.payment_id = j.payment_id
-LEFT JOIN payments p ON p.instance_id = j.instance_id AND p.payment_id = j.entity_id
+    paid.erased_at IS NOT NULL OR (SELECT p.erased_at FROM payments p
+        WHERE p.instance_id = j.instance_id AND p.payment_id = j.entity_id) IS NOT NULL
+FROM judged j LEFT JOIN paid ON paid.instance_id = j.instance_id AND paid.payment_id = j.payment_id
 """
 
 
@@ -310,7 +315,9 @@ class _DatabaseLane(Lane[_Row, Stored]):
         self._now = now
         self._repeatable_seconds = seconds * REPEATABLE_SHARE
         self._observe = observe
-        self._connection = database.open_apart(lock_seconds=seconds * LOCK_SHARE, is_preparing=is_preparing)
+        self._connection = database.open_apart(
+            is_preparing=is_preparing, lock_timeout=f"{int(seconds * LOCK_SHARE * 1000)}ms", **_PLANNER
+        )
         self._cursor = self._connection.cursor(row_factory=tuple_row)
 
     def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:

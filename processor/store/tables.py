@@ -285,8 +285,9 @@ class PaymentRow(_Facts, Base):
         ),
         CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
         CheckConstraint("changed_at >= stored_at", "changed_after_stored"),
-        Index("ix_payments_link", "instance_id", "payment_link_id"),
-        Index("ix_payments_created", "instance_id", "created_at"),
+        # Only the primary key begins with the instance: see migration 0004.
+        Index("ix_payments_of_link", "payment_link_id", "instance_id"),
+        Index("ix_payments_by_creation", "created_at", "instance_id"),
     )
 
 

@@ -178,7 +178,7 @@ def test_a_database_that_hangs_is_not_waited_for(durable_database_url: str) -> N
 
 @pytest.mark.parametrize("is_preparing", [True, False])
 def test_statements_are_prepared_unless_a_pooler_forbids(database: Database, is_preparing: bool) -> None:
-    with closing(database.open_apart(lock_seconds=1, is_preparing=is_preparing)) as connection:
+    with closing(database.open_apart(is_preparing=is_preparing)) as connection:
         connection.execute("SELECT 1")
         kept = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
 
