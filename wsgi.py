@@ -3,8 +3,8 @@
 import os
 
 from processor import logs, wiring
-from processor.web import create_app
+from processor.web import create_front
 
 _services = wiring.from_environ("web", os.environ)
 logs.configure(_services.settings.log_level, _services.settings.log_format, process="web")
-app = create_app(_services)
+app = create_front(_services)

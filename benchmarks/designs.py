@@ -118,6 +118,7 @@ DESIGNS = (
     ),
     Design("lean", "lean", "benchmarks.lean:app", LEAN),
     Design("ours", "ours", "wsgi:app", OURS),
+    Design("ours_flask", "ours_flask", "benchmarks.ours_flask:app", OURS),
     Design("null", "null", "benchmarks.null:app", None),
     # Named with --designs only.
     Design("lean_16", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=16),

@@ -12,8 +12,14 @@ from processor.web.afterwork import AfterWork
 from processor.wiring import Services
 
 
+def create_front(services: Services) -> webhooks.Front:
+    """What is served: the webhook, and behind it the application. Raises ConfigurationError as `create_app`."""
+    app = create_app(services)
+    return webhooks.Front(app, app.extensions["intake"], services.settings.body_bytes_max)
+
+
 def create_app(services: Services) -> Flask:
-    """The WSGI application. Raises ConfigurationError when the public keys cannot be used."""
+    """The Flask application, the webhook included. Raises ConfigurationError when the public keys cannot be used."""
     app = Flask(__name__)
     # One more than allowed: of a body without a length the framework reads up to this and no further, so
     # that only the byte beyond the bound tells "too large" from "just fits".

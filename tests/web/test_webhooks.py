@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import time
@@ -12,15 +13,16 @@ from uuid import uuid4
 
 import pytest
 import redis
-from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from werkzeug.test import Client
 
 from processor import logs, wiring
 from processor.config import Settings
 from processor.processes import free_port, wait_until
 from processor.web import create_app
+from processor.web.webhooks import Front
 from processor.wiring import Services
 from tests import builders
 from tests.builders import app_claims, claims, envelope, payment_claims, sign
@@ -38,14 +40,19 @@ def services(database_url: str, redis_url: str) -> Iterator[Services]:
     built.close()
 
 
-@pytest.fixture
-def client(services: Services) -> Iterator[FlaskClient]:
+@pytest.fixture(params=["in front of Flask", "through Flask"])
+def client(services: Services, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Both ways by which the webhook is served: they must not differ in anything."""
     app = create_app(services)
-    yield app.test_client()
-    app.extensions["intake"].close()
+    intake = app.extensions["intake"]
+    if request.param == "through Flask":
+        yield app.test_client()
+    else:
+        yield Client(Front(app, intake, services.settings.body_bytes_max))
+    intake.close()
 
 
-def post(client: FlaskClient, body: bytes) -> Any:
+def post(client: Client, body: bytes) -> Any:
     return client.post("/webhooks/wix", data=body, content_type="text/plain")
 
 
@@ -56,7 +63,7 @@ def count(services: Services, table: str) -> int:
 
 @pytest.mark.fact("D1", "D3", "D8", "U3")
 def test_a_signed_event_is_answered_200_with_an_empty_body_and_stored(
-    client: FlaskClient, services: Services
+    client: Client, services: Services
 ) -> None:
     post(client, sign(app_claims("AppInstalled")))
 
@@ -69,7 +76,7 @@ def test_a_signed_event_is_answered_200_with_an_empty_body_and_stored(
 
 @pytest.mark.fact("D14")
 def test_a_duplicate_an_unknown_type_and_an_unreadable_body_are_answered_200(
-    client: FlaskClient, services: Services
+    client: Client, services: Services
 ) -> None:
     body = sign(payment_claims())
     unknown = sign(claims(envelope({"id": str(uuid4())}, eventType="wix.ecom.v1.order_approved")))
@@ -96,7 +103,7 @@ def test_a_duplicate_an_unknown_type_and_an_unreadable_body_are_answered_200(
     ],
 )
 def test_what_is_not_wixs_is_answered_401_and_counted_by_reason(
-    client: FlaskClient, services: Services, body: bytes, reason: str
+    client: Client, services: Services, body: bytes, reason: str
 ) -> None:
     answer = post(client, body)
 
@@ -112,10 +119,37 @@ def test_what_is_not_wixs_is_answered_401_and_counted_by_reason(
 
 
 @pytest.mark.fact("D1", "U2")
-def test_only_post_is_allowed_and_large_bodies_are_refused(client: FlaskClient) -> None:
+def test_only_post_is_allowed_and_large_bodies_are_refused(client: Client) -> None:
     assert client.get("/webhooks/wix").status_code == 405
     assert post(client, b"x" * 20_001).status_code == 413
     assert client.post("/elsewhere").status_code == 404
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_body_whose_length_is_not_told_is_read_to_its_end_and_no_further(
+    client: Client, surplus: int
+) -> None:
+    body = io.BytesIO(b"x" * (20_000 + surplus) + b"never read" * surplus)
+
+    answer = client.post(
+        "/webhooks/wix", input_stream=body, environ_overrides={"wsgi.input_terminated": True}
+    )
+
+    assert answer.status_code == (413 if surplus else 401)
+    assert body.tell() <= 20_001
+
+
+def test_a_body_that_ends_early_is_no_token(client: Client) -> None:
+    short = io.BytesIO(sign(payment_claims())[:-9])
+
+    answer = client.post(
+        "/webhooks/wix",
+        input_stream=short,
+        content_length=5_000,
+        environ_overrides={"wsgi.errors": io.StringIO()},
+    )
+
+    assert answer.status_code in (400, 401)
 
 
 def test_a_database_that_is_away_is_answered_503_in_time() -> None:
@@ -141,7 +175,7 @@ def test_redis_being_away_costs_an_event_nothing(database_url: str) -> None:
     services.close()
 
 
-def test_many_events_send_few_wake_ups(client: FlaskClient, services: Services, redis_url: str) -> None:
+def test_many_events_send_few_wake_ups(client: Client, services: Services, redis_url: str) -> None:
     for _ in range(30):
         post(client, sign(payment_claims(id=str(uuid4()))))
 
@@ -151,7 +185,7 @@ def test_many_events_send_few_wake_ups(client: FlaskClient, services: Services, 
 
 
 def test_a_value_no_column_takes_is_kept_unread_rather_than_refused(
-    client: FlaskClient, services: Services
+    client: Client, services: Services
 ) -> None:
     with services.database.begin() as connection:
         connection.execute(
@@ -182,9 +216,7 @@ def logs_as_in_production() -> Iterator[None]:
             logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
 
 
-def test_no_log_line_holds_a_person_or_a_token(
-    client: FlaskClient, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_log_line_holds_a_person_or_a_token(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     body = sign(payment_claims())
     with logs_as_in_production():
         for one in (body, body, sign(payment_claims(amount="x")), b"secret.forged.token", sign(claims("{"))):

@@ -1,0 +1,10 @@
+"""Our service with the webhook served through Flask's dispatch: what `processor.web.webhooks.Front` saves."""
+
+import os
+
+from processor import logs, wiring
+from processor.web import create_app
+
+_services = wiring.from_environ("web", os.environ)
+logs.configure(_services.settings.log_level, _services.settings.log_format, process="web")
+app = create_app(_services)
