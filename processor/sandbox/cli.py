@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,7 @@ def describe(url: str) -> None:
 def load(data: Path, payments: int, links: int, sites: int, days: int, seed: int) -> None:
     """Fill a sandbox that is not running with payments of the past. No events are sent of them."""
     from processor.sandbox.documents import UnreadableState
+    from processor.sandbox.errors import Refused
     from processor.sandbox.seed import Volume
     from processor.sandbox.seed import load as fill
     from processor.sandbox.server import Options, Sandbox
@@ -304,9 +306,23 @@ def load(data: Path, payments: int, links: int, sites: int, days: int, seed: int
         filled = Sandbox(Options(folder=data))
     except (OSError, UnreadableState) as why:
         raise Impossible(f"{data} cannot be filled: {why}") from why
+    loaded = 0
     try:
-        with click.progressbar(length=payments, label="payments") as bar:
+        # Progress is for who watches; what was done is the output.
+        with click.progressbar(
+            length=payments, label="payments", file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar:
             for done in fill(filled, Volume(payments, links, sites, days), seed):
+                loaded += done
                 bar.update(done)
+    except Refused as why:
+        raise Impossible(
+            f"{data} cannot be filled: {why}; for more in the same folder take another --seed"
+        ) from why
     finally:
         filled.close()
+    click.echo(f"loaded {_count(loaded, 'payment')} by {_count(links, 'link')} on {_count(sites, 'site')}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -7,7 +7,9 @@ versions are kept, so that a query can be answered as of a moment ago. One lock 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +18,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from processor.errors import ConfigurationError
 
 Document = dict[str, Any]
 
@@ -182,12 +186,40 @@ class UnreadableState(Exception):
     """The file was written by another version of the sandbox."""
 
 
+class FolderInUse(ConfigurationError):
+    """Another process keeps its state in this folder."""
+
+
+def _held(folder: Path) -> IO[str]:
+    """The folder's lock file, ours until it is closed or this process ends. Raises FolderInUse, OSError."""
+    lock = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read(20).strip() or "unknown"
+        lock.close()
+        raise FolderInUse(
+            f"{folder} is in use by process {holder}: stop that one, or choose another folder"
+        ) from None
+    except OSError:
+        lock.close()
+        raise
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
 class Documents:
     """All documents. Use inside `with documents.transaction()`, which other threads wait for."""
 
     def __init__(self, file: Path | None) -> None:
+        """Open them; no other process may until they are closed. Raises FolderInUse, UnreadableState, OSError."""
+        self._folder_lock: IO[str] | None = None
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
+            self._folder_lock = _held(file.parent)
         self.lock = threading.RLock()
         self._connection = sqlite3.connect(
             str(file) if file else ":memory:",
@@ -195,21 +227,12 @@ class Documents:
             isolation_level=None,
             cached_statements=512,
         )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        [version] = self._connection.execute("PRAGMA user_version").fetchone()
-        [tables] = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and version != _SCHEMA_VERSION:
-            self._connection.close()
-            raise UnreadableState(
-                f"{file} was written by another version of the sandbox; choose another folder or remove it"
-            )
-        self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        for kind in KINDS:
-            for statement in _create(kind):
-                self._connection.execute(statement)
-        self._drop_former_indexes()
         self._depth = 0
+        try:
+            self._prepare(file)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -358,9 +381,27 @@ class Documents:
         self._connection.create_function(name, arguments, function, deterministic=True)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let others have its folder."""
         with self.lock:
             self._connection.close()
+            if self._folder_lock is not None:
+                self._folder_lock.close()
+
+    def _prepare(self, file: Path | None) -> None:
+        """Make what is missing. Raises UnreadableState."""
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        [version] = self._connection.execute("PRAGMA user_version").fetchone()
+        [tables] = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and version != _SCHEMA_VERSION:
+            raise UnreadableState(
+                f"{file} was written by another version of the sandbox; choose another folder or remove it"
+            )
+        self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        for kind in KINDS:
+            for statement in _create(kind):
+                self._connection.execute(statement)
+        self._drop_former_indexes()
 
     def _drop_former_indexes(self) -> None:
         """Drop what an earlier version asked by: it would only slow every write down."""

@@ -108,9 +108,21 @@ class Sandbox:
             send=self._send,
         )
         self._app = self._flask()
+        try:
+            self._server = self._listening()
+        except BaseException:
+            self.documents.close()
+            raise
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_SECONDS,), name="sandbox", daemon=True
+        )
+
+    def _listening(self) -> BaseWSGIServer:
+        """A server that has its port. Raises OSError."""
+        options = self._options
         # A port that is taken raises here; the server's own way would be to print and exit.
         with socket.create_server((options.host, options.port), backlog=128) as listening:
-            self._server: BaseWSGIServer = make_server(
+            return make_server(
                 options.host,
                 options.port,
                 self._app,
@@ -118,9 +130,6 @@ class Sandbox:
                 request_handler=_Handler,
                 fd=listening.fileno(),
             )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(POLL_SECONDS,), name="sandbox", daemon=True
-        )
 
     @property
     def url(self) -> str:

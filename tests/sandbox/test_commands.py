@@ -16,6 +16,8 @@ import httpx2
 import pytest
 
 from processor.processes import Child, free_port, wait_until
+from processor.sandbox.documents import Documents, FolderInUse
+from processor.sandbox.server import Options, Sandbox, running_sandbox
 from tests.sandbox.wixlike import Site, a_site
 
 
@@ -145,8 +147,48 @@ def test_nobody_there_is_exit_code_3() -> None:
 
 
 def test_a_folder_is_filled_by_command(tmp_path: Path) -> None:
-    run("load", "--data", str(tmp_path), "--payments", "300", "--links", "5", "--sites", "2")
+    told = run("load", "--data", str(tmp_path), "--payments", "300", "--links", "5", "--sites", "2")
 
+    assert told == "loaded 300 payments by 5 links on 2 sites\n"
     with a_site(folder=tmp_path) as site:
         summary = site.http.get("/_sandbox/truth", params={"summary": "yes"}).json()["instances"]
     assert sum(one["paymentCount"] for one in summary) == 300
+
+
+def test_a_folder_is_not_filled_twice_with_the_same(tmp_path: Path) -> None:
+    volume = ("load", "--data", str(tmp_path), "--payments", "1", "--links", "1")
+
+    assert run(*volume) == "loaded 1 payment by 1 link on 1 site\n"
+    assert "take another --seed" in run(*volume, code=2)
+    assert run(*volume, "--seed", "2") == "loaded 1 payment by 1 link on 1 site\n"
+
+
+def test_the_folder_of_a_running_sandbox_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    with served(tmp_path, "--data", str(data)) as url:
+        before = get(url, "truth")
+        refused = [
+            run("load", "--data", str(data), "--payments", "1", "--links", "1", code=2),
+            run("--data", str(data), "--port", "0", code=2),
+        ]
+        assert get(url, "truth") == before
+
+    pid = (data / "lock").read_text().strip()
+    for told in refused:
+        assert told == (
+            f"processor: {data} is in use by process {pid}: stop that one, or choose another folder\n"
+        )
+    assert run("load", "--data", str(data), "--payments", "1", "--links", "1").startswith("loaded 1 payment")
+
+
+def test_a_sandbox_that_cannot_start_lets_go_of_its_folder(tmp_path: Path) -> None:
+    with running_sandbox() as other:
+        port = other.url.rpartition(":")[2]
+        with pytest.raises(OSError, match="in use"):
+            Sandbox(Options(folder=tmp_path, port=int(port)))
+
+    with running_sandbox(folder=tmp_path) as sandbox:
+        with pytest.raises(FolderInUse):
+            Documents(tmp_path / "sandbox.sqlite")
+        assert is_up(sandbox.url)
