@@ -488,6 +488,7 @@ def _match_links(
 
     totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
     told_twice = events.conflicts(connection, instance_id, link_ids)
+    known = discrepancies.open_types(connection, instance_id, link_ids)
     found: list[Difference] = []
     settled: list[UUID] = []
     finished: list[checks.Finished] = []
@@ -504,6 +505,7 @@ def _match_links(
                 unreadable=theirs.unreadable[link_id],
                 unsettled_since=claim.unsettled_since,
                 has_expected=of_link.has_expected,
+                open_types=known.get(link_id, frozenset()),
             ),
             now=now,
             settling=settling,

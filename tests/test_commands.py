@@ -545,12 +545,19 @@ def test_an_instance_is_reconciled_with_what_nobody_told(run: Run, shop: Shop) -
     shop.pay(link_id)  # not delivered
 
     too_soon = told(run("reconcile", "--here", "--json"))
-    words = run("reconcile", "--here").stdout
+    result = run("reconcile", "--here")
+    words = result.stdout
+    impatient = run("reconcile", "--here", "--settle", "--timeout", 1, code=3).stderr
     shop.pass_time()
     found = told(run("reconcile", "--here", "--json"))
 
     assert (too_soon["links"], too_soon["settling"]) == ([], [str(link_id)])
     assert "1 payment link is still settling" in words
+    [line] = [line for line in words.splitlines() if str(link_id) in line]
+    assert "10.00 USD in 1" in line, "what Wix shows"
+    assert "settling, looked at again" in line
+    assert "a difference is given up to" in impatient
+    assert "worker" not in impatient
     assert "the books equal" not in words
     assert found["settling"] == []
     assert [(one["payment_link_id"], one["amount"]) for one in found["links"]] == [(str(link_id), "10.000")]
@@ -568,6 +575,25 @@ def test_an_open_discrepancy_is_exit_code_1(run: Run, shop: Shop) -> None:
     result = run("reconcile", "--link", link_id, "--here", code=1)
 
     assert "total_differs: The total Wix shows" in result.stdout
+    assert "settling" not in result.stdout
+    again = run("reconcile", "--link", link_id, "--here", code=1).stdout
+    assert "settling" not in again, "what is open already is not new again at every look"
+    [line] = [line for line in again.splitlines() if str(link_id) in line]
+    assert "10.00 USD in 1" in line
+    assert "15.00 USD in 1" in line
+
+
+def test_a_link_nobody_knows_is_no_clean_bill(run: Run, shop: Shop) -> None:
+    link_id = uuid4()
+    shop.link()
+    shop.deliver()
+
+    result = run("reconcile", "--link", link_id, "--instance", shop.instance_id, "--here", code=2)
+
+    assert f"Wix does not know payment link {link_id}" in result.stderr
+    assert "the books equal" not in result.stdout
+    found = run("reconcile", "--link", link_id, "--instance", shop.instance_id, "--here", "--json", code=2)
+    assert json.loads(found.stdout)["unknown"] == [str(link_id)]
 
 
 def test_a_worker_does_what_is_asked_for(run: Run, shop: Shop) -> None:

@@ -634,9 +634,14 @@ def test_a_check_holds_no_more_than_a_part_of_its_link(shop: Shop, monkeypatch: 
     monkeypatch.setattr(jobs, "PART_PAYMENTS", 50)
     alive: list[int] = []
 
-    def look(_: jobs._Beat) -> None:
+    def count() -> int:
         gc.collect()
-        alive.append(sum(isinstance(one, SeenPayment | Payment | Pair) for one in gc.get_objects()))
+        return sum(isinstance(one, SeenPayment | Payment | Pair) for one in gc.get_objects())
+
+    before = count()
+
+    def look(_: jobs._Beat) -> None:
+        alive.append(count() - before)
 
     monkeypatch.setattr(jobs._Beat, "__call__", look)
 

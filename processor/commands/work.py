@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,15 +23,18 @@ from processor.commands.common import (
     instance_option,
     json_option,
     open_services,
+    shown,
     the_instance,
     window_options,
 )
 
 if TYPE_CHECKING:
-    from processor.store.listings import CheckLine
+    from processor.store.listings import CheckLine, Description
+    from processor.store.reports import LinkReport
     from processor.wiring import Services
 
 EXIT_NO = 1
+WAIT_SECONDS = 600
 
 
 @click.command("reconcile")
@@ -42,7 +47,9 @@ EXIT_NO = 1
 @click.option("--no-wait", is_flag=True, help="Only ask for it.")
 @click.option("--settle", is_flag=True, help="Wait until nothing is expected to change any more.")
 @click.option(
-    "--timeout", default=600, show_default=True, type=click.IntRange(1, 86_400), help="Seconds to wait."
+    "--timeout",
+    type=click.IntRange(1, 86_400),
+    help="Seconds to wait; without it ten minutes, and with --settle the settling time more.",
 )
 @json_option
 def reconcile(
@@ -53,7 +60,7 @@ def reconcile(
     here: bool,
     no_wait: bool,
     settle: bool,
-    timeout: int,
+    timeout: int | None,
     as_json: bool,
 ) -> None:
     """Compare our books with what Wix says now.
@@ -65,6 +72,8 @@ def reconcile(
     """
     services = open_services()
     owner = _owner(services, link_ids, instance_id)
+    if timeout is None:
+        timeout = WAIT_SECONDS + (_settling_seconds(services) if settle else 0)
     waiting = _Waiting(services, owner, timeout, is_here=here, is_quiet=as_json)
     if link_ids and (since or until):
         raise Impossible("--since and --until choose payments and links by their creation: leave out --link")
@@ -88,6 +97,17 @@ def reconcile(
         return
     waiting.until_checked(wanted, settle=settle)
     _report(services, owner, links, as_json)
+
+
+def _settling_seconds(services: Services) -> int:
+    """How long what is found now may be settling: until the first look after it is old enough."""
+    settling, gaps = services.settings.settling_seconds, services.settings.recheck_seconds
+    looked = 0.0
+    for gap in gaps:
+        looked += gap
+        if looked >= settling:
+            break
+    return math.ceil(max(settling, looked))
 
 
 def _owner(services: Services, link_ids: tuple[UUID, ...], instance_id: UUID | None) -> UUID:
@@ -174,6 +194,7 @@ class _Waiting:
         self._is_here = is_here
         self._is_quiet = is_quiet
         self._said = ""
+        self._is_settling = False  # everything was checked, and time has to pass
 
     def until_swept(self, since: datetime) -> None:
         """Until the sweep asked for at `since` has ended."""
@@ -203,6 +224,7 @@ class _Waiting:
             found = self._checks(list(wanted))
             done = [one for one in found if one.checked >= wanted[one.payment_link_id]]
             open_ends = [one for one in done if settle and not one.is_settled]
+            self._is_settling = len(done) >= len(wanted)
             self._say(
                 f"{len(done)} of {len(wanted)} payment links checked"
                 + (f", {len(open_ends)} still settling" if open_ends else "")
@@ -222,6 +244,12 @@ class _Waiting:
 
         left = self._end - time.monotonic()
         if left <= 0:
+            if self._is_settling:
+                seconds = _settling_seconds(self._services)
+                raise NotInTime(
+                    f"not finished in time ({self._said}): a difference is given up to {seconds} s to pass;"
+                    " --timeout waits longer"
+                )
             whom = (
                 "Wix may be away, or the links wait for their time"
                 if self._is_here
@@ -243,49 +271,92 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
 
     with services.database.begin() as connection:
         books = reports.links(connection, owner, LIMIT_MAX, link_ids=links)
-        titles = listings.titles(connection, owner, links)
-        settling = [
-            one.payment_link_id
-            for one in listings.link_checks(connection, owner, links)
-            if not one.is_settled
-        ]
+        described = listings.descriptions(connection, owner, links)
+        checks = {one.payment_link_id: one for one in listings.link_checks(connection, owner, links)}
         by = listings.Narrowing(instance_id=owner)
         found = listings.open_discrepancies(connection, by, LIMIT_MAX, link_ids=links)
+    settling = [link_id for link_id, one in checks.items() if not one.is_settled]
+    strangers = sorted(set(links) - described.keys() - {one.payment_link_id for one in books})
     if as_json:
-        echo_json({"instance_id": owner, "links": books, "settling": settling, "open_discrepancies": found})
-    else:
-        echo_table(
-            ("payment link", "title", "payments", "amount", "currency", "matched", "open"),
-            [
-                (
-                    one.payment_link_id,
-                    titles.get(one.payment_link_id),
-                    one.payments,
-                    one.amount,
-                    one.currency,
-                    one.matched,
-                    ", ".join(one.discrepancies),
-                )
-                for one in books
-            ],
-            nothing="no payments are booked there",
+        echo_json(
+            {
+                "instance_id": owner,
+                "links": books,
+                "settling": settling,
+                "unknown": strangers,
+                "open_discrepancies": found,
+            }
         )
-        _say_discrepancies(found, len(settling), services.settings.settling_seconds)
+    else:
+        _show_links(links, books, described, checks)
+        _say_discrepancies(found, settling, strangers, services.settings.settling_seconds)
+    if strangers:
+        raise Impossible(
+            f"Wix does not know payment link {', '.join(map(str, strangers))}, and nothing is booked under it"
+        )
     if found:
         raise click.exceptions.Exit(EXIT_NO)
 
 
-def _say_discrepancies(found: list[Any], settling: int, settling_seconds: float) -> None:
+def _show_links(
+    links: list[UUID],
+    books: list[LinkReport],
+    described: dict[UUID, Description],
+    checks: dict[UUID, CheckLine],
+) -> None:
+    """Both sides of every link, and how it stands."""
+    booked: dict[UUID, list[LinkReport]] = {}
+    for one in books:
+        booked.setdefault(one.payment_link_id, []).append(one)
+    rows = []
+    for link_id in sorted({*booked, *(link_id for link_id in links if link_id in described)}):
+        told, check = described.get(link_id), checks.get(link_id)
+        ours = booked.get(link_id, [])
+        differences = sorted({type_ for one in ours for type_ in one.discrepancies})
+        if differences:
+            state = ", ".join(differences)
+        elif check is not None and not check.is_settled:
+            state = f"settling, looked at again {shown(check.due_at)}" if check.due_at else "settling"
+        else:
+            state = "matched"
+        rows.append(
+            (
+                link_id,
+                told.title if told else None,
+                "; ".join(filter(None, (_money(one.payments, one.amount, one.currency) for one in ours))),
+                None
+                if told is None or told.missing_since
+                else _money(told.payment_count, told.total_amount, told.currency),
+                state,
+            )
+        )
+    echo_table(
+        ("payment link", "title", "booked", "Wix", "state"), rows, nothing="no payment links were checked"
+    )
+
+
+def _money(payments: int | None, amount: Decimal | None, currency: str | None) -> str | None:
+    """ "60.00 USD in 1", None where nothing is known."""
+    from processor.domain.money import shown as with_decimals
+
+    if amount is None or currency is None:
+        return None
+    return f"{with_decimals(amount, currency)} {currency} in {payments or 0}"
+
+
+def _say_discrepancies(
+    found: list[Any], settling: list[UUID], strangers: list[UUID], settling_seconds: float
+) -> None:
     from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
 
     for type_, number in sorted(Counter(one.type for one in found).items()):
         click.echo(f"{number} {type_}: {EXPLANATIONS[DiscrepancyType(type_)]}")
     if settling:
         click.echo(
-            f"{settling} payment link{' is' if settling == 1 else 's are'} still settling: a difference younger"
-            f" than {settling_seconds:g} s is expected to pass; --settle waits for it"
+            f"{len(settling)} payment link{' is' if len(settling) == 1 else 's are'} still settling: a difference"
+            f" younger than {settling_seconds:g} s is expected to pass; --settle waits for it"
         )
-    elif not found:
+    elif not found and not strangers:
         click.echo("nothing is open: the books equal what Wix says")
 
 

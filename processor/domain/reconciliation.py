@@ -84,6 +84,7 @@ class LinkBooks:
     conflicting_events: ids of events that came with two bodies. unreadable: what Wix lists that cannot be
     read, by id text, with the reason. unsettled_since: when a check of this link first found something still
     open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
+    open_types: of discrepancies of the link itself that are open already; their difference is not new.
     """
 
     payment_link_id: UUID
@@ -94,6 +95,7 @@ class LinkBooks:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     unsettled_since: datetime | None = None
     has_expected: bool = False
+    open_types: frozenset[DiscrepancyType] = frozenset()
 
 
 # Facts whose difference has a name of its own; any other is a difference in detail.
@@ -188,16 +190,18 @@ def match_link(
     is_settled = not books.has_expected
     noticed = books.unsettled_since or now
     if books.is_link_missing:
-        if now - noticed < settling:
+        if now - noticed < settling and DiscrepancyType.LINK_MISSING not in books.open_types:
             is_settled = False
         elif books.totals.payments:
             add(DiscrepancyType.LINK_MISSING, wix="not found")
     elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
         differing = _control_total(books.payment_link_id, books.link, books.totals)
-        # When the books last moved, on any side; at the earliest when the difference was noticed.
-        moved = [noticed, books.totals.changed_at or noticed, books.link.last_payment_at or noticed]
-        if differing and now - max(moved) < settling:
+        # When the books last moved, on any side; or when the difference was noticed.
+        moved = [books.totals.changed_at, books.link.last_payment_at]
+        if not {one.type for one in differing} <= books.open_types:
+            moved.append(noticed)
+        if differing and any(moment is not None and now - moment < settling for moment in moved):
             is_settled = False
         else:
             found.extend(differing)
@@ -271,6 +275,7 @@ class Books:
     conflicting_events: frozenset[UUID] = frozenset()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     unsettled_since: datetime | None = None
+    open_types: frozenset[DiscrepancyType] = frozenset()
 
     def pairs(self) -> Iterator[Pair]:
         """Every payment either side names, in no order."""
@@ -354,6 +359,7 @@ def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
             unreadable=books.unreadable,
             unsettled_since=books.unsettled_since,
             has_expected=Outcome.EXPECTED in outcomes.values(),
+            open_types=books.open_types,
         ),
         now=now,
         settling=settling,

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, bindparam, text
 
-from processor.domain.discrepancy import Difference
+from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.store.tables import Discrepancy
 
 _SIDES = bindparam("sides", type_=Discrepancy.__table__.c.sides.type)
@@ -59,6 +59,21 @@ def note(
             },
         ).scalar_one()
     return opened
+
+
+def open_types(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, frozenset[DiscrepancyType]]:
+    """By link, the types of open discrepancies of the link itself, not of one of its payments."""
+    rows = connection.execute(
+        text("""
+            SELECT payment_link_id, array_agg(type) AS types FROM discrepancies
+            WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids) AND payment_id IS NULL
+                AND closed_at IS NULL
+            GROUP BY payment_link_id"""),
+        {"instance_id": instance_id, "link_ids": list(link_ids)},
+    )
+    return {row.payment_link_id: frozenset(map(DiscrepancyType, row.types)) for row in rows}
 
 
 def resolve_absent(

@@ -404,14 +404,38 @@ def instance_of_link(connection: Connection, link_id: UUID, limit: int = 10) -> 
     return [row.instance_id for row in rows]
 
 
-def titles(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> dict[UUID, str | None]:
-    """What payment links are called, as far as Wix has described them."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A payment link as Wix last described it. missing_since: Wix no longer knows it."""
+
+    title: str | None
+    currency: str | None
+    payment_count: int | None
+    total_amount: Decimal | None
+    missing_since: datetime | None
+
+
+def descriptions(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, Description]:
+    """How Wix describes these links, as far as it has."""
+    row = PaymentLinkRow
     rows = connection.execute(
-        select(PaymentLinkRow.payment_link_id, PaymentLinkRow.title).where(
-            PaymentLinkRow.instance_id == instance_id, is_any_of(PaymentLinkRow.payment_link_id, link_ids)
-        )
+        select(
+            row.payment_link_id,
+            row.title,
+            row.currency,
+            row.payment_count,
+            row.total_amount,
+            row.missing_since,
+        ).where(row.instance_id == instance_id, is_any_of(row.payment_link_id, link_ids))
     )
-    return {row.payment_link_id: row.title for row in rows}
+    return {
+        line.payment_link_id: Description(
+            line.title, line.currency, line.payment_count, line.total_amount, line.missing_since
+        )
+        for line in rows
+    }
 
 
 # -- Inner -----------------------------------------------------------------------------------------

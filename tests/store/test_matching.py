@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from processor.domain.discrepancy import Difference
+from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, differences
 from processor.domain.reconciliation import (
     Believed,
@@ -87,6 +87,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         described=st.tuples(descriptions, descriptions),
         missing=st.sets(st.sampled_from(LINKS), max_size=1),
         unsettled_since=st.none() | moments,
+        open_types=st.sets(st.sampled_from(DiscrepancyType)).map(frozenset),
         page=st.integers(1, 4),
         part=st.integers(1, 4),
     )
@@ -98,6 +99,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         described: Any,
         missing: set[UUID],
         unsettled_since: Any,
+        open_types: frozenset[DiscrepancyType],
         page: int,
         part: int,
     ) -> None:
@@ -135,6 +137,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 ),
                 unreadable={str(id_): "odd" for id_ in unread} if link_id == LINKS[0] else {},
                 unsettled_since=unsettled_since,
+                open_types=open_types,
             )
             for link_id, link in zip(LINKS, described, strict=True)
         }
@@ -200,6 +203,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                     unreadable=books[link_id].unreadable,
                     unsettled_since=unsettled_since,
                     has_expected=Outcome.EXPECTED in outcomes[link_id].values(),
+                    open_types=open_types,
                 ),
                 now=NOW,
                 settling=SETTLING,
