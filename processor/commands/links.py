@@ -107,7 +107,8 @@ def create(
 
     services = open_services()
     owner = the_instance(services, instance_id)
-    reference = reference or str(uuid4())
+    # An empty one is no wish for one to be made up: a script's variable was not set.
+    reference = str(uuid4()) if reference is None else reference
     try:
         created = create_link(services, owner, link, reference=reference)
     except (CreationConflict, WixRefused):
@@ -210,9 +211,10 @@ def _from_options(
 def _item(text: str) -> wire.LineItem:
     from processor.wix import wire
 
-    name, quantity, price = (["", *text.rsplit(":", 2)])[-3:]
-    if not name or not _COUNT.fullmatch(quantity) or not price:
+    parts = text.rsplit(":", 2)
+    if len(parts) != 3 or not all(one.strip() for one in parts) or not _COUNT.fullmatch(parts[1]):
         raise Impossible(f"--item {text}: write NAME:QUANTITY:PRICE, such as 'Green tea:2:4.50'")
+    name, quantity, price = parts
     return wire.LineItem("CUSTOM", custom_item=wire.CustomItem(name, int(quantity), price))
 
 
@@ -221,7 +223,7 @@ def _product(text: str) -> wire.LineItem:
 
     id_, _, rest = text.partition(":")
     quantity, _, variant = rest.partition(":")
-    if not id_ or (quantity and not _COUNT.fullmatch(quantity)):
+    if not id_.strip() or (quantity and not _COUNT.fullmatch(quantity)):
         raise Impossible(f"--product {text}: write ID, ID:QUANTITY or ID:QUANTITY:VARIANT")
     reference = wire.CatalogReference(
         wire.WIX_STORES_APP_ID, id_, options={"variantId": variant} if variant else None
@@ -235,6 +237,8 @@ def _recipients(given: tuple[str, ...]) -> list[wire.Recipient]:
     found = []
     for one in given:
         contact, _, method = one.partition(":")
+        if not contact.strip():
+            raise Impossible(f"--recipient {one}: write CONTACT, the id of a contact, or CONTACT:METHOD")
         found.append(wire.Recipient(contact, [method or METHOD]))
     return found
 
