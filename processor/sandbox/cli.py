@@ -195,8 +195,9 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
 
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        # What is copied into the next command must not be cut off.
-        table.add_column(name, no_wrap=name in ("id", "kind", "name"), overflow="ignore")
+        # What is copied into the next command must not be cut off; the rest wraps.
+        is_word = name in ("id", "kind", "name", "group")
+        table.add_column(name, no_wrap=is_word, overflow="ignore" if is_word else "fold")
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))
     Console().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from processor.processes import Child, free_port, wait_until
 from processor.sandbox.documents import Documents, FolderInUse
+from processor.sandbox.faults import FAULTS, parameters_of
 from processor.sandbox.server import Options, Sandbox, running_sandbox
 from tests.sandbox.wixlike import Site, a_site
 
@@ -127,6 +129,21 @@ def test_faults_are_switched_by_commands(site: Site) -> None:
     assert json.loads(run("faults", "--json", *url)) == []
     assert "seconds is required for hang" in run("fault", "hang", *url, code=2)
     assert "created_current_entity" in run("faults", "--kinds", *url)
+
+
+def test_what_a_fault_does_and_takes_is_not_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+
+    told = run("faults", "--kinds", "--url", site.sandbox.url)
+
+    assert max(len(line) for line in told.splitlines()) <= 110
+    for kind, fault in FAULTS.items():
+        # Of a kind's lines the first begins with it; those that follow are indented.
+        lines = re.search(rf"^{kind} .*\n(?: .*\n)*", told, re.MULTILINE)
+        assert lines is not None
+        words = set(re.findall(r"[\w`().]+", lines[0]))
+        assert set(parameters_of(kind)) <= words
+        assert set(re.findall(r"[\w`().]+", fault.summary)) <= words
 
 
 def test_scenarios_are_played_by_command(site: Site) -> None:
