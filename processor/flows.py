@@ -67,6 +67,8 @@ def create_link(
     filter) and taken when its content is that of the request. Only when Wix had the settling time to show it
     and does not is it asked for again.
 
+    Once Wix refused, nothing was made: the reference is free for any request.
+
     What no care of ours can prevent: a process that is stopped between its commit and its request for longer than
     its lease may send the request all the same. Two links are then told of (CreationConflict).
 
@@ -76,8 +78,8 @@ def create_link(
     request = msgspec.to_builtins(new)
     _refuse_odd_text(reference, request)
     digest = hashlib.sha256(repr(_content(new)).encode()).digest()
-    attempt = _Attempt(services, Hold(instance_id, reference, uuid4()), new)
-    known = attempt.begin(request, digest)
+    attempt = _Attempt(services, Hold(instance_id, reference, uuid4()), new, digest)
+    known = attempt.begin(request)
     if known is not None and known.payment_link_id is not None:
         return Created(
             known.payment_link_id, How.KNOWN, _as_it_is(services, instance_id, known.payment_link_id)
@@ -85,11 +87,10 @@ def create_link(
     with attempt.left_unclear_unless_decided():
         if known is None:
             return attempt.ask()
-        if known.status != "refused":
-            found = attempt.look_for(known)
-            if found is not None:
-                return found
-            attempt.refuse_to_hurry(known)
+        found = attempt.look_for(known)
+        if found is not None:
+            return found
+        attempt.refuse_to_hurry(known)
         attempt.note_asking()
         return attempt.ask()
 
@@ -113,26 +114,38 @@ def _is_odd(value: Any) -> bool:
 class _Attempt:
     """One try at a creation, of which this process is the only one as long as it holds it."""
 
-    def __init__(self, services: Services, hold: Hold, new: wire.NewPaymentLink) -> None:
+    def __init__(self, services: Services, hold: Hold, new: wire.NewPaymentLink, digest: bytes) -> None:
         self._services = services
         self._hold = hold
         self._new = new
+        self._digest = digest
         # A call cannot take longer, so nobody takes over while one is on its way.
         self._lease = timedelta(seconds=services.wix.call_seconds_max + 5)
         self._may_have_asked = False
 
-    def begin(self, request: dict[str, Any], digest: bytes) -> Creation | None:
-        """Take hold of the creation. None when it is new, else how it stood. Raises CreationConflict or -Unclear."""
+    def begin(self, request: dict[str, Any]) -> Creation | None:
+        """Take hold of the creation. None when Wix is to be asked at once, else how it stood.
+
+        Raises CreationConflict, CreationUnclear.
+        """
         now = self._services.now()
+        asked: dict[str, Any] = {
+            "request": request,
+            "digest": self._digest,
+            "now": now,
+            "until": now + self._lease,
+        }
         with self._services.database.begin() as connection:
-            known = creations.begin(
-                connection, self._hold, request=request, digest=digest, now=now, until=now + self._lease
-            )
+            known = creations.begin(connection, self._hold, **asked)
             if known is None:
                 return None
-            if known.digest != digest:
+            if known.status == "refused":
+                creations.begin_anew(connection, self._hold, **asked)
+                return None
+            if known.digest != self._digest:
+                use = "was used" if known.payment_link_id is not None else "is in use"
                 raise CreationConflict(
-                    f"the reference {self._hold.reference} was used for another link: choose a new one, or ask"
+                    f"the reference {self._hold.reference} {use} for another link: choose a new one, or ask"
                     " for the same link"
                 )
             if known.is_held(now):
@@ -165,7 +178,13 @@ class _Attempt:
         if link_id is None:
             raise WixUnavailable("create_link: Wix's answer has an id that is no GUID", status=200)
         with services.database.begin() as connection:
-            end = creations.finish(connection, hold, link_id, services.now())
+            end = creations.finish(connection, hold, link_id, digest=self._digest, now=services.now())
+        if end.is_of_another_request:
+            log.error("creation_doubled", instance_id=str(hold.instance_id), payment_link_id=str(link_id))
+            raise CreationConflict(
+                f"the reference {hold.reference} stands for another request by now, since this process was held up"
+                f" for too long: deactivate or delete {link_id}"
+            )
         if end.other_link_id is not None:
             log.error(
                 "creation_doubled",

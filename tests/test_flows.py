@@ -177,6 +177,111 @@ def test_after_a_refusal_the_same_reference_may_ask_again(shop: Shop, status: in
     assert links_at_wix(shop) == 1
 
 
+def refuse(shop: Shop, asked: wire.NewPaymentLink, reference: str = "r1") -> None:
+    """Wix refuses, and so has made nothing."""
+    shop.services.wix.check_credentials(shop.instance_id)
+    shop.sandbox.faults.add({"kind": "status", "status": 428, "count": 1, "path": f"={wire.PATH_LINKS}"})
+    with pytest.raises(WixRefused):
+        create_link(shop.services, shop.instance_id, asked, reference=reference)
+
+
+def test_after_a_refusal_the_reference_is_free_for_another_request(shop: Shop) -> None:
+    refuse(shop, new(title="Taa"))
+
+    made = create_link(shop.services, shop.instance_id, new(), reference="r1")
+
+    assert (made.how, made.link.title) == (How.MADE, "Tea")
+    again = create_link(shop.services, shop.instance_id, new(), reference="r1")
+    assert (again.how, again.link_id) == (How.KNOWN, made.link_id)
+    with pytest.raises(CreationConflict, match="was used for another link"):
+        create_link(shop.services, shop.instance_id, new(title="Taa"), reference="r1")
+    assert links_at_wix(shop) == 1
+
+
+def test_the_lost_answer_of_a_request_after_a_refusal_is_looked_for_by_its_own_content(shop: Shop) -> None:
+    refuse(shop, new(title="Taa"))
+    lose(shop)
+
+    with pytest.raises(CreationConflict, match="is in use for another link"):
+        create_link(shop.services, shop.instance_id, new(title="Taa"), reference="r1")
+    assert create_link(shop.services, shop.instance_id, new(), reference="r1").how is How.FOUND
+    assert links_at_wix(shop) == 1
+
+
+def test_a_clock_set_back_keeps_no_reference_from_being_asked_for_after_a_refusal(shop: Shop) -> None:
+    refuse(shop, new())
+    with shop.services.database.begin() as connection:
+        later = "first_asked_at + interval '1 hour'"
+        connection.execute(
+            text(f"UPDATE link_creations SET first_asked_at = {later}, last_asked_at = {later}")
+        )
+
+    assert create_link(shop.services, shop.instance_id, new(), reference="r1").how is How.MADE
+
+
+def test_of_many_requests_after_a_refusal_one_has_the_reference(shop: Shop) -> None:
+    refuse(shop, new())
+
+    def ask(number: int) -> str:
+        try:
+            asked = new(title=f"Tea {number % 3}")
+            return create_link(shop.services, shop.instance_id, asked, reference="r1").how.value
+        except CreationConflict:
+            return "conflict"
+        except CreationUnclear:
+            return "unclear"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(ask, range(24)))
+
+    assert outcomes.count("made") == 1
+    assert set(outcomes) <= {"made", "known", "unclear", "conflict"}
+    assert links_at_wix(shop) == 1
+
+
+@pytest.mark.parametrize("is_first_to_finish", [True, False])
+def test_who_was_held_up_gets_no_reference_that_a_refusal_freed_for_another_request(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, is_first_to_finish: bool
+) -> None:
+    """The link of one request must never be handed to who asks for the other."""
+    ask = shop.services.wix.create_link
+    is_asking, may_ask = threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def ask_late(instance_id: UUID, asked: wire.NewPaymentLink) -> Any:
+        if not is_asking.is_set():
+            is_asking.set()
+            may_ask.wait(30)
+        elif asked.title == "Other" and is_first_to_finish:
+            may_ask.set()
+            held_up.join()
+        return ask(instance_id, asked)
+
+    def create_late() -> None:
+        try:
+            create_link(shop.services, shop.instance_id, new(), reference="r1")
+        except CreationConflict as why:
+            told.append(str(why))
+
+    monkeypatch.setattr(shop.services.wix, "create_link", ask_late)
+    held_up = threading.Thread(target=create_late)
+    held_up.start()
+    assert is_asking.wait(30)
+    shop.pass_time(timedelta(hours=2))  # beyond the lease: another process takes over, and is refused
+    refuse(shop, new())
+
+    made = create_link(shop.services, shop.instance_id, new(title="Other"), reference="r1")
+    may_ask.set()
+    held_up.join()
+
+    assert made.how is How.MADE
+    assert len(told) == 1
+    assert "for another request by now" in told[0]
+    assert str(made.link_id) not in told[0]
+    assert shop.one("SELECT payment_link_id FROM link_creations").payment_link_id == made.link_id
+    assert create_link(shop.services, shop.instance_id, new(title="Other"), reference="r1").link == made.link
+
+
 def test_being_throttled_is_no_reason_to_wait_for_the_settling_time(shop: Shop) -> None:
     shop.sandbox.faults.add({"kind": "status", "status": 429, "count": 1, "path": wire.PATH_LINKS})
     with pytest.raises(WixUnavailable):
@@ -203,7 +308,7 @@ def test_of_many_at_once_one_creates(shop: Shop) -> None:
 def test_an_interrupted_creation_can_be_asked_for_again_at_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:

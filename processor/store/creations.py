@@ -73,6 +73,33 @@ def begin(
     return None if row is not None else _locked(connection, hold)
 
 
+def begin_anew(
+    connection: Connection,
+    hold: Hold,
+    *,
+    request: dict[str, Any],
+    digest: bytes,
+    now: datetime,
+    until: datetime,
+) -> None:
+    """Ask under a reference that Wix refused: nothing was made, so this request may be another.
+
+    The row is locked and `refused`.
+    """
+    connection.execute(
+        text("""
+            UPDATE link_creations SET status = 'asking', reason = NULL, finished_at = NULL,
+                request = :request, digest = :digest, lease_id = :lease_id, lease_until = :until,
+                -- What an earlier try for the same content may have left is looked for, too.
+                first_asked_at = CASE WHEN digest = :digest THEN LEAST(first_asked_at, :now) ELSE :now END,
+                last_asked_at = CASE WHEN digest = :digest THEN GREATEST(last_asked_at, :now) ELSE :now END
+            WHERE instance_id = :instance_id AND reference = :reference""").bindparams(
+            bindparam("request", type_=LinkCreation.__table__.c.request.type)
+        ),
+        {**_named(hold), "request": request, "digest": digest, "now": now, "until": until},
+    )
+
+
 def take(connection: Connection, hold: Hold, *, asked_until: datetime, until: datetime) -> None:
     """Be the only one who looks for the link. The row is locked, and nobody holds it."""
     connection.execute(
@@ -127,16 +154,23 @@ class End:
     """What came of Wix's answer. other_link_id: what somebody else gave to this reference meanwhile; there are two.
 
     is_taken_back: another reference had found the link and taken it for its own; that one is unclear again.
+    is_of_another_request: the reference stands for another request by now, and the link was not given to it.
     """
 
     other_link_id: UUID | None = None
     is_taken_back: bool = False
+    is_of_another_request: bool = False
 
 
-def finish(connection: Connection, hold: Hold, link_id: UUID, now: datetime) -> End:
-    """Wix answered with this link: it is ours, whoever holds the creation by now."""
+def finish(connection: Connection, hold: Hold, link_id: UUID, *, digest: bytes, now: datetime) -> End:
+    """Wix answered with this link: it is ours, whoever holds the creation by now.
+
+    Unless the reference was freed by a refusal meanwhile and taken for a request of another digest.
+    """
     _one_at_a_time(connection, hold.instance_id)
     known = _locked(connection, hold)
+    if known.digest != digest:
+        return End(is_of_another_request=True)
     if known.payment_link_id is not None:
         return End(other_link_id=known.payment_link_id if known.payment_link_id != link_id else None)
     taken_back = connection.execute(
