@@ -272,7 +272,6 @@ def test_a_link_is_sent_initiated_and_changed(run: Run, shop: Shop) -> None:
     assert told(run("links", "activate", link_id, "--json"))["status"] == "ACTIVE"
     run("links", "note", link_id, "call her back")
     assert "call her back" in run("links", "show", link_id).stdout
-    run("links", "delete", link_id, input="n\n", code=1)
     run("links", "delete", link_id, "--yes")
     assert "404" in run("links", "show", link_id, code=2).stderr
 

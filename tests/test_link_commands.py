@@ -85,3 +85,58 @@ def test_an_empty_reference_is_not_replaced_by_one_that_nobody_knows(run: Run, s
 
     assert "1 to 100 characters" in result.stderr
     assert shop.sandbox.documents.count("link") == 0
+
+
+# -- A link that is there --------------------------------------------------------------------------
+
+
+def test_a_note_is_answered_by_the_note(run: Run) -> None:
+    link_id = created(run)
+
+    assert run("links", "note", link_id, "hi").stdout == "noted: hi\n"
+    assert told(run("links", "note", link_id, "ho", "--json"))["note"] == {"text": "ho"}
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_nothing_is_deleted_where_nobody_can_be_asked(run: Run, more: list[str]) -> None:
+    link_id = created(run)
+
+    result = run("links", "delete", link_id, *more, code=2, input="y\n")
+
+    assert (result.stdout, result.stderr) == (
+        "",
+        "processor: not deleted: say --yes, since nobody can be asked here\n",
+    )
+    run("links", "show", link_id)
+
+
+def test_a_program_at_a_terminal_is_not_asked_either(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+
+    assert "say --yes" in run("links", "delete", created(run), "--json", code=2, input="y\n").stderr
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n"])
+def test_a_no_deletes_nothing_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    link_id = created(run)
+
+    assert run("links", "delete", link_id, code=1, input=answer).stdout.endswith("\nnot deleted\n")
+    run("links", "show", link_id)
+
+
+def test_an_interrupted_question_is_closed_and_deletes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    link_id = created(run)
+
+    assert "\nnot deleted\n" in run("links", "delete", link_id, code=1, input="").stderr
+    run("links", "show", link_id)
+
+
+def test_a_yes_deletes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+
+    assert run("links", "delete", created(run), input="y\n").stdout.endswith("\ndeleted\n")
+    assert told(run("links", "delete", link_id := created(run), "--yes", "--json"))["id"] == link_id

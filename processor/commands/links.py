@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,8 +132,6 @@ def create(
 
 
 def _from_file(file: Path, given: dict[str, Any]) -> wire.NewPaymentLink:
-    import sys
-
     import msgspec
 
     from processor.wix import wire
@@ -476,18 +475,24 @@ def deactivate(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
 def note(link_id: UUID, text: str, instance_id: UUID | None, as_json: bool) -> None:
     """Set the merchant's own note on a link."""
     services, owner = _at(instance_id)
-    _say_status(services, owner, services.wix.set_note(owner, link_id, text), as_json)
+    link = _kept(services, owner, services.wix.set_note(owner, link_id, text))
+    if as_json:
+        echo_json(_link_json(link))
+    else:
+        click.echo(f"noted: {printable(link.note.text if link.note else text)}")
 
 
 @links.command("delete")
 @click.argument("link_id", type=click.UUID)
 @instance_option
 @json_option
-@click.confirmation_option(prompt="Delete it at Wix?")
-def delete(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask first.")
+def delete(link_id: UUID, instance_id: UUID | None, as_json: bool, is_sure: bool) -> None:
     """Delete a link nothing was paid by."""
     from processor.store import links as stored
 
+    if not is_sure:
+        _confirm("Delete it at Wix?", "not deleted", as_json)
     services, owner = _at(instance_id)
     services.wix.delete_link(owner, link_id)
     with services.database.begin() as connection:
@@ -520,19 +525,43 @@ def _at(instance_id: UUID | None) -> tuple[Services, UUID]:
     return services, the_instance(services, instance_id)
 
 
+def _confirm(question: str, otherwise: str, as_json: bool) -> None:
+    """Go on only if a person says yes. Ends the command with 1 on a no, raises Impossible where nobody can be asked."""
+    if as_json or not _is_person_there():
+        raise Impossible(f"{otherwise}: say --yes, since nobody can be asked here")
+    try:
+        is_sure = click.confirm(question)
+    except click.Abort:
+        click.echo(f"\n{otherwise}", err=True)
+        raise
+    if not is_sure:
+        click.echo(otherwise)
+        raise click.exceptions.Exit(1)
+
+
+def _is_person_there() -> bool:
+    return sys.stdin.isatty()
+
+
 def _say_status(
     services: Services, owner: UUID, told: wire.PaymentLink | UnreadableItem, as_json: bool
 ) -> None:
+    link = _kept(services, owner, told)
+    if as_json:
+        echo_json(_link_json(link))
+    else:
+        click.echo(f"the link is {link.status}")
+
+
+def _kept(services: Services, owner: UUID, told: wire.PaymentLink | UnreadableItem) -> wire.PaymentLink:
+    """The changed link, remembered. Raises Impossible for one that we cannot read."""
     from processor import flows
     from processor.wix import wire
 
     flows.keep(services, owner, told)
     if not isinstance(told, wire.PaymentLink):
         raise Impossible(f"it is done, but Wix describes the link in a way we cannot read: {told.detail}")
-    if as_json:
-        echo_json(_link_json(told))
-    else:
-        click.echo(f"the link is {told.status}")
+    return told
 
 
 def _link_json(link: wire.PaymentLink) -> dict[str, Any]:
