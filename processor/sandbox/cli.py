@@ -220,14 +220,7 @@ def list_faults(kinds: bool, url: str, as_json: bool) -> None:
         if not rows:
             click.echo("no fault is on")
             return
-        own = ("id", "kind", "used")
-        rows = [
-            {
-                **row,
-                "parameters": ", ".join(f"{name}={value}" for name, value in row.items() if name not in own),
-            }
-            for row in rows
-        ]
+        rows = [{**row, "parameters": _told(row)} for row in rows]
     _table(rows, ("id", "kind", "parameters", "used"), as_json)
 
 
@@ -236,8 +229,21 @@ def list_faults(kinds: bool, url: str, as_json: bool) -> None:
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]…")
 @_url
 def add_fault(kind: str, parameters: tuple[str, ...], url: str) -> None:
-    """Switch a fault on, such as `fault drop count=1`."""
-    click.echo(_ask(url, "POST", "faults", {"kind": kind, **_pairs(parameters)})["id"])
+    """Switch a fault on, such as `fault drop count=1`. The output is its id."""
+    added = _ask(url, "POST", "faults", {"kind": kind, **_pairs(parameters)})
+    taken = _told(added)
+    # Beside the output, which `ID=$(processor sandbox fault …)` takes.
+    click.echo(
+        f"{kind} is on{f' with {taken}' if taken else ''}; `processor sandbox heal ID` ends it, its id is:",
+        err=True,
+    )
+    click.echo(added["id"])
+
+
+def _told(fault: dict[str, Any]) -> str:
+    """The parameters of a fault that is on, as they are given: NAME=VALUE."""
+    own = ("id", "kind", "used")
+    return ", ".join(f"{name}={value}" for name, value in fault.items() if name not in own)
 
 
 @sandbox.command("heal")
@@ -245,7 +251,14 @@ def add_fault(kind: str, parameters: tuple[str, ...], url: str) -> None:
 @_url
 def heal(fault_id: str | None, url: str) -> None:
     """Switch one fault off, or all."""
+    on = {fault["id"]: fault["kind"] for fault in _ask(url, "GET", "faults")["faults"]}
     _ask(url, "DELETE", f"faults/{fault_id}" if fault_id else "faults")
+    if fault_id:
+        click.echo(f"{on.get(fault_id, 'the fault')} is off, {len(on.keys() - {fault_id})} still on")
+    elif on:
+        click.echo(f"{_count(len(on), 'fault')} switched off, none is on")
+    else:
+        click.echo("no fault was on")
 
 
 @sandbox.command("mix")

@@ -23,14 +23,18 @@ from processor.sandbox.server import Options, Sandbox, running_sandbox
 from tests.sandbox.wixlike import Site, a_site
 
 
-def run(*arguments: str, code: int = 0) -> str:
-    done = subprocess.run(
+def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "processor", "sandbox", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    done = finished(*arguments)
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -129,6 +133,20 @@ def test_faults_are_switched_by_commands(site: Site) -> None:
     assert json.loads(run("faults", "--json", *url)) == []
     assert "seconds is required for hang" in run("fault", "hang", *url, code=2)
     assert "created_current_entity" in run("faults", "--kinds", *url)
+
+
+def test_switching_says_what_happened(site: Site) -> None:
+    url = ("--url", site.sandbox.url)
+    assert run("heal", *url) == "no fault was on\n"
+
+    done = finished("fault", "drop", "count=1", "eventType=_created", *url)
+    run("fault", "resigned", *url)
+    run("fault", "truncated", *url)
+
+    assert done.stderr.startswith("drop is on with count=1, eventType=_created; ")
+    assert run("heal", done.stdout.strip(), *url) == "drop is off, 2 still on\n"
+    assert "not found" in run("heal", "nonsense", *url, code=2)
+    assert run("heal", *url) == "2 faults switched off, none is on\n"
 
 
 def test_what_a_fault_does_and_takes_is_not_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
