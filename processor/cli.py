@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -123,6 +124,7 @@ def serve() -> None:
     settings = Settings.read(os.environ)
     settings.require("database_url", "public_keys")
     wiring.public_keys(settings)
+    _refuse_taken_port(settings.host, settings.port)
     granian = shutil.which(
         "granian", path=os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", "")))
     )
@@ -141,6 +143,23 @@ def serve() -> None:
         *("--no-ws", "--log-level", "error", "--working-dir", str(root), "wsgi:app"),
     ]
     os.execv(granian, arguments)
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    """Raise ConfigurationError when somebody listens there.
+
+    Granian shares the port among its processes, and would share it with a forgotten older release as silently.
+    """
+    try:
+        [address, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with socket.socket(address[0], socket.SOCK_STREAM) as probe:
+            # As servers do: what a server stopped just now left behind is no listener.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+    except OSError as why:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {why.strerror or why}; see HOST and PORT"
+        ) from why
 
 
 @cli.command()

@@ -233,7 +233,12 @@ def _finding(report: reports.LinkReport | None) -> Text:
 
 def _links_to_open(console: Console, system: System, servers: embedded.Servers, told: Told) -> None:
     events = system.control.get("events", instanceId=str(told.instance_id))["events"]
-    event = next(one for one in events if one["eventType"] == wire.PAYMENT_CREATED)
+    deliveries = system.control.get("deliveries", instanceId=str(told.instance_id))["deliveries"]
+    # Its token is the one sent first, which a fault may have signed wrongly.
+    refused = {one["eventId"] for one in deliveries if one["status"] != 200}
+    event = next(
+        one for one in events if one["eventType"] == wire.PAYMENT_CREATED and one["id"] not in refused
+    )
     sandbox = system.control.base_url
     console.print(
         f"\nOpen     {sandbox}/            the pretend Wix: its app, sites and scenarios\n"

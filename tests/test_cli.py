@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from processor.cli import cli
@@ -288,9 +291,28 @@ def test_a_demo_that_is_stopped_or_killed_leaves_nothing_behind(folder: Path, nu
     family = descendants(child.pid)
     words = {word for command in family.values() for word in command.split()}
     assert words >= {"sandbox", "worker", "clock", "wsgi:app"}
+    by_hand = re.search(r"(http\S+/_sandbox/events/\S+/token) .* (http\S+/webhooks/wix)", child.tail(10))
+    assert by_hand is not None
+    token = httpx2.get(by_hand[1], trust_env=False).content
+    assert httpx2.post(by_hand[2], content=token, trust_env=False).status_code == 200
 
     os.kill(child.pid, number)
 
     wait_until(lambda: not child.is_running, what="its end", seconds=60)
     wait_until(lambda: not still_living(family), what="the end of its children", seconds=60)
     assert child.stop() == (-9 if number is signal.SIGKILL else 0)
+
+
+def test_a_port_somebody_listens_on_is_not_shared_silently() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run(
+            "serve",
+            DATABASE_URL="postgresql://x@127.0.0.1/x",
+            WIX_PUBLIC_KEYS=builders.public_pem(),
+            PORT=str(port),
+            HOST="127.0.0.1",
+        )
+
+    assert result.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr

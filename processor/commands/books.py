@@ -303,7 +303,7 @@ def _payment_options(command: Any) -> Any:
         click.option("--type", help="REGULAR or GIFT_CARD."),
         click.option(
             "--status",
-            type=click.Choice(("matched", "expected", "recovered", "discrepant")),
+            type=click.Choice(("matched", "expected", "discrepant")),
             help="How it stood at its last check.",
         ),
         any_instance_option,
