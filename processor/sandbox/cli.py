@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from processor.sandbox.server import Sandbox
 
 DEFAULT_URL = "http://127.0.0.1:8100"
 
@@ -87,24 +93,19 @@ def _serve(
     from processor.sandbox.documents import UnreadableState
     from processor.sandbox.errors import Refused
     from processor.sandbox.scenarios import play
-    from processor.sandbox.server import Options, Sandbox, serve
+    from processor.sandbox.server import Options, serve
 
     def started(running: Sandbox) -> None:
         if webhook is not None:
-            running.set_webhook(webhook)
+            running.take_webhook({"url": webhook})
         for one in faults:
             running.faults.add(_fault(one))
         if mix is not None:
             running.faults.add_mix({"share": mix})
-        app = running.documents.get("app", "app") or {}
-        click.echo(f"sandbox at {running.url}, its state at {running.url}/_sandbox/truth")
-        click.echo("settings for the service:")
-        click.echo(f"  WIX_API_URL={running.url}")
-        click.echo(f"  WIX_APP_ID={app['appId']}")
-        click.echo(f"  WIX_APP_SECRET={app['appSecret']}")
-        click.echo(f'  WIX_PUBLIC_KEYS="$(curl -s {running.url}/_sandbox/public-key)"')
+        for line in _greeting(running):
+            click.echo(line)
         for name in scenarios:
-            click.echo(f"played {name}: {play(running, name)['title']}")
+            click.echo(f"# played {name}: {play(running, name)['title']}")
 
     try:
         serve(Options(folder=data, rules=_rules(assumptions), **options), started)
@@ -114,6 +115,30 @@ def _serve(
         raise Impossible(f"the sandbox cannot start: {why}") from why
     except OSError as why:
         raise Impossible(f"the sandbox cannot start: {why.strerror or why}") from why
+
+
+def _greeting(running: Sandbox) -> Iterator[str]:
+    """What is said at the start: lines for a shell, to paste or to keep in a file and read from there."""
+    app = running.documents.get("app", "app") or {}
+    yield f"# sandbox at {running.url}, its state at {running.url}/_sandbox/truth"
+    yield f"# settings for the service; the key is base64 of PEM, as PEM it is at {running.url}/_sandbox/public-key"
+    settings = {
+        "WIX_API_URL": running.url,
+        "WIX_APP_ID": app["appId"],
+        "WIX_APP_SECRET": app["appSecret"],
+        # On one line, which every shell and every env file takes.
+        "WIX_PUBLIC_KEYS": b64encode(running.key.public_pem.encode()).decode(),
+    }
+    for name, value in settings.items():
+        yield f"export {name}={shlex.quote(value)}"
+    yield "# for `processor sandbox fault` and the like"
+    yield f"export SANDBOX_URL={shlex.quote(running.url)}"
+    if app["webhookUrl"] is not None:
+        yield f"# events go to {app['webhookUrl']}"
+    else:
+        yield "# events go nowhere until a webhook is set: start with --webhook URL, use the page /, or"
+        body = shlex.quote(json.dumps({"url": "http://127.0.0.1:8000/webhooks/wix"}))
+        yield f"# curl -X PUT {running.url}/_sandbox/webhook -d {body}"
 
 
 def _rules(assumptions: tuple[str, ...]) -> Any:

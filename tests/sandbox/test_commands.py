@@ -16,10 +16,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from processor.config import Settings
 from processor.processes import Child, free_port, wait_until
 from processor.sandbox.documents import Documents, FolderInUse
 from processor.sandbox.faults import FAULTS, parameters_of
 from processor.sandbox.server import Options, Sandbox, running_sandbox
+from processor.wiring import public_keys
+from processor.wix.signature import parse_key
 from tests.sandbox.wixlike import Site, a_site
 
 
@@ -68,6 +71,11 @@ def get(url: str, path: str) -> Any:
     return httpx2.get(f"{url}/_sandbox/{path}", trust_env=False).json()
 
 
+def wait_for(log: Path, words: str) -> str:
+    wait_until(lambda: words in log.read_text(), what=words, seconds=10)
+    return log.read_text()
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with a_site() as running:
@@ -92,12 +100,47 @@ def test_everything_can_be_chosen_at_the_start(tmp_path: Path) -> None:
         assert get(url, "truth")["instances"][0]["received"] == {"EUR": "13.50"}
 
 
+def test_a_shell_reads_what_is_said_at_the_start(tmp_path: Path) -> None:
+    with served(tmp_path, "--data", str(tmp_path / "data")) as url:
+        app = get(url, "app")
+        said = wait_for(tmp_path / "sandbox.log", "curl -X PUT")
+
+    shell = subprocess.run(
+        ["/bin/sh", "-euc", f". {tmp_path}/sandbox.log; exec env -0"],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    read = dict(one.split("=", 1) for one in shell.stdout.split("\0") if one)
+    assert shell.stderr == ""
+    assert read["WIX_API_URL"] == read["SANDBOX_URL"] == url
+    assert (read["WIX_APP_ID"], read["WIX_APP_SECRET"]) == (app["appId"], app["appSecret"])
+    settings = Settings.read({name: value for name, value in read.items() if name.startswith("WIX_")})
+    assert [key.public_numbers() for key in public_keys(settings)] == [
+        parse_key(app["publicKey"]).public_numbers()
+    ]
+    assert "events go nowhere until a webhook is set: start with --webhook URL" in said
+
+
+def test_a_webhook_that_is_set_is_said_also_when_it_was_kept(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+
+    for options in (("--webhook", "http://127.0.0.1:9/hook"), ()):
+        (tmp_path / "sandbox.log").unlink(missing_ok=True)
+        with served(tmp_path, *data, *options):
+            said = wait_for(tmp_path / "sandbox.log", "# events go")
+        assert "# events go to http://127.0.0.1:9/hook\n" in said
+        assert "nowhere" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         (("--assume", "nonsense=1"), "--assume takes NAME=VALUE with a name of link-fqdn"),
         (("--assume", "split-counts-once=perhaps"), "takes true or false"),
         (("--assume", "currency-field=money"), "takes currency or currencyCode"),
+        (("--webhook", "127.0.0.1:9", "--port", "0"), "url must be an http or https URL"),
         (("--fault", "gremlins", "--port", "0"), "kind must be one of drop"),
         (("--scenario", "nonsense", "--port", "0"), "scenario nonsense not found"),
         (("fault", "drop", "count"), "a parameter is NAME=VALUE"),
