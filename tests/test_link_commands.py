@@ -140,3 +140,73 @@ def test_a_yes_deletes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert run("links", "delete", created(run), input="y\n").stdout.endswith("\ndeleted\n")
     assert told(run("links", "delete", link_id := created(run), "--yes", "--json"))["id"] == link_id
+
+
+# -- What Wix refuses ------------------------------------------------------------------------------
+
+NOBODY = "6a206d71-52f5-4012-b3dd-8a283fea052e"
+
+
+@pytest.mark.parametrize("command", ["show", "send", "initiate", "activate", "deactivate", "note", "delete"])
+def test_an_unknown_link_is_told_as_one(run: Run, command: str) -> None:
+    more = {"note": ["hi"], "delete": ["--yes"]}.get(command, [])
+
+    result = run("links", command, NOBODY, *more, code=2)
+
+    assert result.stderr.startswith(
+        f"processor: Wix knows no payment link {NOBODY} (404 SANDBOX_PAYMENT_LINK_NOT_FOUND"
+    )
+
+
+def test_an_unknown_payment_is_told_as_one(run: Run) -> None:
+    assert f"Wix knows no payment {NOBODY} (404" in run("links", "receipt", NOBODY, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        ("isPublished", "publish the site first (428 UNPUBLISHED_SITE"),
+        ("acceptsPayments", "accept payments first, in its dashboard (428 MISSING_ACCEPT_PAYMENTS"),
+        ("hasEcom", "add Wix eCommerce to the site first (428 FAILED_TO_INSTALL_ECOM"),
+        ("hasPermission", "the permission Manage Paylinks (SCOPE.PAYLINKS.MANAGE)"),
+    ],
+)
+def test_a_site_that_is_not_ready_is_told_with_what_to_do(
+    run: Run, shop: Shop, flag: str, advice: str
+) -> None:
+    shop.sandbox.world.change_site(str(shop.instance_id), {flag: False})
+
+    result = run(*NEW, "--item", "Tea:1:1", code=2)
+
+    assert advice in result.stderr
+    assert "create_link" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["create", *NEW[2:], "--item", "Tea:1:1"], "must be published, able to take payments"),
+        (["initiate", NOBODY], "takes no payment now"),
+        (["activate", NOBODY], "its status does not allow it"),
+        (["deactivate", NOBODY], "its status does not allow it"),
+        (["delete", NOBODY, "--yes"], "nothing was paid by"),
+        (["note", NOBODY, "hi"], "Wix answered 428"),
+    ],
+)
+def test_a_failed_precondition_without_a_known_code_is_told_with_what_it_may_be(
+    run: Run, shop: Shop, command: list[str], advice: str
+) -> None:
+    shop.services.wix.check_credentials(shop.instance_id)
+    shop.sandbox.faults.add({"kind": "status", "status": 428, "path": "payment-links"})
+
+    result = run("links", *command, code=2)
+
+    assert advice in result.stderr
+    assert "(428" in result.stderr or "answered 428" in result.stderr
+
+
+def test_an_answer_that_does_not_come_is_told_without_the_name_of_our_method(run: Run, shop: Shop) -> None:
+    link_id = created(run)
+    shop.sandbox.faults.add({"kind": "status", "status": 503, "path": "payment-links"})
+
+    assert run("links", "show", link_id, code=3).stderr.startswith("processor: Wix answered 503")
