@@ -254,12 +254,16 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found], indent=2))
     else:
+        marks = {
+            True: click.style("ok  ", fg="green"),
+            False: click.style("FAIL", fg="red"),
+            None: click.style("?   ", fg="yellow"),  # not tried
+        }
         for one in found:
-            mark = click.style("ok  ", fg="green") if one.is_ok else click.style("FAIL", fg="red")
-            click.echo(f"{mark}  {one.name}: {one.detail}")
+            click.echo(f"{marks[one.is_ok]}  {one.name}: {one.detail}")
             if one.remedy:
                 click.echo(f"      -> {one.remedy}")
-    if not all(one.is_ok for one in found):
+    if any(one.is_ok is False for one in found):
         raise click.exceptions.Exit(EXIT_NO)
 
 

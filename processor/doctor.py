@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from redis.exceptions import RedisError
+from rq import Queue, Worker
 from sqlalchemy import select
 from sqlalchemy.exc import ProgrammingError
 
@@ -13,6 +15,7 @@ from processor import wiring
 from processor.clock import HEARTBEAT
 from processor.config import Settings
 from processor.errors import ConfigurationError, StoreUnavailable, WixError, WixUnavailable
+from processor.queue import QUEUE
 from processor.store import migrations, operations
 from processor.store.database import SERVER_VERSION_MIN, current_migration, server_version
 from processor.store.tables import AppInstance
@@ -23,10 +26,13 @@ CLOCK_LATE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. remedy: what to do, None when nothing need be done."""
+    """One thing looked at. remedy: what to do, None when nothing need be done.
+
+    is_ok: None when it could not be tried, so that nobody knows.
+    """
 
     name: str
-    is_ok: bool
+    is_ok: bool | None
     detail: str
     remedy: str | None = None
 
@@ -55,7 +61,9 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         return [*found, Finding("database", False, str(why), "set DATABASE_URL to a PostgreSQL 15 or later")]
     try:
         found += _database(services)
-        found.append(_redis(services))
+        redis = _redis(services)
+        found.append(redis)
+        found.append(_worker(services, redis))
         found.append(_wix(services))
     finally:
         services.close()
@@ -111,14 +119,14 @@ def _database(services: Services) -> list[Finding]:
     if backlog.oldest_seconds > services.settings.lease_seconds * 2:
         found.append(
             Finding(
-                "worker",
+                "backlog",
                 False,
                 f"{backlog.due_links} links due, the longest for {backlog.oldest_seconds:.0f} s",
                 "start `processor worker`, or more of them",
             )
         )
     else:
-        found.append(Finding("worker", True, f"{backlog.due_links} links due"))
+        found.append(Finding("backlog", True, f"{backlog.due_links} links due"))
     return found
 
 
@@ -132,6 +140,22 @@ def _redis(services: Services) -> Finding:
     return Finding(
         "redis", False, "does not answer", "start it or correct REDIS_URL; webhooks are stored meanwhile"
     )
+
+
+def _worker(services: Services, redis: Finding) -> Finding:
+    """Whether a worker serves the queue, as Redis has it: a killed one counts until RQ's mark of it expires (8 min)."""
+    if not redis.is_ok or services.queue.redis is None:
+        return Finding("worker", None, "not tried: Redis knows the workers", "mend Redis first")
+    try:
+        keys = Worker.all_keys(queue=Queue(QUEUE, connection=services.queue.redis))
+        number = int(services.queue.redis.exists(*keys)) if keys else 0
+    except RedisError as why:
+        return Finding("worker", None, f"not tried: {type(why).__name__}", "mend Redis first")
+    if number == 0:
+        return Finding(
+            "worker", False, "none is running", "start `processor worker`; without one nothing is checked"
+        )
+    return Finding("worker", True, f"{number} running")
 
 
 def _wix(services: Services) -> Finding:
@@ -151,9 +175,9 @@ def _wix(services: Services) -> Finding:
                     .limit(1)
                 ).scalar_one_or_none()
         except (StoreUnavailable, ProgrammingError) as why:  # no table yet, for one; said above
-            return Finding("wix", False, f"not tried: {type(why).__name__}", "mend the database first")
+            return Finding("wix", None, f"not tried: {type(why).__name__}", "mend the database first")
     if instance_id is None:
-        return Finding("wix", True, "not tried: the app is not installed on any site we know of")
+        return Finding("wix", None, "not tried: the app is not installed on any site we know of")
     try:
         client.check_credentials(instance_id)
     except WixUnavailable as why:
