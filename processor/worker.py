@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from types import FrameType
+from urllib.parse import urlsplit
 
 import structlog
 from redis import Redis
@@ -79,9 +80,20 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
                 break
         except RedisError as why:
             if not is_away:
-                log.error("redis_unavailable", why=type(why).__name__)
+                log.error("redis_unavailable", server=_server(redis_url), why=type(why).__name__)
             is_away = True
         finally:
             connection.close()
         stop.wait(RECONNECT_SECONDS)
     log.info("worker_stopped")
+
+
+def _server(redis_url: str) -> str:
+    """Host and port of a Redis URL, or its socket; never the rest, which may hold a password."""
+    parts = urlsplit(redis_url)
+    if parts.scheme == "unix":
+        return parts.path
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        # A password with a slash that was not escaped: what looks like the host is part of it.
+        return "of REDIS_URL"
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
