@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from structlog.testing import capture_logs
 
 from processor import logs, wiring
 from processor.cli import cli
+from processor.commands import links
 from tests.shop import Shop, a_shop
 
 Run = Callable[..., Result]
@@ -210,3 +213,110 @@ def test_an_answer_that_does_not_come_is_told_without_the_name_of_our_method(run
     shop.sandbox.faults.add({"kind": "status", "status": 503, "path": "payment-links"})
 
     assert run("links", "show", link_id, code=3).stderr.startswith("processor: Wix answered 503")
+
+
+def test_sending_to_nobody_is_told_with_what_to_give(run: Run) -> None:
+    result = run("links", "send", created(run), code=2)
+
+    assert result.stderr == "processor: the link names no recipients: give --recipient CONTACT_ID\n"
+
+
+def test_a_wrong_recipient_is_not_taken_for_none(run: Run) -> None:
+    result = run("links", "send", created(run), "--recipient", f"{NOBODY}:PIGEON_METHOD", code=2)
+
+    assert "names no recipients" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["create", "send"])
+def test_the_methods_of_sending_are_named(command: str) -> None:
+    assert "EMAIL_METHOD" in CliRunner().invoke(cli, ["links", command, "--help"]).stdout
+
+
+# -- How it looks ----------------------------------------------------------------------------------
+
+
+def columns(text: str) -> set[int]:
+    """Where the values begin, of lines of a name and a value."""
+    return {re.match(r".*?\S {2,}(?=\S)", line).end() for line in text.splitlines()}  # type: ignore[union-attr]
+
+
+def test_the_reference_is_one_of_the_lines_of_a_new_link(run: Run) -> None:
+    words, lines = run(*NEW, "--item", "Tea:1:1", "--reference", "spring-42").stdout.split("\n", 1)
+
+    assert words == "created"
+    assert lines.endswith("  spring-42\n")
+    assert len(columns(lines)) == 1
+
+
+@pytest.mark.parametrize(
+    ("currency", "price", "said"), [("USD", "60.00", "60.00 USD"), ("JPY", "60", "60 JPY")]
+)
+def test_what_was_booked_and_what_wix_received_are_told_alike(
+    run: Run, shop: Shop, currency: str, price: str, said: str
+) -> None:
+    link_id = shop.link(price, currency)
+    assert re.search(r"^booked +nothing$", run("links", "show", link_id).stdout, re.MULTILINE)
+    shop.pay(link_id)
+    shop.pass_time()
+    shop.deliver()
+    shop.check()
+
+    shown = run("links", "show", link_id).stdout
+
+    for name in ("booked", "received, says Wix"):
+        assert re.search(rf"^{name} +{said} \(1 payment\)$", shown, re.MULTILINE), shown
+    assert len(columns(shown)) == 1
+
+
+@pytest.mark.parametrize(
+    ("told_by_wix", "said"),
+    [
+        (("65", "USD", 2), "65.00 USD (2 payments)"),
+        (("65.5", "KWD", 1), "65.500 KWD (1 payment)"),
+        (("odd", "USD", 1), "odd USD (1 payment)"),
+        ((None, "USD", 0), "(0 payments)"),
+        (("65.00", None, None), "65.00"),
+        ((None, None, None), ""),
+    ],
+)
+def test_a_sum_is_told_as_far_as_it_is_known(
+    told_by_wix: tuple[str | None, str | None, int | None], said: str
+) -> None:
+    assert links._sum_words(*told_by_wix) == said
+
+
+def starter(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What opens browsers here does as the script says."""
+    for name in ("xdg-open", "open"):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_without_a_browser_that_alone_is_said(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    starter(tmp_path, "echo noise; echo noise >&2; exit 3", monkeypatch)
+    link_id = created(run)
+
+    result = run("links", "initiate", link_id, "--open", code=2)
+
+    assert "/checkout/" in result.stdout
+    assert result.stderr == "processor: no browser could be opened: open the address yourself\n"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_even_a_starter_of_browsers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert not links._is_shown_in_browser("https://example.com")
+
+
+@pytest.mark.parametrize("script", ["exit 0", "exec sleep 1"])
+def test_a_browser_may_stay_or_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    starter(tmp_path, script, monkeypatch)
+    monkeypatch.setattr(links, "BROWSER_SECONDS", 0.3)
+
+    assert links._is_shown_in_browser("https://example.com")

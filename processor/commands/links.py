@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
     from processor.wix.client import UnreadableItem
 
 METHOD = "EMAIL_METHOD"  # the only one Wix documents
+METHODS_HELP = (
+    f"CONTACT is a contact's id; METHOD is {METHOD} without saying, the only one that Wix documents."
+)
 SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
 STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
+# A starter that found no browser says so at once; one that is still there after this has become the browser.
+BROWSER_SECONDS = 5.0
 _COUNT = re.compile(r"[0-9]{1,9}")
 _OPERATION = re.compile(r"^[a-z_]+: ")  # how the client's messages begin
 
@@ -136,7 +142,7 @@ def links() -> None:
     "recipients",
     multiple=True,
     metavar="CONTACT[:METHOD]",
-    help="To whom `links send` sends it; may be given often. Creating sends nothing.",
+    help=f"To whom `links send` sends it; may be given often. Creating sends nothing. {METHODS_HELP}",
 )
 @click.option(
     "--file",
@@ -190,8 +196,7 @@ def create(
         "known": "known: this reference was used before",
     }
     click.echo(words[created.how.value])
-    _echo_link(created.link)
-    echo_fields([("reference", reference)])
+    _echo_link(created.link, ("reference", reference))
 
 
 def _from_file(file: Path, given: dict[str, Any]) -> wire.NewPaymentLink:
@@ -315,14 +320,22 @@ def _recipients(given: tuple[str, ...]) -> list[wire.Recipient]:
     "recipients",
     multiple=True,
     metavar="CONTACT[:METHOD]",
-    help="May be given often; those named at its creation without it.",
+    help=f"May be given often; those named at its creation without it. {METHODS_HELP}",
 )
 @instance_option
 @json_option
 def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None, as_json: bool) -> None:
     """Let Wix send a link to contacts."""
+    from processor.errors import WixRefused
+
     services, owner = _at(instance_id)
-    services.wix.send_link(owner, link_id, _recipients(recipients))
+    try:
+        services.wix.send_link(owner, link_id, _recipients(recipients))
+    except WixRefused as why:
+        # Whether a link shows its recipients is not documented, so only Wix can say that it has none.
+        if recipients or not _blames_recipients(why):
+            raise
+        raise Impossible("the link names no recipients: give --recipient CONTACT_ID") from why
     if as_json:
         echo_json({"id": link_id, "recipients": [one.partition(":")[0] for one in recipients]})
         return
@@ -331,6 +344,11 @@ def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None, a
         if recipients
         else "Wix sends it to its recipients"
     )
+
+
+def _blames_recipients(why: WixError) -> bool:
+    """Whether Wix found fault with the list of recipients, rather than with one of them."""
+    return any(one.field.rpartition(".")[2] == "recipients" for one in why.violations)
 
 
 @links.command("initiate")
@@ -356,8 +374,28 @@ def initiate(link_id: UUID, is_opened: bool, instance_id: UUID | None, as_json: 
         click.echo(printable(url))
     if is_opened and not url.startswith(("https://", "http://")):
         raise Impossible("that is no web address: it is not opened")
-    if is_opened:
-        click.launch(url)
+    if is_opened and not _is_shown_in_browser(url):
+        raise Impossible("no browser could be opened: open the address yourself")
+
+
+def _is_shown_in_browser(url: str) -> bool:
+    """Whether a browser took the address. What it or its starter prints is not for this terminal."""
+    import platform
+    import subprocess
+
+    starter = "open" if platform.system() == "Darwin" else "xdg-open"
+    nothing = subprocess.DEVNULL
+    try:
+        child = subprocess.Popen(
+            [starter, url], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+        )
+    except OSError:
+        return False
+    try:
+        return child.wait(BROWSER_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        child.returncode = 0  # it outlives the command, on purpose: without this Python complains
+        return True
 
 
 @links.command("show")
@@ -383,14 +421,16 @@ def show(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
         totals = [{"currency": one[0], "payments": one[1], "amount": one[2]} for one in booked]
         echo_json({**_link_json(told), "booked": totals, "open_discrepancies": open_})
         return
-    _echo_link(told)
     received = told.total_received
-    echo_fields(
-        [
-            *((f"booked {currency}", f"{amount:f} in {number}") for currency, number, amount in booked),
-            ("received, says Wix", received and f"{received.amount} in {received.payment_count}"),
-            ("open discrepancies", ", ".join(one.type for one in open_) or "none"),
-        ]
+    _echo_link(
+        told,
+        *(("booked", _sum_words(f"{amount:f}", currency, number)) for currency, number, amount in booked),
+        *([] if booked else [("booked", "nothing")]),
+        (
+            "received, says Wix",
+            received and _sum_words(received.amount, told.currency, received.payment_count),
+        ),
+        ("open discrepancies", ", ".join(one.type for one in open_) or "none"),
     )
 
 
@@ -634,7 +674,18 @@ def _link_json(link: wire.PaymentLink) -> dict[str, Any]:
     return {name: value for name, value in plain(document).items() if value is not None}
 
 
-def _echo_link(link: wire.PaymentLink) -> None:
+def _sum_words(amount: str | None, currency: str | None, payments: int | None) -> str:
+    """Such as "60.00 USD (1 payment)"; what Wix left out is left out, and no number of its is refused here."""
+    from processor.domain import money
+
+    with suppress(money.BadAmount):
+        amount = amount and money.shown(money.parse_amount(amount), currency or "")
+    of = None if payments is None else f"({payments} payment{'' if payments == 1 else 's'})"
+    return " ".join(one for one in (amount, amount and currency, of) if one)
+
+
+def _echo_link(link: wire.PaymentLink, *more: tuple[str, Any]) -> None:
+    """All of a link, and below it what else is said of it."""
     order = link.ecom_order_payment_link
     items = (link.ecom_payment_link or {}).get("lineItems") or []
     echo_fields(
@@ -653,6 +704,7 @@ def _echo_link(link: wire.PaymentLink) -> None:
             ("created", link.created_date),
             ("share", link.links and link.links.url and link.links.url.url),
             ("note", link.note and link.note.text),
+            *more,
         ]
     )
 
