@@ -90,7 +90,7 @@ def _serve(
     scenarios: tuple[str, ...],
     **options: Any,
 ) -> None:
-    from processor.sandbox.documents import UnreadableState
+    from processor.sandbox.documents import FolderInUse, UnreadableState
     from processor.sandbox.errors import Refused
     from processor.sandbox.scenarios import play
     from processor.sandbox.server import Options, serve
@@ -109,9 +109,9 @@ def _serve(
 
     try:
         serve(Options(folder=data, rules=_rules(assumptions), **options), started)
-    except Refused as why:
-        raise Impossible(f"the sandbox cannot start: {why}") from why
-    except UnreadableState as why:
+    except FolderInUse as why:
+        raise Impossible(str(why)) from why
+    except (Refused, UnreadableState) as why:
         raise Impossible(f"the sandbox cannot start: {why}") from why
     except OSError as why:
         raise Impossible(f"the sandbox cannot start: {why.strerror or why}") from why
@@ -335,7 +335,7 @@ def describe(url: str) -> None:
 @click.option("--seed", default=1, show_default=True)
 def load(data: Path, payments: int, links: int, sites: int, days: int, seed: int) -> None:
     """Fill a sandbox that is not running with payments of the past. No events are sent of them."""
-    from processor.sandbox.documents import UnreadableState
+    from processor.sandbox.documents import FolderInUse, UnreadableState
     from processor.sandbox.errors import Refused
     from processor.sandbox.seed import Volume
     from processor.sandbox.seed import load as fill
@@ -343,6 +343,8 @@ def load(data: Path, payments: int, links: int, sites: int, days: int, seed: int
 
     try:
         filled = Sandbox(Options(folder=data))
+    except FolderInUse as why:
+        raise Impossible(str(why)) from why
     except (OSError, UnreadableState) as why:
         raise Impossible(f"{data} cannot be filled: {why}") from why
     loaded = 0

@@ -20,8 +20,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from processor.errors import ConfigurationError
-
 Document = dict[str, Any]
 
 PAST_KEPT = 8  # versions of one link or payment beside its current one
@@ -186,8 +184,8 @@ class UnreadableState(Exception):
     """The file was written by another version of the sandbox."""
 
 
-class FolderInUse(ConfigurationError):
-    """Another process keeps its state in this folder."""
+class FolderInUse(Exception):
+    """Another process keeps its state in this folder; the message says which."""
 
 
 def _held(folder: Path) -> IO[str]:

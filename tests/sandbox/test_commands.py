@@ -255,7 +255,7 @@ def test_the_folder_of_a_running_sandbox_is_left_alone(tmp_path: Path) -> None:
     pid = (data / "lock").read_text().strip()
     for told in refused:
         assert told == (
-            f"processor: {data} is in use by process {pid}: stop that one, or choose another folder\n"
+            f"Error: {data} is in use by process {pid}: stop that one, or choose another folder\n"
         )
     assert run("load", "--data", str(data), "--payments", "1", "--links", "1").startswith("loaded 1 payment")
 
