@@ -280,9 +280,12 @@ def test_initiate_opens_the_browser_only_when_asked(
     run: Run, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(
-        "processor.commands.links._is_shown_in_browser", lambda url: opened.append(url) is None
-    )
+
+    def show(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr("processor.commands.links._is_shown_in_browser", show)
     link_id = created(run)["id"]
 
     run("links", "initiate", link_id)
