@@ -54,7 +54,7 @@ class Rejected(ProcessorError):
 
 
 class CreationConflict(ProcessorError):
-    """A reference was used for another link before. Choose a new one."""
+    """A reference was used for another link before, or is in use for one. Choose a new one."""
 
 
 class CreationUnclear(ProcessorError):
