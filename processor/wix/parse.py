@@ -112,9 +112,6 @@ def parse_event(claims: dict[str, Any], *, link_fqdn: str | None = None) -> Even
     account = envelope.account_info
     draft = _Draft(
         {
-            # Replaced by Wix's own id once that is read. `iat` is part of it, because app events carry
-            # no id and an app may be installed, removed and installed again with the same content.
-            "event_id": uuid5(DERIVED_IDS, f"{instance_id}\n{content_digest.hex()}\n{claims.get('iat')!r}"),
             "instance_id": instance_id,
             "event_type": _clean(envelope.event_type)[:TEXT_MAX],
             "kind": kind_of(envelope.event_type, link_fqdn),
@@ -129,6 +126,11 @@ def parse_event(claims: dict[str, Any], *, link_fqdn: str | None = None) -> Even
         _read_event(envelope, draft)
     except Unreadable as why:
         draft.values |= {"unreadable": why.reason, "unreadable_detail": why.detail}
+    if "event_id" not in draft.values:
+        # `iat` is part of it, because app events carry no id and an app may be installed, removed and installed
+        # again with the same content.
+        told = f"{instance_id}\n{content_digest.hex()}\n{claims.get('iat')!r}"
+        draft.values["event_id"] = uuid5(DERIVED_IDS, told)
     return Event(**draft.values)
 
 
@@ -383,8 +385,8 @@ def guid(text: str | None) -> UUID | None:
     if text is None or len(text) != 36:
         return None
     try:
-        return UUID(text)
-    except ValueError:
+        return msgspec.convert(text, UUID)  # in half the time of UUID()
+    except msgspec.ValidationError:
         return None
 
 
