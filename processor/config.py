@@ -232,7 +232,7 @@ class Settings:
         "180000",
     )
     tick_seconds: float = setting("TICK_SECONDS", "time between ticks of the clock", _number(0.05, 60), "1")
-    host: str = setting("HOST", "address the web process listens on", str, "0.0.0.0")  # noqa: S104
+    host: str = setting("HOST", "address the web process listens on", str, "0.0.0.0")  # noqa: S104 (it is to be reached)
     port: int = setting("PORT", "port the web process listens on", _whole(1, 65_535), "8000")
     web_workers: int = setting("WEB_CONCURRENCY", "web processes", _whole(1, 64), "2")
     web_threads: int = setting("WEB_THREADS", "threads of each web process", _whole(1, 512), "64")

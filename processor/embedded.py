@@ -262,7 +262,7 @@ class Server(ABC):
             is_leaving = "pre-existing shared memory block" in tail or "lock file" in tail
             if not ((port_taken and waited < PORT_SECONDS) or (is_leaving and waited < START_SECONDS)):
                 raise ServerFailed(f"{self.name} did not start: {failure}; {self._log} ends with:\n{tail}")
-            time.sleep(0.1)
+            time.sleep(0.1)  # before the next try
 
     def stop(self) -> None:
         """Stop in good order, by force after STOP_SECONDS."""
@@ -346,7 +346,7 @@ class Server(ABC):
                 return None
             if reason and "password" in reason.lower():
                 deadline = min(deadline, time.monotonic() + 3)
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks: a server tells nobody when it is ready
         return reason
 
     def _is_ours(self, folder: str, port: int) -> str | None:
@@ -385,7 +385,7 @@ class Server(ABC):
             os.kill(pid, number)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and _runs_with(pid, self._data):
-                time.sleep(0.02)
+                time.sleep(0.02)  # between two looks: it is no child of ours to wait for
         # If the number now belongs to another process, the server would take that for itself and refuse.
         self._pid_file.unlink(missing_ok=True)
 

@@ -193,7 +193,7 @@ def _accounted(services: Services, run_id: UUID) -> Iterator[_Account]:
     account = _Account(run_id, runs.Counts(), Counter(services.wix_responses), services)
     try:
         yield account
-    except Exception as why:
+    except Exception as why:  # whatever it is, it is told of and goes on
         account.failed = account.failed or type(why).__name__
         raise
     finally:

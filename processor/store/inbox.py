@@ -332,12 +332,14 @@ class _DatabaseLane(Lane[_Row, Stored]):
         except psycopg.Error as why:
             return self._failed(items, why, deadline)
         self._observe(time.monotonic() - began, len(items))
-        stored: dict[int, Stored] = {}
+        stored: dict[int, Stored | Exception] = {}
         for ordinality, outcome, verdict, is_erased in answers:
-            row = items[ordinality - 1]
             stored[ordinality] = _ANSWERS[outcome, verdict]
             if is_erased:
-                self._erase(row.event)
+                try:
+                    self._erase(items[ordinality - 1].event)
+                except StoreUnavailable as why:
+                    stored[ordinality] = why  # its own alone: the others are durable
         return [stored[ordinality] for ordinality in range(1, len(items) + 1)]
 
     def _failed(self, items: Sequence[_Row], why: psycopg.Error, deadline: float) -> list[Stored | Exception]:

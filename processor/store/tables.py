@@ -63,7 +63,7 @@ class Base(DeclarativeBase):
 
 def is_any_of(column: Any, ids: Collection[UUID]) -> ColumnElement[bool]:
     """Whether `column` is one of `ids`, however many: they are one parameter, of which a statement has 65,535."""
-    return column == any_(literal(list(ids), ARRAY(Uuid())))  # type: ignore[no-any-return]
+    return column == any_(literal(list(ids), ARRAY(Uuid())))  # type: ignore[no-any-return]  # column is Any
 
 
 def one_of(column: str, *values: str) -> str:

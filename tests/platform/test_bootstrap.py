@@ -150,7 +150,7 @@ def test_a_build_broken_off_is_begun_again(checkout: Path, environ: dict[str, st
     )
     deadline = time.monotonic() + 30
     while not (checkout / ".venv" / "bin").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at another process's work
     process.kill()
     process.wait()
 

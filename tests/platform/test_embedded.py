@@ -77,7 +77,7 @@ def assert_all_end(pids: list[int], within_seconds: float = 20) -> None:
     deadline = time.monotonic() + within_seconds
     while left := [pid for pid in pids if is_alive(pid)]:
         assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks: they are no children of ours
 
 
 CHILD = """

@@ -217,6 +217,37 @@ def test_an_event_about_an_erased_buyer_that_comes_late_brings_nothing_back(data
     assert one(database, "SELECT revision FROM payments").revision == 2
 
 
+def test_an_erasure_that_fails_fails_its_own_event_alone_and_is_made_up_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(database)
+    receive(database, payment_claims())
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+    late = delivery(payment_claims({"id": str(uuid4())}, revision="2"))
+
+    def fail(*_: Any) -> None:
+        raise StoreUnavailable("away")
+
+    with an_inbox(database, lanes=1) as inbox:
+        inbox.store(a_delivery())
+        with monkeypatch.context() as patched, ThreadPoolExecutor(8) as pool:
+            patched.setattr(payments, "erase", fail)
+            with every_row_locked(database, "app_instances"):
+                others = [pool.submit(inbox.store, a_delivery()) for _ in range(4)]
+                erased = pool.submit(inbox.store, late)
+                wait_until(lambda: inbox.waiting >= 4, what="all to wait", seconds=SECONDS)
+            assert [other.result().outcome for other in others] == [Outcome.STORED] * 4
+            with pytest.raises(StoreUnavailable, match="away"):
+                erased.result()
+
+        assert inbox.store(late).outcome is Outcome.DUPLICATE, "sent again, as it was not answered 200"
+
+    assert one(database, "SELECT personal FROM payment_buyers WHERE erased_at IS NOT NULL").personal is None
+    event_id = late.event.event_id
+    assert one(database, "SELECT token FROM webhook_events WHERE event_id = :id", id=event_id).token is None
+
+
 def test_an_anonymization_erases_as_it_is_stored(database: Database) -> None:
     install(database)
     receive(database, payment_claims())
