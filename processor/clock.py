@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 
 from processor.errors import StoreUnavailable
-from processor.jobs import LOST_AFTER, enqueue_due_checks
+from processor.jobs.due import LOST_AFTER, enqueue_due_checks
 from processor.store import instances, matching, operations, runs, sweeps
 from processor.wiring import Services
 

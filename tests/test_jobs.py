@@ -19,6 +19,8 @@ from processor.domain.event import Kind
 from processor.domain.payment import Payment, SeenPayment
 from processor.domain.reconciliation import Pair
 from processor.errors import WixNotFound, WixUnauthorized
+from processor.jobs import asking, checking, concluding
+from processor.jobs.common import Beat
 from processor.sandbox.seed import Volume, load
 from processor.store import checks, sweeps
 from processor.wix import wire
@@ -407,7 +409,7 @@ def test_a_job_that_died_after_asking_wix_is_done_again(shop: Shop, monkeypatch:
         raise SystemExit("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(jobs, "_conclude", die)
+        patched.setattr(checking, "conclude", die)
         with pytest.raises(SystemExit):
             jobs.run_check(shop.services, shop.instance_id)
     assert shop.one("SELECT match_state FROM payments").match_state is None
@@ -425,17 +427,17 @@ def test_a_check_whose_lease_was_taken_over_writes_nothing(
 ) -> None:
     shop.pay(shop.link())
     shop.deliver()
-    ask = jobs._ask
+    ask = asking.ask
 
     def slow(*arguments: Any) -> Any:
         theirs = ask(*arguments)
-        monkeypatch.setattr(jobs, "_ask", ask)
+        monkeypatch.setattr(checking, "ask", ask)
         shop.pass_time(timedelta(minutes=5))
         with shop.services.database.begin() as connection:
             checks.claim(connection, shop.instance_id, shop.services.now(), timedelta(minutes=1))
         return theirs
 
-    monkeypatch.setattr(jobs, "_ask", slow)
+    monkeypatch.setattr(checking, "ask", slow)
     jobs.run_check(shop.services, shop.instance_id)
 
     assert shop.one("SELECT match_state FROM payments").match_state is None
@@ -588,13 +590,13 @@ def test_a_thousand_links_never_seen_are_listed_rather_than_fetched(shop: Shop) 
 
 
 def beat_at_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = jobs._Beat.__init__
+    made = Beat.__init__
 
-    def make(beat: jobs._Beat, *given: Any) -> None:
+    def make(beat: Beat, *given: Any) -> None:
         made(beat, *given)
         beat._seconds_between = 0.0
 
-    monkeypatch.setattr(jobs._Beat, "__init__", make)
+    monkeypatch.setattr(Beat, "__init__", make)
 
 
 def test_two_workers_on_links_never_seen_do_not_wait_for_each_other(shop: Shop) -> None:
@@ -618,7 +620,7 @@ def test_two_workers_on_links_never_seen_do_not_wait_for_each_other(shop: Shop) 
 def test_very_many_payments_are_booked_in_parts_and_counted_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PART_PAYMENTS", 7)
+    monkeypatch.setattr(concluding, "PART_PAYMENTS", 7)
     many(shop, links=2, each=20)
 
     shop.check()
@@ -631,7 +633,7 @@ def test_very_many_payments_are_booked_in_parts_and_counted_once(
 
 def test_a_check_holds_no_more_than_a_part_of_its_link(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     many(shop, links=1, each=700)
-    monkeypatch.setattr(jobs, "PART_PAYMENTS", 50)
+    monkeypatch.setattr(concluding, "PART_PAYMENTS", 50)
     alive: list[int] = []
 
     def count() -> int:
@@ -640,10 +642,10 @@ def test_a_check_holds_no_more_than_a_part_of_its_link(shop: Shop, monkeypatch: 
 
     before = count()
 
-    def look(_: jobs._Beat) -> None:
+    def look(_: Beat) -> None:
         alive.append(count() - before)
 
-    monkeypatch.setattr(jobs._Beat, "__call__", look)
+    monkeypatch.setattr(Beat, "__call__", look)
 
     jobs.run_check(shop.services, shop.instance_id)
 

@@ -1,0 +1,73 @@
+"""What RQ runs: checks and sweeps. Every job is safe to run twice, and may die at any point.
+
+Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
+clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
+
+Jobs are enqueued by the names they have here (`processor.queue`); jobs of an older release may still wait under them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+from uuid import UUID
+
+import structlog
+
+from processor import wiring
+from processor.jobs.checking import run_check
+from processor.jobs.due import enqueue_due_checks
+from processor.jobs.sweeping import run_sweep
+from processor.store import checks, runs
+from processor.wiring import Services
+
+__all__ = ["check_links", "dispatch", "run_check", "run_sweep", "sweep"]
+
+log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+
+
+def job(name: str) -> Callable[[Callable[Concatenate[Services, P], None]], Callable[P, None]]:
+    """Make a function of Services a job: services from the environment, outcome counted and logged."""
+
+    def decorate(work: Callable[Concatenate[Services, P], None]) -> Callable[P, None]:
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            services = wiring.from_environ("worker")
+            outcome = "failed"
+            try:
+                work(services, *args, **kwargs)
+                outcome = "succeeded"
+            finally:
+                log.info("job_finished", job=name, outcome=outcome, ids=list(args))
+                with services.database.begin() as connection:
+                    runs.count(connection, "jobs", {f"{name} {outcome}": 1})
+
+        return run
+
+    return decorate
+
+
+@job("dispatch")
+def dispatch(services: Services) -> None:
+    """Merge what was requested and enqueue checks of every instance with due links."""
+    enqueue_due_checks(services, services.now())
+
+
+@job("check_links")
+def check_links(services: Services, instance_text: str) -> None:
+    """Check up to 100 due links of one instance, and ask for another job when more are due."""
+    instance_id = UUID(instance_text)
+    run_check(services, instance_id)
+    with services.database.begin() as connection:
+        has_more = checks.has_due(connection, instance_id, services.now())
+    if has_more:
+        services.queue.enqueue_check(instance_id)
+
+
+@job("sweep")
+def sweep(services: Services, instance_text: str) -> None:
+    """Poll one instance for payments no webhook told of."""
+    run_sweep(services, UUID(instance_text))

@@ -1,0 +1,107 @@
+"""The check of one instance's due links: read, decide, write."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from processor.domain.payment import Origin
+from processor.errors import ConfigurationError, WixError, WixUnauthorized
+from processor.jobs.asking import ask
+from processor.jobs.common import Beat, TakenOver, accounted, wait_after
+from processor.jobs.concluding import conclude
+from processor.store import checks, events, instances, matching, payments, runs
+from processor.wiring import Services
+from processor.wix.parse import parse_claims, parse_event
+from processor.wix.signature import decode_segment
+
+log = structlog.get_logger(__name__)
+
+HELD_MAX = 500
+
+
+def run_check(services: Services, instance_id: UUID) -> None:
+    """One check of one instance's due links: read, decide, write."""
+    now = services.now()
+    lease_time = timedelta(seconds=services.settings.lease_seconds)
+    with services.database.begin() as connection:
+        checks.note_job_started(connection, instance_id)
+        checks.drain(connection, now)
+        lease = checks.claim(connection, instance_id, now, lease_time)
+        if not lease.claims:
+            return
+        run_id = runs.start(connection, instance_id, "check", now)
+        runs.count(connection, "jobs", {"check_links taken_over": lease.took_over})
+        status = instances.status(connection, instance_id)
+    with accounted(services, run_id) as account:
+        try:
+            if status == "unconfirmed":
+                services.wix.check_credentials(instance_id)
+                with services.database.begin() as connection:
+                    instances.confirm(connection, instance_id, services.now())
+                log.info("instance_confirmed", instance_id=str(instance_id))
+            if status == "removed":
+                raise WixUnauthorized("the app was removed from this site")
+            release_held(services, instance_id)
+            theirs = ask(services, instance_id, lease, Beat(services, instance_id, lease))
+            conclude(services, instance_id, lease, theirs, account)
+        except TakenOver:
+            account.failed = "taken over by another worker"
+        except (WixError, ConfigurationError) as why:
+            wait = wait_after(why, services, lease.failures, is_confirmed=status != "unconfirmed")
+            account.failed = f"{type(why).__name__}: {why}"
+            log.warning(
+                "check_postponed",
+                instance_id=str(instance_id),
+                run_id=str(run_id),
+                seconds=wait,
+                why=str(why),
+            )
+            with services.database.begin() as connection:
+                checks.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
+        finally:
+            with services.database.begin() as connection:
+                matching.forget(connection, lease.lease_id)
+
+
+def release_held(services: Services, instance_id: UUID) -> int:
+    """Apply events held for an instance that is now confirmed, as if they arrived today.
+
+    Returns how many were applied.
+    """
+    released = 0
+    while True:
+        with services.database.begin() as connection:
+            held = events.lock_held(connection, instance_id, HELD_MAX)
+            if not held:
+                return released
+            blank: list[UUID] = []
+            for one in held:
+                if one.token is None:
+                    blank.append(one.event_id)
+                    continue
+                event = parse_event(
+                    parse_claims(decode_segment(one.token.split(".")[1].encode())),
+                    link_fqdn=services.settings.wix_link_fqdn,
+                )
+                if event.seen is not None:
+                    payments.apply(
+                        connection,
+                        [
+                            payments.telling(
+                                event.seen,
+                                origin=Origin.WEBHOOK,
+                                told_at=services.now(),
+                                event_id=one.event_id,
+                                is_anonymization=event.anonymized,
+                            )
+                        ],
+                    )
+            events.release(
+                connection, instance_id, [one.event_id for one in held if one.event_id not in blank]
+            )
+            # Erased while it was held: nothing is left to apply, and a check books what Wix lists.
+            events.release(connection, instance_id, blank, "ignored")
+            released += len(held)
