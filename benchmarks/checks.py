@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -410,6 +411,12 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Measure what was asked for."""
     options = _options()
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    # Whatever ends us, what we started is stopped on the way out.
+    signal.signal(signal.SIGTERM, end)
     folder = Path(tempfile.mkdtemp(prefix="processor-bench-"))
     folder.chmod(0o755)
     try:
