@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx2
 from redis import Redis
 from sqlalchemy import Numeric, create_engine, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 
 TOKEN_SECONDS = 3_600
 
@@ -57,6 +57,9 @@ class Finding(Base):
     finding_id: Mapped[int] = mapped_column(primary_key=True)
     payment_link_id: Mapped[UUID]
     type: Mapped[str]
+
+
+configure_mappers()  # else each child would at its first query
 
 
 def token(instance_id: str) -> str:
