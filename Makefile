@@ -6,7 +6,7 @@ PYTHON_OF_VENV = .venv/bin/python
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL = help
-.PHONY: help environment demo test bench check lint types imports migrations audit lock clean
+.PHONY: help environment demo test chaos bench check lint types imports migrations audit lock clean
 
 help: ## This list
 	@echo 'make TARGET; the first that needs it builds .venv.'
@@ -21,6 +21,9 @@ demo: environment ## Everything at once, with a pretend Wix, until Ctrl-C; ONCE=
 
 test: environment ## All tests, on a real PostgreSQL and Valkey; ARGS='-k money' chooses
 	@exec $(PYTHON_OF_VENV) -m pytest -n logical --maxprocesses 4 $(ARGS)
+
+chaos: environment ## Processes, servers and links hurt under load, and the proof that nothing is lost; ARGS='--faults 500 --seed 7'
+	@exec $(PYTHON_OF_VENV) -m tests.chaos $(ARGS)
 
 bench: environment ## How many webhooks a second are stored, beside other designs; a C compiler is needed; ARGS='--quick' is short
 	@exec $(PYTHON_OF_VENV) -m benchmarks.intake $(ARGS)
