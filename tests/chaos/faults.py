@@ -212,14 +212,14 @@ def kill_postgres(world: World, source: random.Random) -> None:
     world.servers.postgres.kill()
     moment(world, source)
     world.heal()
-    world.servers.postgres.start()
+    world.start_server(world.servers.postgres)
 
 
 def restart_postgres(world: World, source: random.Random) -> None:
     moment(world, source, 0, 0.5)
     world.servers.postgres.stop()
     world.heal()
-    world.servers.postgres.start()
+    world.start_server(world.servers.postgres)
 
 
 def _backends(world: World, connection: psycopg.Connection[object]) -> list[int]:
@@ -335,7 +335,7 @@ def spoil_disk(world: World, source: random.Random, error: int, part: str) -> No
     finally:
         world.heal()
         world.disk.heal()
-    world.servers.postgres.start()
+    world.start_server(world.servers.postgres)
 
 
 # -- Valkey ------------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def kill_valkey(world: World, source: random.Random) -> None:
     world.servers.valkey.kill()
     moment(world, source)
     world.heal()
-    world.servers.valkey.start()
+    world.start_server(world.servers.valkey)
 
 
 def stop_valkey_for_long(world: World, source: random.Random) -> None:
@@ -355,7 +355,7 @@ def stop_valkey_for_long(world: World, source: random.Random) -> None:
     world.send_probe()
     moment(world, source, 4, 7)
     world.heal()
-    world.servers.valkey.start()
+    world.start_server(world.servers.valkey)
 
 
 @contextlib.contextmanager

@@ -300,7 +300,7 @@ class World:
     @contextlib.contextmanager
     def admin(self) -> Iterator[psycopg.Connection[Any]]:
         """A superuser's connection, past the proxies."""
-        connection = psycopg.connect(self.admin_url, autocommit=True, connect_timeout=5)
+        connection = psycopg.connect(self.admin_url, autocommit=True, connect_timeout=10)
         try:
             yield connection
         finally:
@@ -309,7 +309,7 @@ class World:
     @contextlib.contextmanager
     def books(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection to the service's database, past the proxies."""
-        connection = psycopg.connect(self.servers.database_url, autocommit=True, connect_timeout=5)
+        connection = psycopg.connect(self.servers.database_url, autocommit=True, connect_timeout=10)
         try:
             yield connection
         finally:
@@ -342,10 +342,22 @@ class World:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def start_server(self, server: embedded.Server) -> None:
+        """Return when a server runs and lets us in: PostgreSQL may be recovering by itself."""
+        deadline = time.monotonic() + RECOVER_SECONDS
+        while True:
+            try:
+                server.start()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+            self._stop.wait(0.05)
+
     def ensure_up(self) -> None:
         """Start what is down, as a supervisor would, and note what ended although nobody asked it to."""
         for server in (self.servers.postgres, self.servers.valkey):
-            server.start()
+            self.start_server(server)
         for name, child in self.children.items():
             if not child.is_running:
                 if name not in self.expected_down:
@@ -439,8 +451,11 @@ class World:
     def check(self, *, whole: bool = False) -> Findings:
         """Compare ledger and database; what is found is also kept in `findings`."""
         with self.books() as connection:
-            look = check_all if whole else check_fresh
-            found = look(connection, self.mint.instances, self.ledger)
+            found = (
+                check_all(connection, self.mint.instances, self.ledger)
+                if whole
+                else check_fresh(connection, self.mint.instances, self.ledger)
+            )
         self.findings.add(found)
         return found
 
