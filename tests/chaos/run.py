@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import click
 import psycopg
@@ -84,8 +86,9 @@ def run(
     pair_share: float = 0.2,
     say: Callable[[str], None] = lambda line: None,
     seconds: float | None = None,
+    at_least: int = 0,
 ) -> Outcome:
-    """Strike `count` times, and prove it. seconds: after so long no further fault begins."""
+    """Strike `count` times, and prove it. seconds: after so long no further fault begins, once there were `at_least`."""
     outcome = Outcome(seed, datetime.now(UTC).isoformat(timespec="seconds"), machine=machine.shape())
     outcome.commit = machine.commit(ROOT)
     began = time.monotonic()
@@ -97,7 +100,8 @@ def run(
         first = time.monotonic()
         try:
             for number in range(1, count + 1):
-                if seconds is not None and time.monotonic() - first > seconds:
+                is_late = seconds is not None and time.monotonic() - first > seconds
+                if is_late and number > at_least:
                     break
                 struck = _one(world, drawer.draw(), source, whole=number % WHOLE_EVERY == 0)
                 outcome.struck.append(struck)
@@ -170,6 +174,11 @@ def _proof(world: World, *, whole: bool) -> Findings:
         return world.check(whole=True)  # whatever was to be looked at
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """Leave by the way that ends every process and removes every file."""
+    raise SystemExit(128 + number)
+
+
 @click.command()
 @click.option("--faults", "count", default=500, show_default=True, help="How many, pairs counted once.")
 @click.option("--seed", type=int, help="The same seed draws the same faults; a new one each time without it.")
@@ -188,6 +197,7 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Hurt a whole system, and prove that intake loses nothing."""
+    signal.signal(signal.SIGTERM, _end)
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     click.echo(f"seed {seed}")
     outcome = run(

@@ -133,6 +133,13 @@ class Sender:
 
     def _work(self) -> None:
         connections: dict[int, tuple[http.client.HTTPConnection, int]] = {}
+        try:
+            self._work_with(connections)
+        finally:
+            for connection, _ in connections.values():
+                connection.close()
+
+    def _work_with(self, connections: dict[int, tuple[http.client.HTTPConnection, int]]) -> None:
         while True:
             with self._changed:
                 while not self._stopping:
