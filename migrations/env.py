@@ -14,6 +14,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from processor.config import database_url
 from processor.errors import ConfigurationError
+from processor.store.migrations import is_of_models
 from processor.store.tables import Base
 
 # Two deploys at once wait for each other here. The number is "plp" in ASCII; any constant would do.
@@ -42,6 +43,7 @@ def run(connection: Connection) -> None:
             target_metadata=Base.metadata,
             transaction_per_migration=True,
             compare_server_default=True,
+            include_object=is_of_models,
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from processor.errors import StoreUnavailable
 from processor.jobs.due import LOST_AFTER, enqueue_due_checks
-from processor.store import instances, matching, operations, runs, sweeps
+from processor.store import evidence, instances, matching, operations, runs, sweeps
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -41,10 +41,23 @@ def tick(services: Services) -> Ticked:
         matching.forget_abandoned(connection)
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
+    _make_months(services, now)
     enqueued_checks = enqueue_due_checks(services, now)
     with services.database.begin() as connection:
         due = sweeps.take_due(connection, now, LOST_AFTER)
     return Ticked(enqueued_checks, sum(services.queue.enqueue_sweep(instance_id) for instance_id in due))
+
+
+def _make_months(services: Services, now: datetime) -> None:
+    """Make the partitions of the months ahead. One that cannot be made now is made at a later tick."""
+    try:
+        with services.database.begin() as connection:
+            made = evidence.ensure_months(connection, now)
+    except StoreUnavailable as why:
+        log.warning("months_not_made", why=str(why))
+    else:
+        if made:
+            log.info("months_made", partitions=made)
 
 
 def seed(services: Services) -> None:

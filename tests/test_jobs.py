@@ -626,7 +626,7 @@ def test_very_many_payments_are_booked_in_parts_and_counted_once(
     shop.check()
 
     assert shop.one("SELECT count(*) FROM payments WHERE match_state = 'matched'").count == 40
-    assert shop.one("SELECT count(*) FROM payment_versions").count == 40
+    assert shop.one("SELECT count(*) FROM payment_tellings").count == 40
     run = shop.one("SELECT recovered, matched, status FROM reconciliation_runs WHERE kind = 'check'")
     assert (run.recovered, run.matched, run.status) == (40, 0, "succeeded")
 
@@ -739,7 +739,7 @@ def test_a_cursor_that_expires_loses_and_doubles_nothing(shop: Shop) -> None:
     shop.check()
 
     assert shop.one("SELECT count(*) FROM payments").count == 600
-    assert shop.one("SELECT count(*) FROM payment_versions").count == 600
+    assert shop.one("SELECT count(*) FROM payment_tellings").count == 600
     assert shop.open() == []
 
 

@@ -8,12 +8,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
+from processor.store import evidence
 from processor.store.tables import WebhookEvent, is_any_of
 
 
 @dataclass(frozen=True, slots=True)
 class HeldEvent:
-    """An event waiting for its instance to be confirmed. token: NULL once erased."""
+    """An event waiting for its instance to be confirmed. token: None once erased, or archived."""
 
     event_id: UUID
     token: str | None
@@ -22,13 +23,14 @@ class HeldEvent:
 def lock_held(connection: Connection, instance_id: UUID, limit: int) -> list[HeldEvent]:
     """The oldest held events of an instance, locked; those another worker holds are left out."""
     rows = connection.execute(
-        select(WebhookEvent.event_id, WebhookEvent.token)
+        select(WebhookEvent.event_id, WebhookEvent.received_at, WebhookEvent.token)
         .where(WebhookEvent.instance_id == instance_id, WebhookEvent.status == "held")
         .order_by(WebhookEvent.received_at, WebhookEvent.event_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    )
-    return [HeldEvent(row.event_id, row.token) for row in rows]
+    ).all()
+    kept = evidence.tokens(connection, [(instance_id, row.event_id, row.received_at) for row in rows])
+    return [HeldEvent(row.event_id, row.token or kept.get((instance_id, row.event_id))) for row in rows]
 
 
 def release(

@@ -15,9 +15,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -34,11 +34,15 @@ TRIES_MAX = 2
 
 
 class LaneBroken(Exception):
-    """The lane cannot go on. is_repeatable: another lane may try the batch, since time is left for it."""
+    """The lane cannot go on. is_repeatable: another lane may try the batch, since time is left for it.
+
+    decided: what became of items by their place, where that is known; those are not tried again.
+    """
 
     def __init__(self, message: str, *, is_repeatable: bool) -> None:
         super().__init__(message)
         self.is_repeatable = is_repeatable
+        self.decided: Mapping[int, Any] = {}
 
 
 class Lane(ABC, Generic[Item, Result]):
@@ -48,8 +52,8 @@ class Lane(ABC, Generic[Item, Result]):
     def commit(self, items: Sequence[Item]) -> list[Result | Exception]:
         """Commit the items and return what became of each, in their order.
 
-        An exception in the list is that item's alone. Raises LaneBroken, and StoreUnavailable when the batch was
-        not committed in time but the lane is whole.
+        An exception in the list is that item's alone. Raises LaneBroken, and StoreUnavailable when nothing of the
+        batch was committed in time but the lane is whole.
         """
 
     @abstractmethod
@@ -237,7 +241,8 @@ class GroupCommit(Generic[Item, Result]):
             outcomes = [why] * len(batch)
         except LaneBroken as why:
             broken = why
-            outcomes = [StoreUnavailable(str(why))] * len(batch)
+            fault = StoreUnavailable(str(why))
+            outcomes = [why.decided.get(place, fault) for place in range(len(batch))]
         except BaseException:
             # A fault of ours: nobody may be left waiting for it.
             self._settle(
@@ -246,9 +251,10 @@ class GroupCommit(Generic[Item, Result]):
             raise
         again: list[_Ticket[Item, Result]] = []
         if broken is not None and broken.is_repeatable:
-            for ticket in batch:
+            undecided = [ticket for place, ticket in enumerate(batch) if place not in broken.decided]
+            for ticket in undecided:
                 ticket.tries += 1
-            again = [ticket for ticket in batch if ticket.tries < TRIES_MAX]
+            again = [ticket for ticket in undecided if ticket.tries < TRIES_MAX]
         self._settle(lane, batch, outcomes, leader, is_broken=broken is not None, again=again)
 
     def _settle(

@@ -1,9 +1,10 @@
 """The inbox: what Wix delivered, stored in one statement of one transaction before it is answered.
 
-The statement takes its rows as one JSON parameter, so that it serves a batch as well as one event. It
-stores each event once, counts every further delivery, applies the payment behind the guard of revisions,
-keeps the version told, and appends a check request. It never updates a row shared by a link or instance:
-a hot row held until the disk answers would make commits queue behind each other.
+Two statements take their rows as one JSON parameter, so that they serve a batch as well as one event. `_INSERT` stores
+what is plainly new: an event nobody told us of, about a payment nobody told us of, of a site that has the app. That is
+nearly all. `_RECORD` stores whatever it left: it stores each event once, counts every further delivery, applies the
+payment behind the guard of revisions, and keeps the version told. Both append a check request. Neither updates a row
+shared by a link or instance: a hot row held until the disk answers would make commits queue behind each other.
 
 `Inbox` gathers the deliveries of all request threads into batches (`store.group`).
 """
@@ -88,10 +89,42 @@ _EVENT_COLUMNS = """
 
 # Tables are looked up by scalar subqueries, one index probe for each row, whatever the planner believes of their size:
 # it is planned once, perhaps when they were empty. The joins are of what the statement itself holds.
-_RECORD = f"""
-WITH told AS MATERIALIZED (
+_TOLD = f"""
     SELECT * FROM ROWS FROM (json_to_recordset(CAST(%(events)s AS json))
-        AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})) WITH ORDINALITY
+        AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})) WITH ORDINALITY"""
+_TOLD_EVENT = """t.instance_id, t.event_id, t.event_type, t.kind, t.slug, t.entity_id, t.entity_sequence, t.link_id,
+        t.occurred_at, t.issued_at, t.told_at, t.told_at, t.delivery_count"""
+_EVENT = """instance_id, event_id, event_type, kind, slug, entity_id, entity_sequence, payment_link_id,
+        occurred_at, issued_at, received_at, last_received_at, delivery_count, status, reason, reason_detail,
+        is_anonymization, content_digest, token_digest"""
+
+# Plain inserts: whoever is faster with one of these ids makes it fail whole, and it is left to `_RECORD`. PostgreSQL
+# runs them from the last to the first, so events are locked before payments, as in `_RECORD`, and each in the order
+# of its keys: several processes do not wait for each other in a circle.
+_INSERT = f"""
+WITH told AS MATERIALIZED ({_TOLD} t
+    WHERE (SELECT a.status FROM app_instances a WHERE a.instance_id = t.instance_id) = 'installed'
+        AND (SELECT true FROM webhook_events e
+            WHERE e.instance_id = t.instance_id AND e.event_id = t.event_id) IS NULL
+        AND (SELECT true FROM payments p
+            WHERE p.instance_id = t.instance_id AND p.payment_id = t.entity_id) IS NULL
+    ORDER BY instance_id, event_id
+), requests AS (
+    INSERT INTO check_requests (instance_id, payment_link_id, requested_at)
+    SELECT instance_id, link_id, told_at FROM told WHERE link_id IS NOT NULL
+), {payments.inserting("told")}, evidence AS (
+    INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
+    SELECT instance_id, event_id, told_at, token FROM told
+), stored AS (
+    INSERT INTO webhook_events ({_EVENT})
+    SELECT {_TOLD_EVENT}, t.status, t.reason, t.reason_detail, t.is_anonymization, t.content_digest, t.token_digest
+    FROM told t
+)
+SELECT ordinality FROM told
+"""
+
+_RECORD = f"""
+WITH told AS MATERIALIZED ({_TOLD}
 ), first_seen AS (
     INSERT INTO app_instances (instance_id, site_id, account_id, first_seen_at)
     SELECT DISTINCT ON (instance_id) instance_id, site_id, account_id, told_at FROM told t
@@ -99,18 +132,14 @@ WITH told AS MATERIALIZED (
     ORDER BY instance_id
     ON CONFLICT DO NOTHING
 ), stored AS (
-    INSERT INTO webhook_events AS e (
-        instance_id, event_id, event_type, kind, slug, entity_id, entity_sequence, payment_link_id,
-        occurred_at, issued_at, received_at, last_received_at, delivery_count, status, reason, reason_detail,
-        is_anonymization, content_digest, token_digest, token)
-    SELECT t.instance_id, t.event_id, t.event_type, t.kind, t.slug, t.entity_id, t.entity_sequence, t.link_id,
-        t.occurred_at, t.issued_at, t.told_at, t.told_at, t.delivery_count,
+    INSERT INTO webhook_events AS e ({_EVENT})
+    SELECT {_TOLD_EVENT},
         -- A test of the dashboard, or a site that installed the app unknown to us: nothing is booked for an
         -- instance until Wix vouches for it.
         CASE WHEN t.status = 'recorded' AND t.kind IN ('payment', 'link')
             AND COALESCE((SELECT a.status FROM app_instances a WHERE a.instance_id = t.instance_id),
                 'unconfirmed') = 'unconfirmed' THEN 'held' ELSE t.status END,
-        t.reason, t.reason_detail, t.is_anonymization, t.content_digest, t.token_digest, t.token
+        t.reason, t.reason_detail, t.is_anonymization, t.content_digest, t.token_digest
     FROM told t
     ORDER BY t.instance_id, t.event_id
     ON CONFLICT (instance_id, event_id) DO UPDATE SET
@@ -123,6 +152,9 @@ WITH told AS MATERIALIZED (
     SELECT t.*, s.status AS stored_status, s.delivery_count = t.delivery_count AS is_first,
         s.content_digest <> t.content_digest AS is_conflict
     FROM told t JOIN stored s USING (instance_id, event_id)
+), evidence AS (
+    INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
+    SELECT instance_id, event_id, told_at, token FROM judged WHERE is_first
 ), conflicts AS (
     INSERT INTO webhook_event_conflicts AS c (
         instance_id, event_id, content_digest, token_digest, token, received_at, last_received_at)
@@ -225,10 +257,22 @@ class NotStorable(ProcessorError):
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A delivery ready for the statement. text: its JSON record."""
+    """A delivery ready for the statements. text: its JSON record. if_new: what becomes of it when nothing is known."""
 
     event: Event
     text: bytes
+    if_new: Stored
+
+
+def _row(delivery: Delivery, now: datetime) -> _Row:
+    event = delivery.event
+    if event.unreadable:
+        if_new = _ANSWERS["unreadable", None]
+    elif event.kind is Kind.OTHER:
+        if_new = _ANSWERS["ignored", None]
+    else:
+        if_new = _ANSWERS["stored", "new" if event.seen is not None else None]
+    return _Row(event, _encode(delivery, now), if_new)
 
 
 def _keys(row: _Row) -> tuple[tuple[UUID, UUID], ...]:
@@ -278,7 +322,7 @@ class Inbox:
             except (DataError, IntegrityError) as why:
                 raise NotStorable(type(why.orig).__name__) from why
             return stored
-        return self._group.submit(_Row(delivery.event, _encode(delivery, self._now())), seconds=self._seconds)
+        return self._group.submit(_row(delivery, self._now()), seconds=self._seconds)
 
     @property
     def waiting(self) -> int:
@@ -299,8 +343,12 @@ class Inbox:
         )
 
 
+_Placed = list[tuple[int, _Row]]
+_Decided = dict[int, Stored | Exception]
+
+
 class _DatabaseLane(Lane[_Row, Stored]):
-    """One connection; each batch is one statement, and that one transaction."""
+    """One connection; each batch is one statement, or two, and each statement a transaction."""
 
     def __init__(
         self,
@@ -322,50 +370,75 @@ class _DatabaseLane(Lane[_Row, Stored]):
 
     def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:
         """As of `Lane`."""
-        return self._commit(items, time.monotonic() + self._repeatable_seconds)
-
-    def _commit(self, items: Sequence[_Row], deadline: float) -> list[Stored | Exception]:
-        began = time.monotonic()
+        decided: dict[int, Stored | Exception] = {}
         try:
-            self._cursor.execute(_RECORD, {"events": _joined([row.text for row in items])})
-            answers = self._cursor.fetchall()
+            self._commit(list(enumerate(items)), decided, time.monotonic() + self._repeatable_seconds)
+        except LaneBroken as why:
+            why.decided = decided
+            raise
+        return [decided[place] for place in range(len(items))]
+
+    def _commit(self, rows: _Placed, decided: _Decided, deadline: float) -> None:
+        """Store rows, each at its place, and note what became of each."""
+        left = rows
+        try:
+            new = {ordinality for (ordinality,) in self._execute(_INSERT, rows)}
+        except psycopg.errors.UniqueViolation:
+            pass  # somebody else was faster with one of them
         except psycopg.Error as why:
-            return self._failed(items, why, deadline)
-        self._observe(time.monotonic() - began, len(items))
-        stored: dict[int, Stored | Exception] = {}
+            self._failed(rows, decided, why, deadline)
+            return
+        else:
+            left = []
+            for ordinality, (place, row) in enumerate(rows, start=1):
+                if ordinality in new:
+                    decided[place] = row.if_new
+                else:
+                    left.append((place, row))
+        if left:
+            self._record(left, decided, deadline)
+
+    def _record(self, rows: _Placed, decided: _Decided, deadline: float) -> None:
+        """The same for rows that may be known."""
+        try:
+            answers = self._execute(_RECORD, rows)
+        except psycopg.Error as why:
+            self._failed(rows, decided, why, deadline)
+            return
         for ordinality, outcome, verdict, is_erased in answers:
-            stored[ordinality] = _ANSWERS[outcome, verdict]
+            place, row = rows[ordinality - 1]
+            decided[place] = _ANSWERS[outcome, verdict]
             if is_erased:
                 try:
-                    self._erase(items[ordinality - 1].event)
+                    self._erase(row.event)
                 except StoreUnavailable as why:
-                    stored[ordinality] = why  # its own alone: the others are durable
-        return [stored[ordinality] for ordinality in range(1, len(items) + 1)]
+                    decided[place] = why  # its own alone: the others are durable
 
-    def _failed(self, items: Sequence[_Row], why: psycopg.Error, deadline: float) -> list[Stored | Exception]:
-        """What is left to do for a batch that was not committed."""
+    def _execute(self, statement: str, rows: _Placed) -> list[tuple[Any, ...]]:
+        began = time.monotonic()
+        self._cursor.execute(statement, {"events": _joined([row.text for _, row in rows])})
+        answers = self._cursor.fetchall()
+        self._observe(time.monotonic() - began, len(rows))
+        return answers
+
+    def _failed(self, rows: _Placed, decided: _Decided, why: psycopg.Error, deadline: float) -> None:
+        """What is left to do for rows that were not committed. Raises LaneBroken."""
         has_time = time.monotonic() < deadline
         state = why.sqlstate or ""
-        if self._connection.closed:
-            raise LaneBroken(first_line(why), is_repeatable=has_time) from why
-        if state in UNMIGRATED:
-            raise StoreUnavailable(NOT_MIGRATED) from why
         is_of_one = state.startswith(_VALUE_REFUSED)
-        if len(items) == 1 and is_of_one:
-            return [NotStorable(type(why).__name__)]
-        if len(items) > 1 and (is_of_one or (state in _HELD_UP and has_time)):
+        if self._connection.closed or (state == _PLAN_IS_STALE and has_time):
+            raise LaneBroken(first_line(why), is_repeatable=has_time) from why
+        if len(rows) > 1 and (is_of_one or (state in _HELD_UP and has_time)):
             # One of them is to blame, and must not fail the others.
-            half = len(items) // 2
-            return self._halves(items[:half], deadline) + self._halves(items[half:], deadline)
-        if state == _PLAN_IS_STALE and has_time:
-            raise LaneBroken(first_line(why), is_repeatable=True) from why
-        raise StoreUnavailable(first_line(why)) from why
-
-    def _halves(self, items: Sequence[_Row], deadline: float) -> list[Stored | Exception]:
-        try:
-            return self._commit(items, deadline)
-        except StoreUnavailable as why:
-            return [why] * len(items)
+            half = len(rows) // 2
+            self._commit(rows[:half], decided, deadline)
+            self._commit(rows[half:], decided, deadline)
+            return
+        fault: Exception = StoreUnavailable(NOT_MIGRATED if state in UNMIGRATED else first_line(why))
+        if len(rows) == 1 and is_of_one:
+            fault = NotStorable(type(why).__name__)
+        fault.__cause__ = why
+        decided.update((place, fault) for place, _ in rows)
 
     def _erase(self, event: Event) -> None:
         """An event about an erased buyer came late: blank it before it is answered; unanswered, it comes again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select, text
 
+from processor.store import evidence
 from processor.store.tables import (
     AppInstance,
     Discrepancy,
@@ -18,7 +19,6 @@ from processor.store.tables import (
     PaymentBuyer,
     PaymentLinkRow,
     PaymentRow,
-    PaymentVersion,
     WebhookEvent,
     is_any_of,
 )
@@ -102,7 +102,7 @@ def installed(connection: Connection, limit: int = 1_000) -> list[UUID]:
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """An event as stored. token: its signed body, None once erased."""
+    """An event as stored. token: its signed body, None once erased or archived."""
 
     instance_id: UUID
     event_id: UUID
@@ -153,7 +153,15 @@ def events(
         .order_by(*(order if oldest_first else [one.desc() for one in order]))
         .limit(limit)
     )
-    return [EventLine(*line) for line in found]
+    return _with_tokens(connection, [EventLine(*line) for line in found])
+
+
+def _with_tokens(connection: Connection, lines: list[EventLine]) -> list[EventLine]:
+    apart = [(one.instance_id, one.event_id, one.received_at) for one in lines if one.token is None]
+    kept = evidence.tokens(connection, apart)
+    return [
+        one if one.token else replace(one, token=kept.get((one.instance_id, one.event_id))) for one in lines
+    ]
 
 
 def event(connection: Connection, event_id: UUID, instance_id: UUID | None = None) -> list[EventLine]:
@@ -165,7 +173,7 @@ def event(connection: Connection, event_id: UUID, instance_id: UUID | None = Non
         .order_by(row.instance_id)
         .limit(100)
     )
-    return [EventLine(*line) for line in found]
+    return _with_tokens(connection, [EventLine(*line) for line in found])
 
 
 # -- Payments --------------------------------------------------------------------------------------
@@ -263,12 +271,11 @@ def versions(
     connection: Connection, instance_id: UUID, payment_id: UUID, limit: int = 1_000
 ) -> list[VersionLine]:
     """Every telling of a payment, in their order."""
-    row = PaymentVersion
     found = connection.execute(
-        select(*(getattr(row, name) for name in VersionLine.__dataclass_fields__))
-        .where(row.instance_id == instance_id, row.payment_id == payment_id)
-        .order_by(row.version_id)
-        .limit(limit)
+        text(f"""
+            SELECT {", ".join(VersionLine.__dataclass_fields__)} FROM payment_tellings
+            WHERE instance_id = :instance_id AND payment_id = :payment_id ORDER BY version_id LIMIT :limit"""),
+        {"instance_id": instance_id, "payment_id": payment_id, "limit": limit},
     )
     return [VersionLine(*line) for line in found]
 

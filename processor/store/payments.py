@@ -26,6 +26,10 @@ TELLING_COLUMNS = """
     personal jsonb, origin text, event_id uuid, run_id uuid, told_at timestamptz, is_anonymization boolean
 """
 
+_PAYMENT_COLUMNS = f"""instance_id, payment_id, revision, {_FACT_COLUMNS}, rest, first_origin, origin, event_id, run_id,
+        stored_at, changed_at, last_verdict, last_told_at"""
+_NEW_PAYMENT = f"""instance_id, payment_id, revision, {_FACT_COLUMNS}, COALESCE(rest, '{{}}'), origin, origin,
+        event_id, run_id, told_at, told_at, 'new', told_at"""
 _CONTRADICTS = " OR ".join(f"p.{name} <> excluded.{name}" for name in FACTS)
 
 
@@ -36,20 +40,35 @@ def _keep_the_higher(*columns: str) -> str:
     )
 
 
+def inserting(source: str) -> str:
+    """Two CTEs that book the payments in the relation `source`, none of which is known: `buyers`, `paid`.
+
+    `source` has the columns of TELLING_COLUMNS; rows without a payment_id are passed over. One that is known after
+    all makes the statement fail.
+    """
+    return f"""
+buyers AS (
+    INSERT INTO payment_buyers (instance_id, payment_id, revision, personal, stored_at)
+    SELECT instance_id, payment_id, revision, personal, told_at
+    FROM {source} WHERE personal IS NOT NULL AND NOT is_anonymization
+), paid AS (
+    INSERT INTO payments ({_PAYMENT_COLUMNS})
+    SELECT {_NEW_PAYMENT} FROM {source} WHERE payment_id IS NOT NULL ORDER BY instance_id, payment_id
+)"""
+
+
 def applying(source: str) -> str:
     """Three CTEs that apply the tellings in the relation `source`: `paid`, `versions`, `buyers`.
 
     `source` has the columns of TELLING_COLUMNS and at most one row for each payment. The guard is
     `domain.payment.judge` in SQL, decided under the payment's row lock, so that any number of processes
-    applying any versions in any order end in the same row. `paid` returns the verdict of each.
+    applying any versions in any order end in the same row. `paid` returns the verdict of each. The first telling is
+    the payment itself; a trigger writes it down among the versions when there is a second.
     """
     return f"""
 paid AS (
-    INSERT INTO payments AS p (
-        instance_id, payment_id, revision, {_FACT_COLUMNS}, rest, first_origin, origin, event_id, run_id,
-        stored_at, changed_at, last_verdict, last_told_at)
-    SELECT instance_id, payment_id, revision, {_FACT_COLUMNS}, COALESCE(rest, '{{}}'), origin, origin,
-        event_id, run_id, told_at, told_at, 'new', told_at
+    INSERT INTO payments AS p ({_PAYMENT_COLUMNS})
+    SELECT {_NEW_PAYMENT}
     FROM {source}
     ORDER BY instance_id, payment_id
     ON CONFLICT (instance_id, payment_id) DO UPDATE SET
@@ -67,6 +86,7 @@ paid AS (
     SELECT s.instance_id, s.payment_id, s.revision, {", ".join(f"s.{name}" for name in FACTS)},
         COALESCE(s.rest, '{{}}'), paid.last_verdict, s.origin, s.event_id, s.run_id, s.told_at
     FROM {source} s JOIN paid USING (instance_id, payment_id)
+    WHERE paid.last_verdict <> 'new'
 ), buyers AS (
     INSERT INTO payment_buyers AS b (instance_id, payment_id, revision, personal, stored_at)
     SELECT s.instance_id, s.payment_id, s.revision, s.personal, s.told_at

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Column,
     ColumnElement,
     Computed,
     DateTime,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Numeric,
+    Table,
     Text,
     Uuid,
     any_,
@@ -104,12 +106,14 @@ class AppInstance(Base):
 class WebhookEvent(Base):
     """Inbox and evidence: one row for each event Wix told us of, however often it was delivered.
 
-    token is the signed body as first received; NULL once erased, while its digest stays.
+    The signed body as first received is in `webhook_event_tokens`, until it is erased or its month archived; its
+    digest stays. token: the same in rows made before migration 0005.
     """
 
     __tablename__ = "webhook_events"
 
-    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    # No foreign key: it would lock the one row of the instance for every event of its site.
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
     event_type: Mapped[str]
     kind: Mapped[str]
@@ -136,7 +140,7 @@ class WebhookEvent(Base):
         CheckConstraint(one_of("kind", "payment", "link", "app_installed", "app_removed", "other"), "kind"),
         CheckConstraint(one_of("status", "recorded", "held", "ignored", "unreadable"), "status"),
         CheckConstraint("(status = 'unreadable') = (reason IS NOT NULL)", "reason_when_unreadable"),
-        CheckConstraint("(token IS NULL) = (erased_at IS NOT NULL)", "token_until_erased"),
+        CheckConstraint("token IS NULL OR erased_at IS NULL", "token_until_erased"),
         CheckConstraint("octet_length(content_digest) = 32", "content_digest_is_sha256"),
         CheckConstraint("octet_length(token_digest) = 32", "token_digest_is_sha256"),
         CheckConstraint("delivery_count > 0", "delivery_count_positive"),
@@ -152,6 +156,28 @@ class WebhookEvent(Base):
             postgresql_where=text("conflict_count > 0"),
         ),
     )
+
+
+webhook_event_tokens = Table(
+    "webhook_event_tokens",
+    Base.metadata,
+    Column("instance_id", Uuid(), nullable=False),
+    Column("event_id", Uuid(), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("token", Text(), nullable=False),
+    Index(
+        "ix_webhook_event_tokens_received",
+        "received_at",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": 32, "autosummarize": "on"},
+    ),
+    postgresql_partition_by="RANGE (received_at)",
+)
+"""Evidence: the signed body of each event as first received, by month (`store.evidence`).
+
+It has no key: a row is found by the `received_at` of its event, and there are as many as the statement that stores
+events makes, one for each. Rows are deleted when their event is erased, by a trigger.
+"""
 
 
 class WebhookEventConflict(Base):
@@ -258,7 +284,7 @@ class PaymentRow(_Facts, Base):
 
     __tablename__ = "payments"
 
-    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)  # no foreign key: see WebhookEvent
     payment_id: Mapped[UUID] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(BigInteger)
     first_origin: Mapped[str]
@@ -292,7 +318,11 @@ class PaymentRow(_Facts, Base):
 
 
 class PaymentVersion(_Facts, Base):
-    """Every telling of a payment: each event about it, and each version a check or replay brought."""
+    """Every telling of a payment that was told more than once: by events, checks or replays.
+
+    The first telling is the payment itself until there is a second; then a trigger writes it down here. The view
+    `payment_tellings` shows every telling of every payment.
+    """
 
     __tablename__ = "payment_versions"
 
@@ -307,7 +337,6 @@ class PaymentVersion(_Facts, Base):
     told_at: Mapped[datetime]
 
     __table_args__ = (
-        ForeignKeyConstraint(["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]),
         CheckConstraint("revision >= 0", "revision_not_negative"),
         CheckConstraint("amount >= 0", "amount_not_negative"),
         CheckConstraint(one_of("verdict", "new", "newer", "same", "stale", "conflict"), "verdict"),
@@ -341,7 +370,6 @@ class PaymentBuyer(Base):
     erased_at: Mapped[datetime | None]
 
     __table_args__ = (
-        ForeignKeyConstraint(["instance_id", "payment_id"], ["payments.instance_id", "payments.payment_id"]),
         CheckConstraint("(personal IS NULL) = (erased_at IS NOT NULL)", "personal_until_erased"),
     )
 

@@ -714,7 +714,7 @@ def test_two_replays_at_once_book_what_one_would(run: Run, shop: Shop) -> None:
 
     assert sum(one.left is None for one in told_of) == len(page) == 20
     assert shop.one("SELECT count(*) FROM payments").count == 20
-    assert shop.one("SELECT count(*) FROM payment_versions").count == 20
+    assert shop.one("SELECT count(*) FROM payment_tellings").count == 20
 
 
 def test_a_replay_brings_no_erased_buyer_back(run: Run, shop: Shop) -> None:

@@ -61,7 +61,7 @@ IMPOSSIBLE = {
     "ck_webhook_events_reason_when_unreadable": "reason = 'odd'",
     "ck_webhook_events_status": "status = 'lost'",
     "ck_webhook_events_token_digest_is_sha256": f"token_digest = {SHORT}",
-    "ck_webhook_events_token_until_erased": "token = NULL",
+    "ck_webhook_events_token_until_erased": "token = 'a.b.c', erased_at = now()",
     "ck_discrepancies_amount_has_currency": "amount_at_risk = 1, currency = NULL",
     "ck_discrepancies_closed_when_decided": "state = 'resolved'",
     "ck_discrepancies_last_seen_after_first": "last_seen_at = first_seen_at - interval '1 s'",
@@ -102,6 +102,7 @@ def fill(database: Database) -> None:
     event_id = str(uuid4())
     receive(database, payment_claims({"id": event_id}))
     receive(database, payment_claims({"id": event_id}, amount="12.00"))
+    receive(database, payment_claims({"id": str(uuid4())}))  # the same payment told again
     with database.begin() as connection:
         inbox.keep_unread(connection, token="a.b.c", token_digest=b"x" * 32, why=Unreadable("r"), now=NOW)
         inbox.keep_refused(connection, inbox.Refused({"r": 1}, {b"y" * 32: "r"}), NOW)

@@ -72,6 +72,13 @@ def every_row_locked(database: Database, table: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def table_locked(database: Database, table: str) -> Iterator[None]:
+    with database.begin() as connection:
+        connection.execute(text(f"LOCK TABLE {table} IN SHARE MODE"))
+        yield
+
+
 def backends(database: Database) -> list[int]:
     """Process numbers of connections that have said the inbox's statement last."""
     found = rows(
@@ -103,7 +110,7 @@ def test_deliveries_of_one_event_at_once_are_stored_once_and_counted(database: D
     assert outcomes == {Outcome.STORED: 1, Outcome.DUPLICATE: 39}
     kept = one(database, "SELECT delivery_count FROM webhook_events WHERE kind = 'payment'")
     assert kept.delivery_count == 40
-    assert one(database, "SELECT count(*) FROM payment_versions").count == 1
+    assert one(database, "SELECT count(*) FROM payment_tellings").count == 1
 
 
 def test_a_value_our_columns_refuse_fails_alone(database: Database) -> None:
@@ -114,7 +121,7 @@ def test_a_value_our_columns_refuse_fails_alone(database: Database) -> None:
     batches: list[int] = []
     with an_inbox(database, lanes=1, observe=lambda _seconds, events: batches.append(events)) as inbox:
         inbox.store(a_delivery())
-        with ThreadPoolExecutor(40) as pool, every_row_locked(database, "app_instances"):
+        with ThreadPoolExecutor(40) as pool, table_locked(database, "check_requests"):
             # Nobody commits while the lock is held, so that all of them gather.
             good = [pool.submit(inbox.store, a_delivery()) for _ in range(30)]
             refused = pool.submit(inbox.store, bad)
@@ -233,7 +240,7 @@ def test_an_erasure_that_fails_fails_its_own_event_alone_and_is_made_up_for(
         inbox.store(a_delivery())
         with monkeypatch.context() as patched, ThreadPoolExecutor(8) as pool:
             patched.setattr(payments, "erase", fail)
-            with every_row_locked(database, "app_instances"):
+            with table_locked(database, "check_requests"):
                 others = [pool.submit(inbox.store, a_delivery()) for _ in range(4)]
                 erased = pool.submit(inbox.store, late)
                 wait_until(lambda: inbox.waiting >= 4, what="all to wait", seconds=SECONDS)
@@ -245,7 +252,7 @@ def test_an_erasure_that_fails_fails_its_own_event_alone_and_is_made_up_for(
 
     assert one(database, "SELECT personal FROM payment_buyers WHERE erased_at IS NOT NULL").personal is None
     event_id = late.event.event_id
-    assert one(database, "SELECT token FROM webhook_events WHERE event_id = :id", id=event_id).token is None
+    assert rows(database, "SELECT FROM webhook_event_tokens WHERE event_id = :id", id=event_id) == []
 
 
 def test_an_anonymization_erases_as_it_is_stored(database: Database) -> None:

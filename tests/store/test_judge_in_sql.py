@@ -155,7 +155,7 @@ def test_a_version_that_came_twice_by_poll_is_kept_as_evidence_each_time(databas
     for _ in range(2):
         apply(database, make_payment())
 
-    kept = rows(database, "SELECT verdict FROM payment_versions ORDER BY version_id")
+    kept = rows(database, "SELECT verdict FROM payment_tellings ORDER BY version_id")
     assert [row.verdict for row in kept] == ["new", "same"]
 
 
