@@ -6,8 +6,10 @@ or configuration; 3 a server needed for it does not answer; 130 interrupted. Err
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -39,6 +41,8 @@ EXIT_NO = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_INTERRUPTED = 130
+CONNECTIONS_MAX = 4_096  # of each web process; an idle one costs some 10 kB
+OTHER_FILES = 256  # what a web process opens beside them
 
 
 class _Group(click.Group):
@@ -137,12 +141,29 @@ def serve() -> None:
     arguments = [
         *("granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port)),
         *("--workers", str(settings.web_workers), "--blocking-threads", str(settings.web_threads)),
-        # A slow sender must not hold a thread; the server reads the body before a thread is taken.
-        *("--backpressure", str(settings.web_threads * 2), "--http", "1"),
+        # How many connections a worker holds, idle ones too; above, they wait unanswered in the kernel.
+        *("--backpressure", str(_connections_max()), "--backlog", "2048", "--http", "1"),
+        *("--http1-header-read-timeout", str(round(settings.idle_seconds * 1000))),
         *("--workers-kill-timeout", "10", "--respawn-failed-workers"),
         *("--no-ws", "--log-level", "error", "--working-dir", str(root), "wsgi:app"),
     ]
     os.execv(granian, arguments)
+
+
+def _connections_max() -> int:
+    """How many connections one worker may hold, by the limit of open files, which is raised as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    return (
+        CONNECTIONS_MAX
+        if soft == resource.RLIM_INFINITY
+        else max(64, min(CONNECTIONS_MAX, soft - OTHER_FILES))
+    )
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

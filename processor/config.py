@@ -236,6 +236,12 @@ class Settings:
     port: int = setting("PORT", "port the web process listens on", _whole(1, 65_535), "8000")
     web_workers: int = setting("WEB_CONCURRENCY", "web processes", _whole(1, 64), "2")
     web_threads: int = setting("WEB_THREADS", "threads of each web process", _whole(1, 512), "64")
+    idle_seconds: float = setting(
+        "WEB_IDLE_SECONDS",
+        "how long a connection may be idle, or take for the head of a request; longer than a proxy keeps it",
+        _number(1, 60),
+        "60",
+    )
     pool_size: int = setting(
         "DATABASE_POOL_SIZE", "database connections of each web process beside its lanes", _whole(1, 200), "4"
     )

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "PORT": ("80", "0"),
     "WEB_CONCURRENCY": ("1", "0"),
     "WEB_THREADS": ("1", "-1"),
+    "WEB_IDLE_SECONDS": ("5", "61"),
     "DATABASE_POOL_SIZE": ("1", "x"),
     "INTAKE_LANES": ("4", "0"),
     "DATABASE_PREPARES": ("0", "yes"),
