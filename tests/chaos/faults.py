@@ -15,6 +15,7 @@ from functools import partial
 import psycopg
 import redis
 
+from processor.errors import ProcessorError
 from processor.processes import free_port
 from tests.chaos.deploy import Before, code_before, deploy
 from tests.chaos.events import Step, new_key
@@ -721,7 +722,7 @@ def strike(world: World, chosen: tuple[Fault, ...], source: random.Random) -> li
     def do(fault: Fault, own: random.Random) -> None:
         try:
             fault.strike(world, own)
-        except (psycopg.Error, redis.RedisError, OSError) as why:
+        except (psycopg.Error, redis.RedisError, ProcessorError, OSError) as why:
             notes.append(f"{fault.name} was cut short by {type(why).__name__}")
 
     world.fault = " + ".join(one.name for one in chosen)

@@ -200,6 +200,7 @@ def text(outcome: Outcome) -> str:
         PROVEN,
         _site(outcome),
         _answers(outcome),
+        _evidence(outcome),
         _recovery(outcome),
         _classes(),
         _notes(outcome),
@@ -229,6 +230,11 @@ no body is left without its 200, everything sent is compared with everything sto
 ANSWERS = """
 *Not sent*: the connection failed before the whole request was written. *Sent*: after that; Wix sends it again, and so
 does the sender. 401 and 413 are for forgeries, and for events signed with a new key before it was configured.
+"""
+
+EVIDENCE = """
+Lines of PostgreSQL's log with these words, and what the service itself counted. The log also holds the other databases
+of the run, those of the deploys.
 """
 
 RECOVERY = """
@@ -273,7 +279,7 @@ def _head(outcome: Outcome) -> str:
 
 What became of every event while the processes, servers and links of a whole system were hurt. Written by
 
-    make chaos ARGS='--faults {len(struck)} --seed {outcome.seed} --report docs/chaos.md'
+    make chaos ARGS='--faults {len(struck)} --seed {outcome.seed} --rate {outcome.rate:g} --report docs/chaos.md'
 
 and not by hand. `make test` has a short run of the same.
 
@@ -305,7 +311,7 @@ Bodies given up after twelve resends: {outcome.given_up}.
 
 
 def _answers(outcome: Outcome) -> str:
-    counts = [f"| {said} | {count:,} |" for said, count in outcome.answers.most_common()]
+    counts = [f"| {said} | {count:,} |" for said, count in outcome.answers.items()]
     parts = ["## What the sender was answered", _table("| answer | attempts |", *counts), ANSWERS.strip()]
     rolling = [one for one in outcome.struck if one.names == ["rolling deploy"]]
     if rolling:
@@ -317,6 +323,13 @@ def _answers(outcome: Outcome) -> str:
             " percentile, worst), under connections kept alive and in use."
         )
     return "\n\n".join(parts)
+
+
+def _evidence(outcome: Outcome) -> str:
+    if not outcome.evidence:
+        return ""
+    rows = [f"| {name} | {count:,} |" for name, count in outcome.evidence.items()]
+    return "\n\n".join(("## That the faults did strike", EVIDENCE.strip(), _table("| what | times |", *rows)))
 
 
 def _recovery(outcome: Outcome) -> str:

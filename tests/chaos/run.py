@@ -10,7 +10,6 @@ import random
 import secrets
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -56,10 +55,11 @@ class Outcome:
 
     seed: int
     began: str
+    rate: float = 0.0
     seconds: float = 0.0
     struck: list[Struck] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    answers: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, int] = field(default_factory=dict)
     bodies: int = 0
     answered: int = 0
     given_up: int = 0
@@ -67,6 +67,7 @@ class Outcome:
     sandbox_payments: int = 0
     exits: list[tuple[str, str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    evidence: dict[str, int] = field(default_factory=dict)
     failure: str | None = None
     commit: str | None = None
     machine: dict[str, object] = field(default_factory=dict)
@@ -88,8 +89,11 @@ def run(
     seconds: float | None = None,
     at_least: int = 0,
 ) -> Outcome:
-    """Strike `count` times, and prove it. seconds: after so long no further fault begins, once there were `at_least`."""
-    outcome = Outcome(seed, datetime.now(UTC).isoformat(timespec="seconds"), machine=machine.shape())
+    """Strike `count` times, and prove it.
+
+    seconds: after so long no further fault begins, once there were `at_least`.
+    """
+    outcome = Outcome(seed, datetime.now(UTC).isoformat(timespec="seconds"), rate, machine=machine.shape())
     outcome.commit = machine.commit(ROOT)
     began = time.monotonic()
     source = random.Random(seed)
@@ -118,6 +122,7 @@ def run(
             world.check(whole=True)
             say("drained; waiting for the sandbox's books")
             world.await_truth()
+            outcome.evidence = world.evidence()
             with world.books() as connection:
                 row = connection.execute(
                     "SELECT count(*) FROM payments WHERE instance_id = %s", [world.instance_id]
@@ -127,7 +132,7 @@ def run(
             outcome.failure = f"after {world.fault}: {type(why).__name__}: {why}"
             say(outcome.failure)
         outcome.findings = world.findings
-        outcome.answers = Counter(world.ledger.answers)
+        outcome.answers = dict(world.ledger.answers.most_common())
         outcome.bodies = len(world.ledger.entries)
         outcome.answered = world.ledger.answered_count()
         outcome.stop_seconds = world.stop_seconds

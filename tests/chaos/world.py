@@ -34,10 +34,11 @@ from redis.retry import Retry
 from processor import embedded
 from processor.config import database_url as sqlalchemy_url
 from processor.config import declared_settings
+from processor.errors import ProcessorError
 from processor.processes import Child, ChildFailed, free_port, wait_until
 from processor.store import migrations
 from processor.store.database import open_database
-from processor.system import PACE, Control, ControlFailed, System
+from processor.system import PACE, Control, System
 from processor.wix import wire
 from processor.wix.client import WixClient
 from processor.wix.credentials import OAuthCredentials
@@ -58,6 +59,29 @@ LINKS = (
     *("worker→postgres", "worker→valkey", "worker→wix", "clock→postgres", "clock→valkey"),
 )
 PAYS_PER_LINK = 15
+LOG_WORDS = (
+    "No space left on device",
+    "Read-only file system",
+    "PANIC",
+    "deadlock detected",
+    "too many clients already",
+    "remaining connection slots are reserved",
+    "terminating connection due to administrator command",
+    "canceling statement due to user request",
+    "canceling statement due to lock timeout",
+    "database system was not properly shut down",
+)
+COUNTED = {
+    "deliveries beyond the first of an event": "SELECT sum(delivery_count - 1) FROM webhook_events",
+    "contents under an event id that had another": "SELECT count(*) FROM webhook_event_conflicts",
+    "events that cannot be read, kept": "SELECT count(*) FROM webhook_events WHERE status = 'unreadable'",
+    "deliveries of no instance, kept": "SELECT count(*) FROM unread_deliveries",
+    "deliveries refused as not Wix's": "SELECT sum(delivery_count) FROM rejection_counts",
+    "links whose check another worker took over": (
+        "SELECT sum(value) FROM counters WHERE label = 'check_links taken_over'"
+    ),
+    "payments first found by a poll": "SELECT count(*) FROM payments WHERE first_origin = 'poll'",
+}
 
 
 class NotRecovered(AssertionError):
@@ -399,10 +423,10 @@ class World:
         return last - self.began_healing
 
     def send_probe(self) -> Probe | None:
-        """A buyer pays at the sandbox; the watcher notes when that is booked and matched. None: the sandbox is away."""
+        """A buyer pays at the sandbox; the watcher notes when that is booked and matched. None: it does not answer."""
         try:
             paid = self.control.post(f"links/{self._link()}/pay")["payments"]
-        except ControlFailed:
+        except ProcessorError:  # of the control API, or of the pretend Wix
             return None
         probe = Probe(self.fault, time.monotonic(), [UUID(one["id"]) for one in paid])
         self.probes.append(probe)
@@ -490,6 +514,16 @@ class World:
             raise NotRecovered(f"the books differ: {last[:10]} ({len(last)})\n{self.tails()}") from why
         finally:
             database.dispose()
+
+    def evidence(self) -> dict[str, int]:
+        """That the faults did strike: lines of PostgreSQL's log, and what the service counted."""
+        log = (self.servers.folder / "postgres.log").read_text(errors="replace").splitlines()
+        found = {words: sum(words in line for line in log) for words in LOG_WORDS}
+        with self.books() as connection:
+            for name, sql in COUNTED.items():
+                row = connection.execute(sql).fetchone()
+                found[name] = int(row[0] or 0) if row else 0
+        return found
 
     def tails(self) -> str:
         """The last lines of every log."""
