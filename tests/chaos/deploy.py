@@ -102,7 +102,6 @@ def deploy(world: World, before: Before) -> Findings:
             **world.environ_of("web"),
             **world.web_environ(ports[number]),
             "DATABASE_URL": url,
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         webs[number] = world.child(f"deploy-{number}", "serve", settings, code=code)
         webs[number].start()

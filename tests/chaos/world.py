@@ -260,6 +260,9 @@ class World:
         """A process of the service. code: the folder it runs from, None for this checkout."""
         ours = {declared.variable for declared in declared_settings().values()}
         inherited = {key: value for key, value in os.environ.items() if key not in ours}
+        # Processes start hundreds of times: none compiles what another has, whatever the caller's Python keeps.
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+        inherited["PYTHONPYCACHEPREFIX"] = str(self.folder / "compiled")
         program = [sys.executable, "-m", "processor", command, *arguments]
         if code is not None:
             program = ["/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(code), *program]
