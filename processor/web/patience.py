@@ -65,7 +65,7 @@ class Patience:
             return self._app(environ, start_response)
         # Granian's WSGI tells the application nothing by which to answer from elsewhere; its caller has it.
         request = sys._getframe(1).f_locals.get("proto")
-        if request is None:
+        if not hasattr(request, "response_iter"):  # another server
             return self._app(environ, start_response)
         environ["wsgi.input"] = _Body(environ, request, self)
         try:
