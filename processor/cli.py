@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import click
 
 from processor import __version__
+from processor.commands.archive import archive
 from processor.commands.books import events, instances, payments
 from processor.commands.common import NotInTime
 from processor.commands.links import links
@@ -116,7 +117,7 @@ def _stop_on_signals() -> threading.Event:
 
 # The sandbox imitates Wix for programs in any language, so its commands are its own.
 cli.add_command(sandbox)
-for command in (links, events, payments, instances, reconcile, replay):
+for command in (links, events, payments, instances, reconcile, replay, archive):
     cli.add_command(command)
 
 

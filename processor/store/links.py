@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
@@ -30,7 +29,7 @@ _SAVE = text(f"""
 def save(connection: Connection, seen: Sequence[SeenLink], now: datetime) -> None:
     """Store how Wix describes these links at `now`."""
     rows = [
-        asdict(one.link) | {"rest": one.rest, "seen_at": now}
+        {name: getattr(one.link, name) for name in _FIELDS} | {"rest": one.rest, "seen_at": now}
         for one in sorted(seen, key=lambda one: one.link.payment_link_id)
     ]
     if rows:

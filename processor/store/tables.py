@@ -180,6 +180,28 @@ events makes, one for each. Rows are deleted when their event is erased, by a tr
 """
 
 
+class TokenArchive(Base):
+    """A month of tokens that was written to a file and detached. partition: the table it was, and is until dropped.
+
+    file_digest: SHA-256 of the file. event_count: tokens in it. An erasure reaches the detached table while it is
+    there, and never the file.
+    """
+
+    __tablename__ = "token_archives"
+
+    month: Mapped[date]
+    partition: Mapped[str] = mapped_column(primary_key=True)
+    file_name: Mapped[str]
+    file_digest: Mapped[bytes]
+    event_count: Mapped[int] = mapped_column(BigInteger)
+    archived_at: Mapped[datetime] = mapped_column(primary_key=True)
+
+    __table_args__ = (
+        CheckConstraint("event_count >= 0", "event_count_not_negative"),
+        CheckConstraint("octet_length(file_digest) = 32", "file_digest_is_sha256"),
+    )
+
+
 class WebhookEventConflict(Base):
     """Another body that came under an event id already stored."""
 

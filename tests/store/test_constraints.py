@@ -6,14 +6,14 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import CheckConstraint, text
+from sqlalchemy import CheckConstraint, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.errors import Unreadable
 from processor.store import checks, creations, discrepancies, inbox, links, matching, runs
 from processor.store.database import Database
-from processor.store.tables import Base
+from processor.store.tables import Base, TokenArchive
 from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
 from tests.store.helpers import install, receive
 
@@ -24,6 +24,8 @@ IMPOSSIBLE = {
     "ck_rejected_deliveries_body_digest_is_sha256": f"body_digest = {SHORT}",
     "ck_rejected_deliveries_delivery_count_positive": "delivery_count = 0",
     "ck_rejection_counts_delivery_count_positive": "delivery_count = 0",
+    "ck_token_archives_event_count_not_negative": "event_count = -1",
+    "ck_token_archives_file_digest_is_sha256": f"file_digest = {SHORT}",
     "ck_unread_deliveries_delivery_count_positive": "delivery_count = 0",
     "ck_unread_deliveries_token_digest_is_sha256": f"token_digest = {SHORT}",
     "ck_link_checks_checked_within_wanted": "checked = wanted + 1",
@@ -116,6 +118,11 @@ def fill(database: Database) -> None:
         hold = creations.Hold(INSTANCE, "r1", uuid4())
         until = NOW + timedelta(minutes=1)
         creations.begin(connection, hold, request={}, digest=b"z" * 32, now=NOW, until=until)
+        connection.execute(
+            insert(TokenArchive).values(
+                month=NOW.date(), partition="p", file_name="f", file_digest=b"d" * 32, event_count=0, archived_at=NOW
+            )
+        )
         link = make_link()
         connection.execute(
             text(
