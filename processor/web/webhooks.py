@@ -4,6 +4,7 @@
 |---|---|
 | 200, empty | stored, duplicate, conflict, unknown type, or authentic but unreadable: a resend cannot help |
 | 401 | the signature does not prove that Wix sent it |
+| 400, 408 | the sender went away in the middle of the body; it came too slowly (`web/patience.py`) |
 | 405, 413 | not a POST; a body above the bound |
 | 503 | the database did not answer in time: Wix resends, and the event id makes that harmless |
 """

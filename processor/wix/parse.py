@@ -317,9 +317,7 @@ def _is_gift_card(name: str) -> bool:
 
 
 def _rest(entity: dict[str, Any]) -> dict[str, Any]:
-    rest = {
-        name: value for name, value in entity.items() if name not in _COLUMNS and not _is_gift_card(name)
-    }
+    rest = {name: value for name, value in entity.items() if name not in _COLUMNS and not _is_gift_card(name)}
     regular = entity.get("regularPaymentLinkPayment") or {}
     if unknown := {name: value for name, value in regular.items() if name not in _REGULAR_COLUMNS}:
         rest["regularPaymentLinkPayment"] = unknown
