@@ -112,3 +112,33 @@ int posix_fallocate(int fd, off_t at, off_t size)
     int error = refusal(fd);
     return error ? error : real(fd, at, size);
 }
+
+/* The same under the names that programs built for large files use. */
+
+ssize_t pwritev2(int fd, const struct iovec *from, int count, off_t at, int flags)
+{
+    REAL(pwritev2);
+    REFUSE(fd);
+    return real(fd, from, count, at, flags);
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *from, int count, off64_t at, int flags)
+{
+    REAL(pwritev64v2);
+    REFUSE(fd);
+    return real(fd, from, count, at, flags);
+}
+
+int fallocate64(int fd, int mode, off64_t at, off64_t size)
+{
+    REAL(fallocate64);
+    REFUSE(fd);
+    return real(fd, mode, at, size);
+}
+
+int posix_fallocate64(int fd, off64_t at, off64_t size)
+{
+    REAL(posix_fallocate64);
+    int error = refusal(fd);
+    return error ? error : real(fd, at, size);
+}
