@@ -18,8 +18,9 @@ class Books:
     """Where designs of one kind keep what they took, and how to prove it.
 
     schema: None for our own migrations. stored: every event kept and the payment booked for it. unasked: how many of
-    them no check was asked for; None where that is a job in the queue. prepare: run on emptied tables, with the
-    sites as its only parameter.
+    them no check was asked for; None where that is a job in the queue. Both may name %(since)s, when the point began,
+    and %(sites)s. prepare: run on emptied tables, with the sites as its only parameter. emptied: tables to empty
+    before a point, all when none are named.
     """
 
     database: str
@@ -27,6 +28,7 @@ class Books:
     stored: str
     unasked: str | None = None
     prepare: str | None = None
+    emptied: tuple[str, ...] = ()
     queue: str | None = None
 
 
@@ -78,7 +80,10 @@ class Design:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, port: int, backpressure: int | None = None) -> list[str]:
-        """How it is served on `port`. backpressure: of Granian for each worker, None for what `processor serve` has."""
+        """How it is served on `port`. backpressure: of Granian for each worker, None for what `processor serve` has.
+
+        Whatever else Granian is told comes from the code of `processor serve` (`benchmarks.serve`).
+        """
         binaries = Path(sys.executable).parent
         if self.server == "gunicorn":
             return [
@@ -92,18 +97,10 @@ class Design:
                 *("--worker-class", "sync", "--backlog", "2048", "--log-level", "error"),
                 *("--chdir", str(ROOT), self.app),
             ]
-        return [  # as `processor serve` does
-            *(str(binaries / "granian"), "--interface", "wsgi", "--host", LOCALHOST, "--port", str(port)),
-            *("--workers", str(self.workers), "--blocking-threads", str(self.threads)),
-            *(
-                "--backpressure",
-                str(backpressure or self.threads * 2),
-                "--http",
-                "1",
-                "--workers-kill-timeout",
-                "10",
-            ),
-            *("--no-ws", "--log-level", "error", "--working-dir", str(ROOT), self.app),
+        return [
+            *(sys.executable, "-m", "benchmarks.serve", self.app, "--port", str(port)),
+            *("--workers", str(self.workers), "--threads", str(self.threads)),
+            *(("--backpressure", str(backpressure)) if backpressure is not None else ()),
         ]
 
 

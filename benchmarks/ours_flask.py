@@ -4,7 +4,8 @@ import os
 
 from processor import logs, wiring
 from processor.web import create_app
+from processor.web.patience import Patience
 
 _services = wiring.from_environ("web", os.environ)
 logs.configure(_services.settings.log_level, _services.settings.log_format, process="web")
-app = create_app(_services)
+app = Patience(create_app(_services), _services.settings.web_threads)
