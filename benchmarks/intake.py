@@ -1,6 +1,6 @@
 """How many webhooks a second are verified and stored, beside other designs on the same machine in the same run.
 
-    make bench [ARGS='--quick']        or        .venv/bin/python -m benchmarks.intake [options]
+    .venv/bin/python -m benchmarks.intake [options]        (make bench measures this and everything else)
 
 Each design (`benchmarks.designs`) is served by real processes, started anew for every point, over a durable PostgreSQL
 with empty tables; a client in C (`load.c`) sends distinct signed events. The designs take turns, in another order each
@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ WARM_UP_CONNECTIONS = 64
 TOKENS_PER_SECOND = 8_000
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 HERE = Path(__file__).parent
+FAMILIES = ("naive", "lean", "null")  # what others are compared with
 
 
 class Mismatch(Exception):
@@ -84,6 +85,7 @@ class Point:
     stored: int | None
     unanswered_but_stored: int
     cpu_us: dict[str, float | None]
+    wal_bytes: float | None = None  # for each event stored, of the whole server
 
     @property
     def per_second(self) -> float:
@@ -98,7 +100,10 @@ class Point:
 
 @dataclass(slots=True)
 class Bench:
-    """What every point needs. environ: of the servers, beside their own settings."""
+    """What every point needs. environ: of the servers, beside their own settings.
+
+    is_flushed: whether a checkpoint is made before each point, so that none writes the pages of the one before.
+    """
 
     folder: Path
     load_program: Path
@@ -110,21 +115,42 @@ class Bench:
     delay_ms: float = 0
     backpressure: int | None = None
     points: list[Point] = field(default_factory=list)
+    is_flushed: bool = True
+    began: datetime = field(
+        default_factory=lambda: datetime.now(UTC)
+    )  # of the point under way, once it is warm
 
-    def measure(self, design: Design, load: Load, number: int) -> Point:
-        """One point: a server of its own, warmed up, then empty tables, then the load. Raises Mismatch."""
+    def measure(
+        self,
+        design: Design,
+        load: Load,
+        number: int,
+        *,
+        bodies: tuple[int, int] = (0, 0),
+        warm_bodies: tuple[int, int] = (0, 0),
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Point:
+        """One point: a server of its own, warmed up, then empty tables, then the load. Raises Mismatch.
+
+        bodies, warm_bodies: [first, last) to send, (0, 0) for all. around: what the load runs in.
+        """
         port = free_port()
         child = self._child(design, port)
         child.start()
         try:
             wait_until(lambda: _answers(port), what=design.name, seconds=60, children=[child])
             if self.warm_up > 0:
-                self._run(port, Load(WARM_UP_CONNECTIONS, None), self.warm_up, wraps=True)
+                warm = Load(WARM_UP_CONNECTIONS, None)
+                self._run(port, warm, self.warm_up, wraps=True, bodies=warm_bodies)
             if design.books is not None:
                 self._empty(design.books)
             ledger = self.folder / "ledger"
-            before = self._cpu(child)
-            client = self._run(port, load, self.seconds, wraps=design.books is None, ledger=ledger)
+            before, written = self._cpu(child), self._wal()
+            with around():
+                client = self._run(
+                    port, load, self.seconds, wraps=design.books is None, ledger=ledger, bodies=bodies
+                )
+            written = self._wal() - written
             used = {name: _less(after, before[name]) for name, after in self._cpu(child).items()}
             used["client"] = client["cpu_s"]
             stored, in_doubt = self._check(design, ledger) if design.books is not None else (None, 0)
@@ -135,7 +161,10 @@ class Bench:
             name: round(seconds / answered * 1e6, 1) if answered and seconds is not None else None
             for name, seconds in used.items()
         }
-        return Point(self.delay_ms, number, design.name, str(load), load.rate, client, stored, in_doubt, cpu)
+        wal = round(written / stored) if stored else None
+        return Point(
+            self.delay_ms, number, design.name, str(load), load.rate, client, stored, in_doubt, cpu, wal
+        )
 
     def _child(self, design: Design, port: int) -> Child:
         counts = self.folder / "counts"
@@ -158,10 +187,19 @@ class Bench:
         )
 
     def _run(
-        self, port: int, load: Load, seconds: float, *, wraps: bool, ledger: Path | None = None
+        self,
+        port: int,
+        load: Load,
+        seconds: float,
+        *,
+        wraps: bool,
+        ledger: Path | None = None,
+        bodies: tuple[int, int] = (0, 0),
+        file: Path | None = None,
     ) -> dict[str, Any]:
         command: list[str | Path] = [
-            *(self.load_program, "--port", str(port), "--bodies", self.tokens.file),
+            *(self.load_program, "--port", str(port), "--bodies", file or self.tokens.file),
+            *("--first", str(bodies[0]), "--last", str(bodies[1])),
             *("--connections", str(load.connections), "--seconds", str(seconds)),
             *("--timeout-ms", str(TIMEOUT_SECONDS * 1000), "--late-ms", str(LATE_MS)),
             *(("--rate", str(load.rate)) if load.rate is not None else ()),
@@ -181,24 +219,36 @@ class Bench:
             "redis": machine.cpu_seconds(self.servers.valkey.pid),
         }
 
+    def _wal(self) -> int:
+        """Bytes of write-ahead log written so far."""
+        with psycopg.connect(self.servers.database_url) as connection:
+            found = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        assert found is not None
+        return int(found[0])
+
     def _empty(self, books: Books) -> None:
         with _redis(self.servers) as client:
             client.flushdb()
         with psycopg.connect(self.servers.postgres.url_of(books.database), autocommit=True) as connection:
-            rows = connection.execute(
-                "SELECT quote_ident(tablename) FROM pg_tables"
-                " WHERE schemaname = 'public' AND tablename <> 'alembic_version' ORDER BY 1"
-            ).fetchall()
-            connection.execute(f"TRUNCATE {', '.join(row[0] for row in rows)} CASCADE")
+            emptied: Sequence[str] = books.emptied
+            if not emptied:
+                rows = connection.execute(
+                    "SELECT quote_ident(tablename) FROM pg_tables"
+                    " WHERE schemaname = 'public' AND tablename <> 'alembic_version' ORDER BY 1"
+                ).fetchall()
+                emptied = [row[0] for row in rows]
+            connection.execute(f"TRUNCATE {', '.join(emptied)} CASCADE")
             if books.prepare is not None:
                 connection.execute(books.prepare, [self.tokens.sites])
-            # So that no point writes the pages of the one before.
-            connection.execute("CHECKPOINT")
+            if self.is_flushed:
+                connection.execute("CHECKPOINT")
+        self.began = datetime.now(UTC)
 
     def _check(self, design: Design, ledger: Path) -> tuple[int, int]:
         """How many events are stored, and how many of them were not answered 200. Raises Mismatch."""
         books = design.books
         assert books is not None
+        known = {"since": self.began, "sites": self.tokens.sites}
         answered: set[tuple[UUID, UUID]] = set()
         sent: set[tuple[UUID, UUID]] = set()
         for index, status in struct.iter_unpack("=II", ledger.read_bytes()):
@@ -209,9 +259,9 @@ class Bench:
                 answered.add(ids)
         unasked: Any = 0
         with psycopg.connect(self.servers.postgres.url_of(books.database)) as connection:
-            rows = connection.execute(books.stored).fetchall()
+            rows = connection.execute(books.stored, known).fetchall()
             if books.unasked is not None:
-                [[unasked]] = connection.execute(books.unasked).fetchall()
+                [[unasked]] = connection.execute(books.unasked, known).fetchall()
         stored = {(row[0], row[1]) for row in rows}
         faults = {
             "answered 200 and not stored": len(answered - stored),
@@ -234,7 +284,8 @@ class Bench:
 
 
 def _less(after: float | None, before: float | None) -> float | None:
-    return None if after is None or before is None else after - before
+    """None as well where the process is another one by now."""
+    return None if after is None or before is None or after < before else after - before
 
 
 @contextmanager
@@ -291,6 +342,13 @@ def commit_ms(servers: embedded.Servers) -> float:
     return round(statistics.median(took), 3)
 
 
+def postgres_program(folder: Path) -> Path | None:
+    """The program of the PostgreSQL that `embedded` starts, None where the system does not tell."""
+    with embedded.start(folder / "servers-found") as servers:
+        executable = Path(f"/proc/{servers.postgres.pid}/exe")
+        return executable.resolve() if executable.exists() else None
+
+
 def slow_programs(folder: Path, postgres: Path, delay_ms: float) -> dict[str, str]:
     """The environment that lets `embedded` start a PostgreSQL whose every fsync takes `delay_ms` longer."""
     shim = folder / "slow_fsync.so"
@@ -319,6 +377,21 @@ def spread(values: Iterable[float]) -> dict[str, float] | None:
         "least": round(found[0], 3),
         "most": round(found[-1], 3),
     }
+
+
+def latency_ratios(points: Sequence[Point], one: Sequence[Point], family: str) -> dict[str, float] | None:
+    """Median answer time of `one` design over that of the quickest of `family`, round by round."""
+    names = {design.name for design in DESIGNS if design.family == family}
+    found: list[float] = []
+    for point in one:
+        of_round = [
+            other.client["p50_ms"]
+            for other in points
+            if other.design in names and other.round == point.round and other.client["p50_ms"] > 0
+        ]
+        if of_round:
+            found.append(point.client["p50_ms"] / min(of_round))
+    return spread(found)
 
 
 def ratios(points: Sequence[Point], one: Sequence[Point], family: str) -> dict[str, float] | None:
@@ -363,12 +436,14 @@ def summarise(points: Sequence[Point], *, has_ratios: bool) -> list[dict[str, An
                 name: spread(used for point in one if (used := point.cpu_us[name]) is not None)
                 for name in one[0].cpu_us
             },
+            "wal_bytes": spread(point.wal_bytes for point in one if point.wal_bytes is not None),
             "client_share_of_cpu": spread(
                 share for point in one if (share := _client_share(point)) is not None
             ),
         }
         if has_ratios:
-            line["ratios"] = {family: ratios(points, one, family) for family in ("naive", "lean", "null")}
+            line["ratios"] = {family: ratios(points, one, family) for family in FAMILIES}
+            line["latency_ratios"] = {family: latency_ratios(points, one, family) for family in FAMILIES}
         lines.append(line)
     return lines
 
@@ -437,7 +512,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """Measure what was asked for."""
-    options = _options()
+    options = parse()
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
@@ -448,20 +523,35 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="processor-bench-"))
     folder.chmod(0o755)
     try:
-        run(options, folder)
+        found = run(options, folder)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
     except Mismatch as why:
         raise SystemExit(f"The benchmark FAILED: {why}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(options: argparse.Namespace, folder: Path) -> None:
-    """Every delay, every load, every round, every design; tells and writes what came of it."""
+def load_program(folder: Path) -> Path:
+    """The load client, compiled."""
+    program = folder / "load"
+    if not program.exists():
+        machine.compile_c(HERE / "load.c", program)
+    return program
+
+
+def clean_environ() -> dict[str, str]:
+    """Our environment without our own settings, which every server is given anew."""
+    ours = {declared.variable for declared in declared_settings().values()}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Every delay, every load, every round, every design; tells what came of it, and returns it for a file."""
     began = datetime.now(UTC)
     shape = machine.shape()
     chosen = [design for design in DESIGNS if design.name in options.designs]
-    program = folder / "load"
-    machine.compile_c(HERE / "load.c", program)
+    program = load_program(folder)
     longest = max([TOKENS_PER_SECOND, *(rate for rate in options.rates if isinstance(rate, float))])
     count = int(longest * options.seconds)
     print(f"Signing {count:,} events (seed {options.seed}).", flush=True)
@@ -473,20 +563,17 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     )
     if kind in ("tmpfs", "ramfs"):
         print("That is memory, where nothing is durable: set TMPDIR to a folder on a disk to measure one.")
-    ours = {declared.variable for declared in declared_settings().values()}
-    environ = {name: value for name, value in os.environ.items() if name not in ours}
-    # Of an earlier delay, where its programs are found.
-    postgres: Path | None = None
+    environ = clean_environ()
+    # Where its programs are found, for the delays.
+    postgres = postgres_program(folder) if options.fsync_delay_ms else None
     points: list[Point] = []
     lines: list[dict[str, Any]] = []
     about: dict[str, Any] = {"commit_ms": {}, "naive_capacity_per_second": {}}
-    for delay in (0.0, *options.fsync_delay_ms):
+    for delay in (*(() if options.slowed_only else (0.0,)), *options.fsync_delay_ms):
         if delay and postgres is None:
             raise SystemExit("--fsync-delay-ms needs Linux: it is done by preloading a library")
         where = os.environ if not delay else slow_programs(folder, Path(str(postgres)), delay)
         with embedded.start(folder / f"servers-{delay:g}", environ=where) as servers:
-            executable = Path(f"/proc/{servers.postgres.pid}/exe")
-            postgres = postgres or (executable.resolve() if executable.exists() else None)
             make_databases(servers)
             about["postgresql"] = _version(servers)
             about["commit_ms"][f"{delay:g}"] = took = commit_ms(servers)
@@ -529,29 +616,21 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         "\nMedians over the rounds; in brackets least and most. x naive, x lean: against the faster of that kind in"
         " the same round. lost: never answered, or due and never sent. *: ended early, its tokens used up."
     )
-    if options.json is not None:
-        settings = {name: value for name, value in vars(options).items() if name != "json"}
-        options.json.write_text(
-            json.dumps(
-                {
-                    "began_at": began.isoformat(timespec="seconds"),
-                    "seconds_taken": round((datetime.now(UTC) - began).total_seconds(), 1),
-                    "seed": options.seed,
-                    "settings": settings | {"links": tokens.LINKS, "sites": tokens.SITES, "tokens": count},
-                    "mean_body_bytes": round(made.mean_bytes),
-                    "machine": shape | {"file_system": kind, "fdatasync_ms": sync_ms},
-                    "versions": machine.packages(),
-                    "commit": machine.commit(ROOT),
-                    **about,
-                    "designs": [asdict(design) for design in chosen],
-                    "summary": lines,
-                    "points": [asdict(point) for point in points],
-                },
-                indent=1,
-                default=str,
-            )
-            + "\n"
-        )
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    return {
+        "began_at": began.isoformat(timespec="seconds"),
+        "seconds_taken": round((datetime.now(UTC) - began).total_seconds(), 1),
+        "seed": options.seed,
+        "settings": settings | {"links": tokens.LINKS, "sites": tokens.SITES, "tokens": count},
+        "mean_body_bytes": round(made.mean_bytes),
+        "machine": shape | {"file_system": kind, "fdatasync_ms": sync_ms},
+        "versions": machine.packages(),
+        "commit": machine.commit(ROOT),
+        **about,
+        "designs": [asdict(design) for design in chosen],
+        "summary": lines,
+        "points": [asdict(point) for point in points],
+    }
 
 
 def _loads(options: argparse.Namespace, bench: Bench) -> tuple[list[Load], float | None]:
@@ -588,7 +667,8 @@ def _tell(point: Point) -> None:
     )
 
 
-def _options() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options, of the command line when none are given."""
     names = [design.name for design in DESIGNS]
 
     def several(text: str) -> list[str]:
@@ -644,9 +724,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--fsync-delay-ms", type=delays, default=[], help="repeat all of it with a slower disk (Linux): 3,10"
     )
+    parser.add_argument(
+        "--slowed-only", action="store_true", help="with --fsync-delay-ms: nothing with the disk as it is"
+    )
     parser.add_argument("--json", type=Path, help="write everything to this file as well")
     parser.add_argument("--quick", action="store_true", help="one round of 1 s with 16 and 64 connections")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     quick: bool = options.quick
     options.rounds = options.rounds or (1 if quick else 3)
     options.seconds = options.seconds or (1.0 if quick else 2.0)

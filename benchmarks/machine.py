@@ -38,11 +38,7 @@ class _Process:
     seconds: float
 
 
-def cpu_seconds(*roots: int | None) -> float | None:
-    """CPU time so far of these processes and all below them, those that ended included; None without /proc.
-
-    The kernel counts in ticks, of 10 ms as a rule.
-    """
+def _processes() -> dict[int, _Process] | None:
     if not (PROC / "self" / "stat").exists():
         return None
     tick = os.sysconf("SC_CLK_TCK")
@@ -56,9 +52,42 @@ def cpu_seconds(*roots: int | None) -> float | None:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             found[int(entry.name)] = _Process(int(fields[1]), sum(map(int, fields[11:15])) / tick)
-    wanted = {root for root in roots if root is not None}
+    return found
+
+
+def _below(found: dict[int, _Process], roots: set[int]) -> set[int]:
+    wanted = set(roots)
     while below := {pid for pid, one in found.items() if one.parent in wanted and pid not in wanted}:
         wanted |= below
+    return wanted
+
+
+def resident_kb(root: int) -> dict[int, int] | None:
+    """Resident memory of this process and of all below it, by process; None without /proc."""
+    found = _processes()
+    if found is None:
+        return None
+    sizes: dict[int, int] = {}
+    for pid in sorted(_below(found, {root})):
+        try:
+            status = (PROC / str(pid) / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        lines = [line.split() for line in status.splitlines() if line.startswith("VmRSS:")]
+        if lines:
+            sizes[pid] = int(lines[0][1])
+    return sizes
+
+
+def cpu_seconds(*roots: int | None) -> float | None:
+    """CPU time so far of these processes and all below them, those that ended included; None without /proc.
+
+    The kernel counts in ticks, of 10 ms as a rule.
+    """
+    found = _processes()
+    if found is None:
+        return None
+    wanted = _below(found, {root for root in roots if root is not None})
     return sum(found[pid].seconds for pid in wanted if pid in found)
 
 
@@ -92,14 +121,25 @@ def file_system(folder: Path) -> str | None:
     return max(around, key=lambda one: len(one[1]))[2] if around else None
 
 
+def cpu_model() -> str | None:
+    """What the processor calls itself, None where the system does not tell."""
+    try:
+        lines = (PROC / "cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor() or None
+    named = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("model name")]
+    return named[0] if named else platform.processor() or None
+
+
 def shape() -> dict[str, object]:
-    """Cores, memory, kernel and Python."""
+    """Cores, processor, memory, kernel and Python; nothing that tells whose machine it is."""
     try:
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError):
         memory = None
     return {
         "cores": os.cpu_count(),
+        "cpu": cpu_model(),
         "memory_gb": memory,
         "system": platform.system(),
         "kernel": platform.release(),
