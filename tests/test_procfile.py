@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,8 +71,7 @@ def web(
 
 def test_the_web_process_takes_webhooks_and_ends_on_request(web: tuple[Child, str]) -> None:
     running, url = web
-    now = int(time.time())  # of the server's clock: the day of `builders.NOW` passes
-    body = builders.sign({**builders.payment_claims(), "iat": now, "exp": now + 3_600})
+    body = builders.sign(builders.of_today(builders.payment_claims()))
 
     with httpx2.Client(base_url=url, timeout=5, trust_env=False) as client:
         plain = client.post("/webhooks/wix", content=body, headers={"Content-Type": "text/plain"})

@@ -72,7 +72,7 @@ def test_it_is_alive_but_not_ready_without_a_database() -> None:
 
 def test_metrics_count_deliveries_and_what_waits(database_url: str, redis_url: str) -> None:
     with served(DATABASE_URL=database_url, REDIS_URL=redis_url) as client:
-        client.post("/webhooks/wix", data=builders.sign(builders.payment_claims()))
+        client.post("/webhooks/wix", data=builders.sign(builders.of_today(builders.payment_claims())))
         families = {
             family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)
         }
