@@ -29,7 +29,7 @@ from tests.chaos.world import NotRecovered, Probe, World
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE_EVERY = 25  # faults between two comparisons of everything; each is followed by one of what is new
-MATCHED_SECONDS = 3.0  # how long the next fault waits for the probe of the last to be matched
+MATCHED_SECONDS = 2.0  # how long the next fault waits for the probe of the last to be matched
 
 
 @dataclass(slots=True)
@@ -66,6 +66,7 @@ class Outcome:
     stop_seconds: list[float] = field(default_factory=list)
     sandbox_payments: int = 0
     exits: list[tuple[str, str, str]] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     evidence: dict[str, int] = field(default_factory=dict)
     failure: str | None = None
@@ -135,6 +136,7 @@ def run(
         outcome.answers = dict(world.ledger.answers.most_common())
         outcome.bodies = len(world.ledger.entries)
         outcome.answered = world.ledger.answered_count()
+        outcome.restarted = world.restarted
         outcome.stop_seconds = world.stop_seconds
         outcome.given_up = world.ledger.given_up_count()
         outcome.exits = [(one.process, one.fault, one.tail) for one in world.exits]

@@ -52,6 +52,7 @@ from tests.chaos.verify import Findings, check_all, check_fresh
 LOCALHOST = "127.0.0.1"
 LEASE_SECONDS = 3.0
 RECOVER_SECONDS = 180.0  # a start takes half a minute where many others compute
+STUCK_SECONDS = 15.0
 WEBS = ("web-a", "web-b")
 WORKERS = ("worker-a", "worker-b")
 LINKS = (
@@ -123,6 +124,7 @@ class World:
         self.rate = rate
         self.children: dict[str, Child] = {}
         self.exits: list[Exit] = []
+        self.restarted: list[str] = []
         self.probes: list[Probe] = []
         self.stop_seconds: list[float] = []
         """How long each web server took to end on SIGTERM in a rolling deploy."""
@@ -370,8 +372,13 @@ class World:
                 os.kill(pid, number)
 
     def start_server(self, server: embedded.Server) -> None:
-        """Return when a server runs and lets us in: PostgreSQL may be recovering by itself."""
-        deadline = time.monotonic() + RECOVER_SECONDS
+        """Return when a server runs and lets us in: PostgreSQL may be recovering by itself.
+
+        Its postmaster was seen to wait for ever after its start-up process had died in a recovery. So, as an operator
+        would, it is killed and started anew when it lets nobody in for so long; `restarted` says when.
+        """
+        pause, deadline = threading.Event(), time.monotonic() + RECOVER_SECONDS
+        stuck = time.monotonic() + STUCK_SECONDS
         while True:
             try:
                 server.start()
@@ -379,7 +386,11 @@ class World:
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
                     raise
-            self._stop.wait(0.05)
+            if time.monotonic() > stuck:
+                self.restarted.append(self.fault)
+                server.kill()
+                stuck = deadline
+            pause.wait(0.05)
 
     def ensure_up(self) -> None:
         """Start what is down, as a supervisor would, and note what ended although nobody asked it to."""
