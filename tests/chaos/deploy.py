@@ -8,7 +8,7 @@ import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -135,10 +135,22 @@ def deploy(world: World, before: Before) -> Findings:
         sender.pause()
         wait_until(lambda: ledger.open_count() == 0, what="the last resends", seconds=150)
         with psycopg.connect(url, autocommit=True) as connection:
-            return check_all(connection, mint.instances, ledger)
+            found = check_all(connection, mint.instances, ledger)
+            if found:
+                found.wrong += _odd_events(connection)
+            return found
     finally:
         sender.stop()
         for web in webs.values():
             web.stop(5)
         with world.admin() as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _odd_events(connection: psycopg.Connection[Any]) -> list[str]:
+    """What may explain a finding, before the database goes: events kept unread for a fault of ours."""
+    rows = connection.execute(
+        "SELECT event_id, event_type, entity_id, status, reason, reason_detail, received_at FROM webhook_events"
+        " WHERE reason = 'not_storable' ORDER BY received_at LIMIT 20"
+    ).fetchall()
+    return [f"kept unread: {', '.join(map(str, row))}" for row in rows]

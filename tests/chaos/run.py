@@ -102,7 +102,7 @@ def run(
         outcome.left_out = left_out(world)
         possible = [one for one in faults() if only(one) and not (one.needs_shims and world.no_shims)]
         drawer = Drawer(source, possible, pair_share=pair_share)
-        first = time.monotonic()
+        first, last = time.monotonic(), str(Findings())
         try:
             for number in range(1, count + 1):
                 is_late = seconds is not None and time.monotonic() - first > seconds
@@ -116,9 +116,9 @@ def run(
                     f" wrong {struck.wrong} ({struck.seconds:.1f} s,"
                     f" {struck.cut_unanswered} cut)" + "".join(f"; {note}" for note in struck.notes)
                 )
-                if world.findings:
-                    say(str(world.findings))
-                    break
+                if (told := str(world.findings)) != last:
+                    say(told)
+                    last = told
             world.drain()
             world.check(whole=True)
             say("drained; waiting for the sandbox's books")
@@ -146,6 +146,7 @@ def run(
 
 def _one(world: World, chosen: tuple[Fault, ...], source: random.Random, *, whole: bool) -> Struck:
     began = time.monotonic()
+    before = [len(one) for one in _found(world)]
     cut_before = sum(link.cut_unanswered for name, link in world.network.links.items() if "sender" in name)
     notes = strike(world, chosen, source)
     intake = world.await_intake()
@@ -155,15 +156,16 @@ def _one(world: World, chosen: tuple[Fault, ...], source: random.Random, *, whol
         pause, ends = world.pause, time.monotonic() + MATCHED_SECONDS
         while probe.matched is None and time.monotonic() < ends:
             pause(0.05)
-    found = _proof(world, whole=whole)
+    _proof(world, whole=whole)
+    new = [len(now) - then for now, then in zip(_found(world), before, strict=True)]
     return Struck(
         names=[one.name for one in chosen],
         families=[one.family for one in chosen],
         intake=intake,
-        lost=len(found.lost),
-        doubled=len(found.doubled),
-        regressed=len(found.regressed),
-        wrong=len(found.wrong),
+        lost=new[0],
+        doubled=new[1],
+        regressed=new[2],
+        wrong=new[3],
         cut_unanswered=cut_after - cut_before,
         seconds=time.monotonic() - began,
         notes=notes,
@@ -171,14 +173,19 @@ def _one(world: World, chosen: tuple[Fault, ...], source: random.Random, *, whol
     )
 
 
-def _proof(world: World, *, whole: bool) -> Findings:
-    """What the comparison finds; PostgreSQL may still be about to recover from what it was done."""
+def _found(world: World) -> tuple[list[str], ...]:
+    found = world.findings
+    return found.lost, found.doubled, found.regressed, found.wrong
+
+
+def _proof(world: World, *, whole: bool) -> None:
+    """Compare; PostgreSQL may still be about to recover from what it was done."""
     try:
-        return world.check(whole=whole)
+        world.check(whole=whole)
     except psycopg.OperationalError:
         world.start_server(world.servers.postgres)
         world.await_intake()
-        return world.check(whole=True)  # whatever was to be looked at
+        world.check(whole=True)  # whatever was to be looked at
 
 
 def _end(number: int, frame: FrameType | None) -> None:

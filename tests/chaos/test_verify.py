@@ -84,6 +84,15 @@ def test_a_payment_or_a_version_that_is_missing_is_lost(ledger: Ledger) -> None:
     assert len(look(ledger, replace(books, tokens=Counter())).lost) == 1
 
 
+def test_a_payment_event_that_is_kept_unread_is_lost(ledger: Ledger) -> None:
+    [entry] = told(ledger, 1)
+    books = books_of([entry])
+
+    found = look(ledger, replace(books, events=[replace(books.events[0], status="unreadable")]))
+
+    assert len(found.lost) == 1
+
+
 def test_what_is_stored_booked_or_new_twice_is_doubled(ledger: Ledger) -> None:
     [entry] = told(ledger, 1)
     books = books_of([entry])

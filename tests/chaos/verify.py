@@ -79,11 +79,10 @@ class Findings:
         return "\n".join(parts) or "nothing"
 
     def add(self, other: Findings) -> None:
-        """Take over what another check found."""
-        self.lost += other.lost
-        self.doubled += other.doubled
-        self.regressed += other.regressed
-        self.wrong += other.wrong
+        """Take over what another check found, and was not found before."""
+        for name in ("lost", "doubled", "regressed", "wrong"):
+            mine: list[str] = getattr(self, name)
+            mine += [one for one in getattr(other, name) if one not in mine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,8 @@ def compare(
         if stored is None and (told.event_id, told.digest) not in books.conflicts:
             found.lost.append(name)
             continue
+        if stored is not None and told.expected is Expected.BOOKED and stored.status != "recorded":
+            found.lost.append(f"{name} is kept as {stored.status}, not booked")
         if stored is not None and books.tokens is not None and books.tokens[stored.event_id] == 0:
             found.lost.append(f"the signed body of {name}")
         if told.payment_id is None:

@@ -50,6 +50,7 @@ from tests.chaos.sender import Sender
 from tests.chaos.verify import Findings, check_all, check_fresh
 
 LOCALHOST = "127.0.0.1"
+COMPILED = Path(__file__).resolve().parents[2] / ".pytest_cache" / "compiled"
 LEASE_SECONDS = 3.0
 RECOVER_SECONDS = 180.0  # a start takes half a minute where many others compute
 STUCK_SECONDS = 15.0
@@ -264,7 +265,7 @@ class World:
         inherited = {key: value for key, value in os.environ.items() if key not in ours}
         # Processes start hundreds of times: none compiles what another has, whatever the caller's Python keeps.
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)
-        inherited["PYTHONPYCACHEPREFIX"] = str(self.folder / "compiled")
+        inherited["PYTHONPYCACHEPREFIX"] = str(COMPILED if code is None else self.folder / "compiled")
         program = [sys.executable, "-m", "processor", command, *arguments]
         if code is not None:
             program = ["/bin/sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(code), *program]
