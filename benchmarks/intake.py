@@ -329,6 +329,17 @@ def make_databases(servers: embedded.Servers) -> None:
                 connection.execute(one.schema)
 
 
+@contextmanager
+def opened(
+    folder: Path, made: tokens.Tokens, *, seconds: float, warm_up: float, is_flushed: bool = True
+) -> Iterator[Bench]:
+    """Servers of their own, every database, and what points need."""
+    program = load_program(folder)
+    with embedded.start(folder / "servers") as servers:
+        make_databases(servers)
+        yield Bench(folder, program, made, servers, seconds, warm_up, clean_environ(), is_flushed=is_flushed)
+
+
 def commit_ms(servers: embedded.Servers) -> float:
     """What one durable commit of one row takes: the median of 20, in a database that is nobody's."""
     took: list[float] = []

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import mmap
 import os
 import random
 import struct
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -42,11 +44,15 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """file: of bodies, each behind its length. deliveries: one for each body, in order. public_key: PEM."""
+    """file: of bodies, each behind its length. deliveries: one for each body, in order. public_key: PEM.
+
+    links: where the events belong to; the link in place n is of the site in place n modulo SITES.
+    """
 
     file: Path
     deliveries: list[Delivery]
     sites: list[UUID]
+    links: list[UUID]
     public_key: str
     mean_bytes: float
 
@@ -180,5 +186,34 @@ def make(file: Path, count: int, *, seed: int, duplicates: float) -> Tokens:
             out.write(bodies)
             size += len(bodies) - 4 * len(made)
             deliveries += [Delivery(UUID(event_id), UUID(payment_id)) for event_id, payment_id in made]
-    sites, _ = _places(seed)
-    return Tokens(file, deliveries, [UUID(site) for site in sites], public_pem.decode(), size / count)
+    sites, links = _places(seed)
+    return Tokens(
+        file, deliveries, list(map(UUID, sites)), list(map(UUID, links)), public_pem.decode(), size / count
+    )
+
+
+def bodies_of(file: Path) -> list[tuple[int, int]]:
+    """Where each body of a file begins, its length before it included, and how long both are."""
+    found: list[tuple[int, int]] = []
+    size = file.stat().st_size
+    with file.open("rb") as source:
+        at = 0
+        while at < size:
+            source.seek(at)
+            [length] = struct.unpack("<I", source.read(4))
+            found.append((at, 4 + length))
+            at += 4 + length
+    return found
+
+
+def write_some(source: Path, target: Path, places: Sequence[int]) -> None:
+    """Write the bodies in these places of `source` to `target`, in the order given."""
+    where = bodies_of(source)
+    with (
+        source.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held,
+        target.open("wb") as out,
+    ):
+        for place in places:
+            at, size = where[place]
+            out.write(held[at : at + size])
