@@ -42,6 +42,7 @@ _HELD_UP = ("55P03", "40P01", "57014")  # lock not available, deadlock, statemen
 # How the statement is planned, and the foreign keys' own look-ups with it, for tables of any size. The planner takes
 # each batch for one row, and would loop over it for each of its rows.
 _PLANNER = {"enable_seqscan": "off", "enable_nestloop": "off", "jit": "off"}
+_CHECK = "23514"
 _PLAN_IS_STALE = "0A000"  # a migration changed what a prepared statement returns
 
 
@@ -320,6 +321,8 @@ class Inbox:
                 with self._database.begin() as connection:
                     [stored] = record(connection, [delivery], self._now())
             except (DataError, IntegrityError) as why:
+                if isinstance(why.orig, psycopg.Error) and _has_moved(why.orig):
+                    raise StoreUnavailable("a month of tokens was made meanwhile") from why
                 raise NotStorable(type(why.orig).__name__) from why
             return stored
         return self._group.submit(_row(delivery, self._now()), seconds=self._seconds)
@@ -341,6 +344,14 @@ class Inbox:
             is_preparing=self._is_preparing,
             observe=self._observe,
         )
+
+
+def _has_moved(why: psycopg.Error) -> bool:
+    """Whether a token was on its way to the default partition when its month was attached.
+
+    PostgreSQL says so by a constraint without a name. The value is good, and goes to its month when it is sent again.
+    """
+    return why.sqlstate == _CHECK and why.diag.constraint_name is None
 
 
 _Placed = list[tuple[int, _Row]]
@@ -425,6 +436,11 @@ class _DatabaseLane(Lane[_Row, Stored]):
         """What is left to do for rows that were not committed. Raises LaneBroken."""
         has_time = time.monotonic() < deadline
         state = why.sqlstate or ""
+        if _has_moved(why):
+            if has_time:
+                self._commit(rows, decided, deadline)
+                return
+            state = ""
         is_of_one = state.startswith(_VALUE_REFUSED)
         if self._connection.closed or (state == _PLAN_IS_STALE and has_time):
             raise LaneBroken(first_line(why), is_repeatable=has_time) from why

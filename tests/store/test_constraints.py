@@ -120,7 +120,12 @@ def fill(database: Database) -> None:
         creations.begin(connection, hold, request={}, digest=b"z" * 32, now=NOW, until=until)
         connection.execute(
             insert(TokenArchive).values(
-                month=NOW.date(), partition="p", file_name="f", file_digest=b"d" * 32, event_count=0, archived_at=NOW
+                month=NOW.date(),
+                partition="p",
+                file_name="f",
+                file_digest=b"d" * 32,
+                event_count=0,
+                archived_at=NOW,
             )
         )
         link = make_link()

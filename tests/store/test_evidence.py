@@ -6,12 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import text
 
+from processor.errors import StoreUnavailable
+from processor.processes import wait_until
 from processor.store import evidence, listings
 from processor.store.database import Database
-from tests.builders import NOW, payment_claims
-from tests.store.helpers import install, one, receive, rows
+from processor.store.inbox import Inbox, Outcome
+from tests.builders import NOW, app_claims, payment_claims
+from tests.store.helpers import delivery, install, one, receive, rows
 
 FAR = datetime(2031, 12, 31, 23, 59, 59, tzinfo=UTC)  # of which no month was made
 
@@ -60,6 +64,48 @@ def test_clocks_that_make_the_same_months_at_once_make_each_once(database: Datab
         made = list(pool.map(lambda _: make(database, FAR), range(2)))
 
     assert sorted(map(len, made)) == [0, 3]
+
+
+def test_a_delivery_that_meets_the_making_of_its_month_is_stored_and_booked(database: Database) -> None:
+    install(database)
+    opened = Inbox(database, lambda: FAR, seconds=30, lanes=1, is_preparing=True)
+    opened.store(delivery(payment_claims({"id": str(uuid4())}, id=str(uuid4()))))  # its plan is made
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as connection:
+            evidence.ensure_months(connection, FAR)
+            storing = pool.submit(
+                opened.store, delivery(payment_claims({"id": str(uuid4())}, id=str(uuid4())))
+            )
+            wait_until(lambda: waits_for_a_lock(database), what="it to wait", seconds=20)
+        assert storing.result().outcome is Outcome.STORED
+    opened.close()
+
+    assert one(database, "SELECT count(*) FROM payments").count == 2
+    assert partition_of_each(database)["webhook_event_tokens_2031_12"] == 2
+
+
+def test_an_installation_that_meets_it_is_sent_again(database: Database) -> None:
+    opened = Inbox(database, lambda: FAR, seconds=30, lanes=1, is_preparing=True)
+    told = delivery(app_claims("AppInstalled"))
+    with ThreadPoolExecutor(1) as pool:
+        with database.begin() as connection:
+            evidence.ensure_months(connection, FAR)
+            storing = pool.submit(opened.store, told)
+            wait_until(lambda: waits_for_a_lock(database), what="it to wait", seconds=20)
+        with pytest.raises(StoreUnavailable, match="month"):
+            storing.result()
+    assert opened.store(told).outcome is Outcome.STORED
+    opened.close()
+
+
+def waits_for_a_lock(database: Database) -> bool:
+    return bool(
+        one(
+            database,
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database())",
+        ).count
+    )
 
 
 def test_a_token_stays_in_its_row_up_to_a_page(database: Database) -> None:
