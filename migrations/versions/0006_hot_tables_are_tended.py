@@ -38,7 +38,9 @@ SETTINGS = {
 
 def upgrade() -> None:
     for table, settings in SETTINGS.items():
-        op.execute(f"ALTER TABLE {table} SET ({', '.join(f'{name} = {to}' for name, to in settings.items())})")
+        op.execute(
+            f"ALTER TABLE {table} SET ({', '.join(f'{name} = {to}' for name, to in settings.items())})"
+        )
 
 
 def downgrade() -> None:
