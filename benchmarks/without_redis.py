@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         for number in range(options.rounds):
             turn = number % len(states)
             for state in states[turn:] + states[:turn]:
-                point = bench.measure(
-                    ours, load, number + 1, around=lambda state=state: STATES[state](bench.servers)
-                )
+                point = bench.measure(ours, load, number + 1, around=partial(STATES[state], bench.servers))
                 points[state].append(point)
                 print(
                     f"  round {point.round}  Redis {state:<8} {point.per_second:>6,.0f}/s  p50"
