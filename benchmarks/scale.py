@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -201,13 +203,18 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     [empty] = [design for design in DESIGNS if design.name == "ours"]
     full = replace(empty, name="ours_filled", books=FULL)
     points: list[Point] = []
+    scans: Counter[str] = Counter()
     with opened(folder, made, seconds=options.seconds, warm_up=options.warm_up, is_flushed=False) as bench:
+        url = bench.servers.postgres.url_of(DATABASE)
         filled = fill(bench, options)
         for number in range(options.rounds):
             bodies = (warm + number * each, warm + (number + 1) * each)
             for design in (empty, full)[:: 1 if number % 2 == 0 else -1]:
                 point = bench.measure(
-                    *(design, Load(CONNECTIONS, None), number + 1), bodies=bodies, warm_bodies=(0, warm)
+                    *(design, Load(CONNECTIONS, None), number + 1),
+                    bodies=bodies,
+                    warm_bodies=(0, warm),
+                    around=nullcontext if design is empty else partial(_counted, url, scans),
                 )
                 points.append(point)
                 print(
@@ -226,7 +233,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
             " rounds are the dearest.",
             flush=True,
         )
-        looked = reads.run(_services(bench, made.public_key), bench.servers.postgres.url_of(DATABASE))
+        looked = reads.run(_services(bench, made.public_key), url, scans)
     return {
         "settings": asdict(options) | {"connections": CONNECTIONS, "max_wal_size": WAL_SIZE},
         "filled": filled,
@@ -234,6 +241,17 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         "points": [asdict(point) for point in points],
         **looked,
     }
+
+
+@contextmanager
+def _counted(url: str, scans: Counter[str]) -> Iterator[None]:
+    """Add how often each index is scanned meanwhile, but for the last second, which is not told yet."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        before = reads.scans(connection)
+        yield
+        after = reads.scans(connection)
+    for (table, index), one in after.items():
+        scans[index] += one[0] - before.get((table, index), one)[0]
 
 
 def ratio(points: Sequence[Point], one: str, other: str) -> dict[str, float] | None:
