@@ -25,9 +25,10 @@ def archive() -> None:
 @click.option("--drop", is_flag=True, help="Delete the detached tables, too.")
 @json_option
 def export(before: str, folder: Path, drop: bool, as_json: bool) -> None:
-    """Write whole months to files, read them back, and detach them from the table.
+    """Write whole months to files and detach them.
 
-    Events stay, with their digests: what comes again is a duplicate for ever. The files hold personal data.
+    Each file is read back first. Events stay, with their digests: what comes again is a duplicate for ever. The files
+    hold personal data.
     """
     from processor.archive import archive as archive_months
 
@@ -88,7 +89,7 @@ def list_archives(as_json: bool) -> None:
 @archive.command("restore")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def restore(file: Path) -> None:
-    """Put the bodies of an archived month back, so that its events can be replayed."""
+    """Put the bodies of an archived month back."""
     from processor.archive import restore as restore_archive
 
     restored, total = restore_archive(open_services(), file)
