@@ -113,7 +113,7 @@ class Ledger:
     def open_count(self) -> int:
         """Bodies that still wait for their 200."""
         with self._lock:
-            return sum(entry.is_open for entry in self.entries[-50_000:])
+            return sum(entry.is_open for entry in self.entries)
 
     def answered_count(self) -> int:
         """Bodies answered 200."""

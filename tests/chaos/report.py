@@ -244,7 +244,8 @@ In seconds. **Intake**: from when nothing was in the way any more (of what was k
 start is included) until each web server answered a new event 200. **Books**: from then until a payment made at the
 pretend Wix was delivered, booked, and matched with Wix by a worker. If that takes longer than two seconds the next
 faults strike meanwhile, so its worst values are of several faults together. A job lost with Redis is enqueued again
-after 30 s, see [operations.md](operations.md#when-something-fails).
+after 30 s, and a link whose check Wix refuses, as the weather does at times, is put off by ten minutes; see
+[operations.md](operations.md#when-something-fails).
 """
 
 CLASSES_HEAD = """
@@ -259,6 +260,7 @@ RESTARTED = """
 Fifteen seconds after the fault was over it still let nobody in, its postmaster running and its start-up process gone.
 It was killed and started anew, as an operator would, and recovered; webhooks were answered 503 until then. During:
 """
+
 
 SHIMS = """
 *Disk full* and *file system read-only* are done by a library preloaded into PostgreSQL that lets writing to its files
@@ -278,6 +280,7 @@ def _head(outcome: Outcome) -> str:
     totals = " | ".join(
         f"**{len(one)}**" for one in (found.lost, found.doubled, found.regressed, found.wrong)
     )
+    load = ", ".join(f"{one:.2f}" for one in outcome.load_at_start)
     failed = f"\n\n**The run failed**: {outcome.failure}" if outcome.failure else ""
     return f"""
 # Chaos
@@ -295,15 +298,15 @@ and not by hand. `make test` has a short run of the same.
 
 Seed {outcome.seed}, begun {outcome.began}, commit {outcome.commit}.
 {shape.get("cores")} cores, {shape.get("memory_gb")} GB, {shape.get("system")} {shape.get("kernel")}, \
-{shape.get("architecture")}, Python {shape.get("python")}; load average at the start {shape.get("load_at_start")}.
+{shape.get("architecture")}, Python {shape.get("python")}; load average at the start {load}.
 The same seed draws the same faults in the same order; at which byte they strike is up to the machine.{failed}
 """.replace("\\\n", "")
 
 
 def _site(outcome: Outcome) -> str:
     truth = (
-        "At the end every one of these payments was booked as it happened and matched with Wix, and nothing was left to"
-        " settle."
+        "At the end every one of these payments was booked as it\nhappened and matched with Wix, and nothing was left"
+        " to settle."
         if outcome.is_good
         else "That their books are right was not shown: the run failed."
     )
@@ -311,7 +314,8 @@ def _site(outcome: Outcome) -> str:
 Meanwhile buyers made {outcome.sandbox_payments:,} payments at the pretend Wix, whose webhooks, queries and resends went
 the same ways. {truth}
 
-Bodies given up after twelve resends: {outcome.given_up}.
+Bodies given up after twelve resends: {outcome.given_up}. Those never answered 200 are the forgeries, and what was sent
+only to see whether a web server was back, which nobody sends again.
 """
 
 
@@ -324,8 +328,8 @@ def _answers(outcome: Outcome) -> str:
         cut = sum(one.cut_unanswered for one in rolling)
         parts.append(
             f"**Rolling deploys**: {len(rolling)}, of two web servers each. In all, {cut} connections ended that had"
-            f" been sent something and had not answered.\nA web server took {stops} s to end on SIGTERM (median, 95th"
-            " percentile, worst), under connections kept alive and in use."
+            f" been\nsent something and had not answered. A web server took {stops} s to end on SIGTERM (median,"
+            " 95th\npercentile, worst), under connections kept alive and in use."
         )
     return "\n\n".join(parts)
 
@@ -376,6 +380,8 @@ def _notes(outcome: Outcome) -> str:
     if outcome.restarted:
         lines = "\n".join(f"- {fault}" for fault in outcome.restarted)
         parts += ["## PostgreSQL restarted by hand", RESTARTED.strip(), lines]
+    if not outcome.exits:
+        parts.append("No process of the service ended by itself, but for those that were killed or stopped.")
     if outcome.exits:
         lines = "\n".join(f"- {process}, during {fault}" for process, fault, _ in outcome.exits)
         parts += ["## Processes that ended by themselves", lines]

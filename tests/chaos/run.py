@@ -74,6 +74,12 @@ class Outcome:
     machine: dict[str, object] = field(default_factory=dict)
 
     @property
+    def load_at_start(self) -> list[float]:
+        """The machine's load averages before the run."""
+        found = self.machine.get("load_at_start")
+        return [float(one) for one in found] if isinstance(found, list) else []
+
+    @property
     def is_good(self) -> bool:
         """Whether nothing was found and everything came back."""
         return not self.findings and self.failure is None
