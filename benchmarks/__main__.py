@@ -160,7 +160,8 @@ def run(options: argparse.Namespace, folder: Path) -> Result:
     print(
         f"{shape['cores']} cores ({shape['cpu'] or 'unknown'}), {shape['memory_gb']} GB, {shape['system']}"
         f" {shape['kernel']}, Python {shape['python']}; fdatasync takes {shape['fdatasync_ms']} ms; load"
-        f" {shape['load_at_start']}. Sections: {', '.join(options.only)}; seed {options.seed}."
+        f" {shape['load_at_start']}. Sections: {', '.join(options.only)}; seed {options.seed}.",
+        flush=True,
     )
     if "scale" in options.only:
         _need_room(options, folder)

@@ -133,14 +133,14 @@ def _redis(result: Found) -> _Lines:
             wrong = lines[state]["refused"]
             refused = f", {wrong:,} not answered 200" if wrong else ""
             told = _spread(found, " x") + refused, found["median"] <= 1 + WITHIN and not wrong
-        yield f"median answer time, Redis {state} vs up", f"within {WITHIN:.0%}", told
+        yield f"median answer time, Redis {state} vs up", f"within {WITHIN * 100:g} %", told
 
 
 def _burst(result: Found) -> _Lines:
     told: _Told = None
-    size, share = "a burst", ""
+    size, share = "a burst of 100,000", ", 20 % duplicates"
     if settings := result.get("settings"):
-        size, share = f"a burst of {settings['events']:,}", f", {settings['duplicates']:.0%} duplicates"
+        size, share = f"a burst of {settings['events']:,}", f", {settings['duplicates'] * 100:g} % duplicates"
         told = (
             f"{result['events_answered']:,} ids equal; {result['refused'] + result['unanswered']:,} sent again",
             True,  # else it had failed
@@ -148,7 +148,7 @@ def _burst(result: Found) -> _Lines:
     yield f"{size} events{share}, shuffled", "all 200 in the end, id sets equal", told
     grown = result.get("memory_growth")
     told = None if grown is None else (f"{grown:+.1%}", grown <= GROWTH_MOST)
-    yield "memory of the web processes from 20 % to 100 % of it", f"flat: <= {GROWTH_MOST:+.0%}", told
+    yield "memory of the web processes from 20 % to 100 % of it", f"flat: <= {GROWTH_MOST * 100:+g} %", told
 
 
 def _scale(result: Found) -> _Lines:
