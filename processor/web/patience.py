@@ -97,7 +97,7 @@ class Patience:
 
     def _watch(self) -> None:
         while self._is_reading.wait():
-            time.sleep(TICK_SECONDS)
+            time.sleep(TICK_SECONDS)  # between two looks: time alone makes a body late
             now = time.monotonic()
             slowest = sorted(self._reading.copy().values(), key=lambda body: body.began)
             for body in slowest[: to_give_up([now - body.began for body in slowest], self._threads)]:

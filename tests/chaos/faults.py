@@ -228,7 +228,7 @@ def _backends(world: World, connection: psycopg.Connection[object]) -> list[int]
         "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() ORDER BY pid",
         [DATABASE],
     ).fetchall()
-    return [row[0] for row in rows]  # type: ignore[index]
+    return [row[0] for row in rows]  # type: ignore[index]  # rows are tuples
 
 
 def crash_backend(world: World, source: random.Random) -> None:
