@@ -3,9 +3,9 @@
 import os
 
 from processor import logs, wiring
-from processor.web import create_front
-from processor.web.patience import Patience
+from processor.web import bridge, create_front
 
 _services = wiring.from_environ("web", os.environ)
 logs.configure(_services.settings.log_level, _services.settings.log_format, process="web")
-app = Patience(create_front(_services), _services.settings.web_threads)
+bridge.install()
+app = create_front(_services)

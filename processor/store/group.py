@@ -1,8 +1,12 @@
 """Group commit: request threads hand items over, and one of them commits everything that has gathered.
 
-There is no timer and no thread of its own. Whoever comes while a lane is idle leads it at once, so a lone item is
-committed at once; whoever comes meanwhile waits, and when a commit ends the first who waits leads the next, with all
-that gathered. So the batch grows with the load by itself. A lane is one commit in flight.
+Whoever comes while a lane is idle leads it at once, so a lone item is committed at once; what comes meanwhile waits,
+and when a commit ends the next takes all that gathered. So the batch grows with the load by itself, without a timer.
+A lane is one commit in flight.
+
+There are two ways to hand an item over. `submit` holds the caller's thread until the item is committed: when a commit
+ends, the first thread that waits leads the next. `hand_over` returns at once, and `lead` commits what was handed over
+for as long as there is something: no thread waits for a commit but the one that makes it, so none must be woken.
 
 The mechanism knows nothing of databases. A lane does the work, and says with `LaneBroken` that it must be opened
 anew, which a background thread does, so that nobody's request waits for a connection longer than for its turn.
@@ -31,6 +35,7 @@ Result = TypeVar("Result")
 REOPEN_SECONDS = (0.05, 0.2, 0.5, 1.0)  # waits between attempts to open a lane; the last is repeated
 # A batch that could not be sent at all may be committed by another lane; once, lest a poisonous one break them all.
 TRIES_MAX = 2
+TICK_SECONDS = 0.05  # how late a deadline is noticed at most
 
 
 class LaneBroken(Exception):
@@ -70,19 +75,59 @@ class _State(Enum):
 
 
 class _Ticket(Generic[Item, Result]):
-    """One item and the thread that waits for it. wake: held until there is something to do for the thread."""
+    """One item, and how whoever handed it over learns what became of it."""
 
-    __slots__ = ("item", "keys", "lane", "outcome", "state", "tries", "wake")
+    __slots__ = ("item", "keys", "outcome", "state", "tries")
 
     def __init__(self, item: Item, keys: Sequence[Hashable]) -> None:
         self.item = item
         self.keys = keys
         self.state = _State.WAITING
         self.tries = 0
-        self.lane: Lane[Item, Result] | None = None
         self.outcome: Result | Exception | None = None
+
+    def tell(self) -> None:
+        """There is an outcome. Called once at most, without the mutex; never raises."""
+        raise NotImplementedError
+
+
+class _Held(_Ticket[Item, Result]):
+    """A thread waits for it. wake: locked until there is something to do for the thread."""
+
+    __slots__ = ("lane", "wake")
+
+    def __init__(self, item: Item, keys: Sequence[Hashable]) -> None:
+        super().__init__(item, keys)
+        self.lane: Lane[Item, Result] | None = None
         self.wake = threading.Lock()
         self.wake.acquire()
+
+    def tell(self) -> None:
+        self.wake.release()
+
+
+class _Handed(_Ticket[Item, Result]):
+    """No thread waits. deadline: `time.monotonic()`."""
+
+    __slots__ = ("deadline", "told")
+
+    def __init__(
+        self,
+        item: Item,
+        keys: Sequence[Hashable],
+        deadline: float,
+        told: Callable[[Result | Exception], None],
+    ) -> None:
+        super().__init__(item, keys)
+        self.deadline = deadline
+        self.told = told
+
+    def tell(self) -> None:
+        try:
+            self.told(self.outcome)  # type: ignore[arg-type]  # told only when it is there
+        except Exception:
+            # The others of the batch are to be told all the same.
+            log.exception("outcome_not_told")
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -111,6 +156,9 @@ class GroupCommit(Generic[Item, Result]):
         self._idle: list[Lane[Item, Result]] = []
         self._open = 0  # lanes that are open, idle or not
         self._opener: threading.Thread | None = None
+        self._handed: deque[_Handed[Item, Result]] = deque()  # in the order of their deadlines, nearly
+        self._watcher: threading.Thread | None = None
+        self._is_watching = threading.Event()
         self._is_away = False  # the last attempt to open a lane failed, and none is open
         self._is_closed = False
         self._closing = threading.Event()
@@ -123,11 +171,9 @@ class GroupCommit(Generic[Item, Result]):
         for; the item may be committed all the same. Raises the item's own exception if it has one.
         """
         deadline = time.monotonic() + seconds
-        ticket = _Ticket[Item, Result](item, self._keys_of(item))
+        ticket = _Held[Item, Result](item, self._keys_of(item))
         with self._mutex:
-            self._refuse_if_hopeless()
-            if self._open < self._lanes:
-                self._ensure_opener()
+            self._admit()
             if self._idle:
                 ticket.lane = self._idle.pop()
                 ticket.state = _State.LEADING
@@ -136,13 +182,51 @@ class GroupCommit(Generic[Item, Result]):
         while ticket.state is not _State.DONE:
             if ticket.lane is not None:
                 lane, ticket.lane = ticket.lane, None
-                self._lead(lane, ticket)
+                self._commit(lane, ticket)
+                self.call_leader()
             elif not ticket.wake.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 self._leave(ticket)
         outcome = ticket.outcome
         if isinstance(outcome, Exception):
             raise outcome
         return outcome  # type: ignore[return-value]  # DONE says that it is there
+
+    def hand_over(
+        self, item: Item, *, deadline: float, told: Callable[[Result | Exception], None]
+    ) -> None:
+        """Let one item be committed with whatever else waits, when somebody leads; returns at once.
+
+        told: called once by some thread with what became of it: StoreUnavailable when that is not known soon after
+        `deadline` (`time.monotonic()`), though it may be committed all the same. Raises StoreUnavailable when it
+        cannot be hoped for; then nobody is told.
+        """
+        ticket = _Handed[Item, Result](item, self._keys_of(item), deadline, told)
+        with self._mutex:
+            self._admit()
+            self._waiting.append(ticket)
+            self._handed.append(ticket)
+            if not self._is_watching.is_set():
+                if self._watcher is None:
+                    self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+                    self._watcher.start()
+                self._is_watching.set()
+
+    def lead(self) -> None:
+        """Commit what was handed over, on this thread, as long as some of it waits and a lane is idle."""
+        while self._idle and self._waiting:
+            with self._mutex:
+                if not self._idle or (leader := self._next()) is None:
+                    return
+                lane = self._idle.pop()
+                if isinstance(leader, _Held):
+                    self._promote(leader, lane)
+                    continue
+            self._commit(lane, leader)
+
+    def call_leader(self) -> None:
+        """The same on another thread."""
+        if self._idle and self._waiting:
+            threading.Thread(target=self.lead, name="leader", daemon=True).start()
 
     @property
     def waiting(self) -> int:
@@ -161,12 +245,15 @@ class GroupCommit(Generic[Item, Result]):
 
     # -- Under the mutex -----------------------------------------------------------------------------
 
-    def _refuse_if_hopeless(self) -> None:
+    def _admit(self) -> None:
+        """Raise StoreUnavailable for an item that cannot be committed in time."""
         if self._pid != os.getpid():
             # A fork takes no threads along, and must not share connections.
             self._pid = os.getpid()
             self._idle, self._open, self._opener, self._is_away = [], 0, None, False
+            self._watcher, self._is_watching = None, threading.Event()
             self._waiting.clear()
+            self._handed.clear()
         if self._is_closed:
             raise StoreUnavailable("this process is stopping")
         if self._is_away:
@@ -174,11 +261,26 @@ class GroupCommit(Generic[Item, Result]):
             raise StoreUnavailable("the database is away")
         if len(self._waiting) >= self._waiting_max:
             raise StoreUnavailable("too many wait already")
+        if self._open < self._lanes:
+            self._ensure_opener()
 
     def _ensure_opener(self) -> None:
         if self._opener is None or not self._opener.is_alive():
             self._opener = threading.Thread(target=self._keep_open, name="lanes", daemon=True)
             self._opener.start()
+
+    def _next(self) -> _Ticket[Item, Result] | None:
+        """The first that waits, and from now on no longer."""
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            if ticket.state is _State.WAITING:
+                ticket.state = _State.LEADING
+                return ticket
+        return None
+
+    def _promote(self, ticket: _Held[Item, Result], lane: Lane[Item, Result]) -> None:
+        ticket.lane = lane
+        ticket.wake.release()
 
     def _take(self, leader: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
         """The leader's ticket, and of those that wait as many as may be in one batch with it."""
@@ -187,6 +289,8 @@ class GroupCommit(Generic[Item, Result]):
         left: list[_Ticket[Item, Result]] = []
         while self._waiting and len(batch) < self._batch_max:
             ticket = self._waiting.popleft()
+            if ticket.state is _State.GONE:
+                continue
             if taken.isdisjoint(ticket.keys):
                 taken.update(ticket.keys)
                 batch.append(ticket)
@@ -198,15 +302,14 @@ class GroupCommit(Generic[Item, Result]):
         return batch
 
     def _hand_on(self, lane: Lane[Item, Result]) -> None:
-        """Give a lane to the first who waits, who from then on waits no more; or let it be idle."""
+        """Give a lane to the first thread that waits, unless others are first; or let it be idle."""
         if self._is_closed and not self._waiting:
             self._open -= 1
             lane.close()
-        elif self._waiting:
+        elif self._waiting and isinstance(self._waiting[0], _Held):
             ticket = self._waiting.popleft()
             ticket.state = _State.LEADING
-            ticket.lane = lane
-            ticket.wake.release()
+            self._promote(ticket, lane)
         else:
             self._idle.append(lane)
 
@@ -217,7 +320,7 @@ class GroupCommit(Generic[Item, Result]):
 
     # -- By request threads --------------------------------------------------------------------------
 
-    def _leave(self, ticket: _Ticket[Item, Result]) -> None:
+    def _leave(self, ticket: _Held[Item, Result]) -> None:
         """The time is up. Raises StoreUnavailable, unless there is an answer or a lane to lead just now."""
         with self._mutex:
             is_late = ticket.state in (_State.WAITING, _State.COMMITTING)
@@ -229,7 +332,7 @@ class GroupCommit(Generic[Item, Result]):
             raise StoreUnavailable("the database did not answer in time")
         ticket.wake.acquire()  # whoever changed the state has released it, or is about to
 
-    def _lead(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> None:
+    def _commit(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> None:
         """Commit a batch, hand the lane on, and tell the others."""
         with self._mutex:
             batch = self._take(leader)
@@ -268,6 +371,7 @@ class GroupCommit(Generic[Item, Result]):
         again: Sequence[_Ticket[Item, Result]] = (),
     ) -> None:
         suspects = [lane] if is_broken else []
+        finished: list[_Ticket[Item, Result]] = []
         with self._mutex:
             if is_broken:
                 # What broke this lane has likely broken the idle ones too, and they would each cost a try.
@@ -287,9 +391,11 @@ class GroupCommit(Generic[Item, Result]):
             for ticket, outcome in zip(batch, outcomes, strict=True):
                 if ticket.state is _State.COMMITTING:
                     self._finish(ticket, outcome)
-        for ticket in batch:
-            if ticket is not leader and ticket.state is _State.DONE:
-                ticket.wake.release()
+                    # Its own thread is this one, and sees it.
+                    if ticket is not leader or isinstance(ticket, _Handed):
+                        finished.append(ticket)
+        for ticket in finished:
+            ticket.tell()
         for suspect in suspects:
             suspect.close()
 
@@ -315,7 +421,8 @@ class GroupCommit(Generic[Item, Result]):
                     for ticket in hopeless:
                         self._finish(ticket, StoreUnavailable(str(why)))
                 for ticket in hopeless:
-                    ticket.wake.release()
+                    if ticket.state is _State.DONE:
+                        ticket.tell()
                 if not was_away:
                     log.warning("lane_not_opened", why=str(why))
                 pause = REOPEN_SECONDS[min(failures, len(REOPEN_SECONDS) - 1)]
@@ -329,3 +436,32 @@ class GroupCommit(Generic[Item, Result]):
                     self._is_away = False
                     self._open += 1
                     self._hand_on(lane)
+                self.call_leader()
+
+    # -- By the thread that watches deadlines ----------------------------------------------------------
+
+    def _watch(self) -> None:
+        while self._is_watching.wait():
+            time.sleep(TICK_SECONDS)  # between two looks: time alone makes an item late
+            with self._mutex:
+                late = self._late(time.monotonic())
+                if not self._handed:
+                    self._is_watching.clear()
+            for ticket in late:
+                ticket.tell()
+
+    def _late(self, now: float) -> list[_Handed[Item, Result]]:
+        """Those whose time is up, from now on gone; forgets those that have their answer."""
+        late: list[_Handed[Item, Result]] = []
+        while self._handed:
+            ticket = self._handed[0]
+            if ticket.state not in (_State.DONE, _State.GONE):
+                if ticket.deadline > now or ticket.state is _State.LEADING:  # for an instant only
+                    break
+                ticket.outcome = StoreUnavailable("the database did not answer in time")
+                ticket.state = _State.GONE
+                late.append(ticket)
+            self._handed.popleft()
+        while self._waiting and self._waiting[0].state is _State.GONE:
+            self._waiting.popleft()
+        return late

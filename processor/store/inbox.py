@@ -89,7 +89,9 @@ _EVENT_COLUMNS = """
 """
 
 # Tables are looked up by scalar subqueries, one index probe for each row, whatever the planner believes of their size:
-# it is planned once, perhaps when they were empty. The joins are of what the statement itself holds.
+# it is planned once, perhaps when they were empty. So no other index than the key may serve a look-up: the key of
+# events begins with the event's id, and IS NOT DISTINCT FROM is no condition for an index. The joins are of what the
+# statement itself holds.
 _TOLD = f"""
     SELECT * FROM ROWS FROM (json_to_recordset(CAST(%(events)s AS json))
         AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})) WITH ORDINALITY"""
@@ -106,7 +108,7 @@ _INSERT = f"""
 WITH told AS MATERIALIZED ({_TOLD} t
     WHERE (SELECT a.status FROM app_instances a WHERE a.instance_id = t.instance_id) = 'installed'
         AND (SELECT true FROM webhook_events e
-            WHERE e.instance_id = t.instance_id AND e.event_id = t.event_id) IS NULL
+            WHERE e.event_id = t.event_id AND e.instance_id IS NOT DISTINCT FROM t.instance_id) IS NULL
         AND (SELECT true FROM payments p
             WHERE p.instance_id = t.instance_id AND p.payment_id = t.entity_id) IS NULL
     ORDER BY instance_id, event_id
@@ -252,6 +254,11 @@ _ANSWERS = {
 }
 
 
+def is_usual(event: Event) -> bool:
+    """Whether its delivery is stored together with others. The rest is rare, and takes more than one statement."""
+    return not (event.anonymized or _is_of_life(event))
+
+
 class NotStorable(ProcessorError):
     """A value of the event is refused by our columns; no repetition can help. The message names the error only."""
 
@@ -315,8 +322,7 @@ class Inbox:
         Raises StoreUnavailable when that is not known in time, and NotStorable. What a delivery stored more than once
         brings is a duplicate, so it may be sent again after either.
         """
-        if _is_of_life(delivery.event) or delivery.event.anonymized:
-            # Rare, and more than one statement.
+        if not is_usual(delivery.event):
             try:
                 with self._database.begin() as connection:
                     [stored] = record(connection, [delivery], self._now())
@@ -326,6 +332,24 @@ class Inbox:
                 raise NotStorable(type(why.orig).__name__) from why
             return stored
         return self._group.submit(_row(delivery, self._now()), seconds=self._seconds)
+
+    def hand_over(
+        self, delivery: Delivery, *, deadline: float, told: Callable[[Stored | Exception], None]
+    ) -> None:
+        """As `store`, but returns at once: `told` is called once, by some thread, with what `store` returns or raises.
+
+        Only for what `is_usual`; committed when somebody leads. deadline: `time.monotonic()`. Raises StoreUnavailable,
+        and then nobody is told.
+        """
+        self._group.hand_over(_row(delivery, self._now()), deadline=deadline, told=told)
+
+    def lead(self) -> None:
+        """Commit what was handed over, on this thread, unless others are at it."""
+        self._group.lead()
+
+    def call_leader(self) -> None:
+        """The same on another thread."""
+        self._group.call_leader()
 
     @property
     def waiting(self) -> int:

@@ -112,9 +112,10 @@ class WebhookEvent(Base):
 
     __tablename__ = "webhook_events"
 
+    # The key begins with the event: see migration 0008.
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
     # No foreign key: it would lock the one row of the instance for every event of its site.
     instance_id: Mapped[UUID] = mapped_column(primary_key=True)
-    event_id: Mapped[UUID] = mapped_column(primary_key=True)
     event_type: Mapped[str]
     kind: Mapped[str]
     slug: Mapped[str | None]

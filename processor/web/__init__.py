@@ -9,13 +9,20 @@ from processor.metrics import observe_commit
 from processor.store import inbox
 from processor.web import health, webhooks
 from processor.web.afterwork import AfterWork
+from processor.web.front import Front
 from processor.wiring import Services
 
 
-def create_front(services: Services) -> webhooks.Front:
+def create_front(services: Services) -> Front:
     """What is served: the webhook, and behind it the application. Raises ConfigurationError as `create_app`."""
     app = create_app(services)
-    return webhooks.Front(app, app.extensions["intake"], services.settings.body_bytes_max)
+    return Front(
+        app,
+        app.extensions["intake"],
+        body_bytes_max=services.settings.body_bytes_max,
+        seconds=services.settings.answer_seconds,
+        threads=services.settings.web_threads,
+    )
 
 
 def create_app(services: Services) -> Flask:

@@ -9,7 +9,6 @@ Nobody is hurt by it: Wix gives up at 1.25 s and sends again.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ import structlog
 from werkzeug.exceptions import BadRequest, RequestTimeout
 
 from processor.metrics import DELIVERIES
+from processor.web.bridge import RESPONSE, Response
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -63,11 +63,10 @@ class Patience:
         """As of PEP 3333."""
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._app(environ, start_response)
-        # Granian's WSGI tells the application nothing by which to answer from elsewhere; its caller has it.
-        request = sys._getframe(1).f_locals.get("proto")
-        if not hasattr(request, "response_iter"):  # another server
+        response = environ.get(RESPONSE)
+        if response is None:  # another server
             return self._app(environ, start_response)
-        environ["wsgi.input"] = _Body(environ, request, self)
+        environ["wsgi.input"] = self.body(response, environ)
         try:
             return self._app(environ, start_response)
         except (RequestTimeout, CutOff) as why:  # Flask makes the same answer of it by itself
@@ -76,6 +75,10 @@ class Patience:
                 [("Content-Length", "0"), ("Connection", "close"), ("X-Request-Id", str(uuid4()))],
             )
             return [b""]
+
+    def body(self, response: Response, environ: WSGIEnvironment) -> _Body:
+        """The body of a request that Granian serves, to be read by its thread."""
+        return _Body(environ, response, self)
 
     def begin(self, body: _Body) -> None:
         """A thread is about to wait for `body`."""
@@ -116,10 +119,10 @@ class CutOff(BadRequest):
 class _Body:
     """Granian's `wsgi.input`. began: `time.monotonic()`."""
 
-    def __init__(self, environ: WSGIEnvironment, request: Any, patience: Patience) -> None:
+    def __init__(self, environ: WSGIEnvironment, response: Response, patience: Patience) -> None:
         self.began = time.monotonic()
         self._inner = environ["wsgi.input"]
-        self._request = request
+        self._response = response
         self._patience = patience
         self._left = int(environ.get("CONTENT_LENGTH") or 0)
 
@@ -145,7 +148,7 @@ class _Body:
         DELIVERIES.labels("too_slow", "").inc()
         log.warning("delivery_too_slow", seconds=round(time.monotonic() - self.began, 3))
         headers = [("Content-Length", str(len(_Abort.TEXT) + 1)), ("Connection", "close")]
-        self._request.response_iter(408, headers, _Abort())
+        self._response.response_iter(408, headers, _Abort())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import structlog
@@ -33,15 +34,15 @@ from processor.wiring import Services
 from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import Verified, digest, refuse_expired, verify
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
 log = structlog.get_logger(__name__)
 
 _logger = logging.getLogger(__name__)  # the same, to ask whether a line is wanted
 
 PATH = "/webhooks/wix"
 NOT_STORABLE = "not_storable"
+# Deliveries stored by more than one statement: rare, so few threads for them, and few that wait.
+RARE_THREADS = 2
+RARE_MAX = 64
 _USUAL = (inbox.Outcome.STORED, inbox.Outcome.DUPLICATE)
 
 
@@ -52,6 +53,30 @@ class Answer:
     status: int
     outcome: str
     reason: str = ""
+
+
+# Every usual answer, made once.
+_ANSWERS = {outcome: Answer(200, outcome.value) for outcome in inbox.Outcome}
+
+
+class Taken(ABC):
+    """One delivery that no thread waits for. body: None when it is too large. deadline: `time.monotonic()`."""
+
+    body: bytes | None
+    request_id: str
+    deadline: float
+
+    @abstractmethod
+    def answer(self, given: Answer) -> None:
+        """Tell the sender. Called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """An authentic delivery whose instance cannot be read."""
+
+    verified: Verified
+    why: Unreadable
 
 
 class Intake:
@@ -68,59 +93,129 @@ class Intake:
         self._keys = tuple(keys)
         self._inbox = store
         self._after_work = after_work
+        self._rare = ThreadPoolExecutor(RARE_THREADS, "rare")
+        self._rare_places = threading.BoundedSemaphore(RARE_MAX)
 
     def close(self) -> None:
         """End what works in the background; what has begun is finished."""
         self._inbox.close()
+        self._rare.shutdown()
         self._after_work.stop()
 
-    def refuse_size(self, request_id: str) -> Answer:
-        """The body is above the bound, so it was not read whole."""
-        log.warning("delivery_too_large", request_id=request_id)
-        return Answer(413, "too_large")
+    # -- The thread waits -------------------------------------------------------------------------
 
-    def receive(self, body: bytes, request_id: str) -> Answer:
-        """Verify and store one delivery. Never raises what a sender can cause."""
-        if len(body) > self._services.settings.body_bytes_max:
-            return self.refuse_size(request_id)
-        now = self._services.now()
+    def receive(self, body: bytes | None, request_id: str) -> Answer:
+        """Verify and store one delivery. body: None when it is too large. Never raises what a sender can cause."""
+        read = self._read(body, request_id)
+        return read if isinstance(read, Answer) else self._store(read, request_id)
+
+    def _store(self, read: inbox.Delivery | _Unread, request_id: str) -> Answer:
+        if isinstance(read, _Unread):
+            return self._keep_unread(read, request_id)
+        try:
+            try:
+                stored = self._inbox.store(read)
+            except inbox.NotStorable as why:
+                read = self._without_values(read, why, request_id)
+                stored = self._inbox.store(read)
+        except (StoreUnavailable, inbox.NotStorable) as why:
+            return self._not_stored(read.event, why, request_id)
+        return self._stored(read.event, stored, request_id)
+
+    # -- Nobody waits -----------------------------------------------------------------------------
+
+    def take(self, delivery: Taken) -> None:
+        """The same, but returns soon: `delivery.answer` is called once, by some thread. Nothing is raised.
+
+        What is to be committed is so when somebody leads (`lead`, `call_leader`).
+        """
+        try:
+            if delivery.deadline <= time.monotonic():
+                delivery.answer(self._overloaded(delivery.request_id))
+                return
+            read = self._read(delivery.body, delivery.request_id)
+            if isinstance(read, Answer):
+                delivery.answer(read)
+            elif isinstance(read, _Unread) or not inbox.is_usual(read.event):
+                self._store_rare(delivery, read)
+            else:
+                self._hand_over(delivery, read)
+        except Exception:
+            log.exception("delivery_failed", request_id=delivery.request_id)
+            delivery.answer(Answer(503, "failed"))
+
+    def lead(self) -> None:
+        """Commit what was taken, on this thread, unless others are at it."""
+        self._inbox.lead()
+
+    def call_leader(self) -> None:
+        """The same on another thread."""
+        self._inbox.call_leader()
+
+    def _hand_over(self, delivery: Taken, read: inbox.Delivery, *, is_bare: bool = False) -> None:
+        def told(outcome: inbox.Stored | Exception) -> None:
+            if isinstance(outcome, inbox.Stored):
+                delivery.answer(self._stored(read.event, outcome, delivery.request_id))
+            elif isinstance(outcome, inbox.NotStorable) and not is_bare:
+                bare = self._without_values(read, outcome, delivery.request_id)
+                self._hand_over(delivery, bare, is_bare=True)
+            else:
+                delivery.answer(self._not_stored(read.event, outcome, delivery.request_id))
+
+        try:
+            self._inbox.hand_over(read, deadline=delivery.deadline, told=told)
+        except StoreUnavailable as why:
+            delivery.answer(self._not_stored(read.event, why, delivery.request_id))
+
+    def _store_rare(self, delivery: Taken, read: inbox.Delivery | _Unread) -> None:
+        """What is stored by more than one statement, or elsewhere: not by the thread that reads for all."""
+        if not self._rare_places.acquire(blocking=False):
+            delivery.answer(self._overloaded(delivery.request_id))
+            return
+
+        def store() -> None:
+            try:
+                is_late = delivery.deadline <= time.monotonic()
+                given = (
+                    self._overloaded(delivery.request_id)
+                    if is_late
+                    else self._store(read, delivery.request_id)
+                )
+            except Exception:
+                log.exception("delivery_failed", request_id=delivery.request_id)
+                given = Answer(503, "failed")
+            finally:
+                self._rare_places.release()
+            delivery.answer(given)
+
+        self._rare.submit(store)
+
+    # -- Parts of both ----------------------------------------------------------------------------
+
+    def _read(self, body: bytes | None, request_id: str) -> inbox.Delivery | _Unread | Answer:
+        """What the body says, or the answer when nothing is to be stored."""
+        if body is None or len(body) > self._services.settings.body_bytes_max:
+            log.warning("delivery_too_large", request_id=request_id)
+            return Answer(413, "too_large")
         try:
             verified = verify(body, self._keys)
             try:
                 claims = parse_claims(verified.claims)
                 refuse_expired(
                     claims,
-                    now=now.timestamp(),
+                    now=self._services.now().timestamp(),
                     grace_seconds=self._services.settings.expiry_grace_seconds,
                 )
                 event = parse_event(claims, link_fqdn=self._services.settings.wix_link_fqdn)
             except Unreadable as why:
-                return self._keep_unread(verified, why, request_id)
+                return _Unread(verified, why)
         except Rejected as why:
             self._after_work.refuse(why.reason, digest(body))
             log.warning("delivery_rejected", reason=why.reason, detail=why.detail, request_id=request_id)
             return Answer(401, "rejected", why.reason)
-        return self._store(event, verified, request_id)
+        return inbox.Delivery(event, verified.token, verified.digest)
 
-    def _store(self, event: Event, verified: Verified, request_id: str) -> Answer:
-        def ids() -> dict[str, str]:
-            return {
-                "event_id": str(event.event_id),
-                "instance_id": str(event.instance_id),
-                "request_id": request_id,
-            }
-
-        try:
-            try:
-                stored = self._inbox.store(inbox.Delivery(event, verified.token, verified.digest))
-            except inbox.NotStorable as why:
-                # It must not come back for two days: keep it unread.
-                log.error("event_not_storable", error=str(why), **ids())
-                event = _unread(event, str(why))
-                stored = self._inbox.store(inbox.Delivery(event, verified.token, verified.digest))
-        except (StoreUnavailable, inbox.NotStorable) as why:
-            log.error("delivery_not_stored", why=str(why), **ids())
-            return Answer(503, "unavailable")
+    def _stored(self, event: Event, stored: inbox.Stored, request_id: str) -> Answer:
         self._after_work.store(stored.outcome)
         # A line for each would cost as much as the signature; `deliveries_stored` counts them.
         is_odd = stored.outcome not in _USUAL
@@ -131,11 +226,29 @@ class Intake:
                 verdict=stored.verdict.value if stored.verdict else None,
                 reason=event.unreadable,
                 event_type=event.event_type,
-                **ids(),
+                **_ids(event, request_id),
             )
-        return Answer(200, stored.outcome.value, event.unreadable or "")
+        if event.unreadable is None:
+            return _ANSWERS[stored.outcome]
+        return Answer(200, stored.outcome.value, event.unreadable)
 
-    def _keep_unread(self, verified: Verified, why: Unreadable, request_id: str) -> Answer:
+    def _not_stored(self, event: Event, why: Exception, request_id: str) -> Answer:
+        log.error("delivery_not_stored", why=str(why), **_ids(event, request_id))
+        return Answer(503, "unavailable")
+
+    def _overloaded(self, request_id: str) -> Answer:
+        log.error("delivery_not_stored", why="too many wait already", request_id=request_id)
+        return Answer(503, "unavailable")
+
+    def _without_values(
+        self, read: inbox.Delivery, why: inbox.NotStorable, request_id: str
+    ) -> inbox.Delivery:
+        """`read` with only what is certain to be storable: it must not come back for two days, and is kept unread."""
+        log.error("event_not_storable", error=str(why), **_ids(read.event, request_id))
+        return replace(read, event=_unread(read.event, str(why)))
+
+    def _keep_unread(self, unread: _Unread, request_id: str) -> Answer:
+        verified, why = unread.verified, unread.why
         try:
             with self._services.database.begin() as connection:
                 is_first = inbox.keep_unread(
@@ -152,6 +265,14 @@ class Intake:
         return Answer(200, "unread", why.reason)
 
 
+def _ids(event: Event, request_id: str) -> dict[str, str]:
+    return {
+        "event_id": str(event.event_id),
+        "instance_id": str(event.instance_id),
+        "request_id": request_id,
+    }
+
+
 def _unread(event: Event, detail: str) -> Event:
     """`event` with only what is certain to be storable."""
     return Event(
@@ -166,77 +287,26 @@ def _unread(event: Event, detail: str) -> Event:
     )
 
 
-def answer(intake: Intake, read: Callable[[], bytes | None]) -> tuple[Answer, str]:
-    """One POST, whoever serves it: the answer and the request's id. read: the body, None when it is too large."""
-    began = time.perf_counter()
-    request_id = str(uuid4())
-    body = read()
-    given = intake.refuse_size(request_id) if body is None else intake.receive(body, request_id)
+def note_answer(given: Answer, began: float) -> None:
+    """Count one answer, whoever gave it. began: `time.perf_counter()` when the request came."""
     DELIVERIES.labels(given.outcome, given.reason).inc()
     ANSWER_SECONDS.observe(time.perf_counter() - began)
-    return given, request_id
 
 
 def blueprint(intake: Intake) -> Blueprint:
-    """The webhook route over `intake`."""
+    """The webhook route over `intake`: whatever serves the application, the request's thread waits for the answer."""
     routes = Blueprint("webhooks", __name__)
-
-    def read() -> bytes | None:
-        try:
-            return request.get_data(cache=False)
-        except RequestEntityTooLarge:
-            return None
 
     @routes.post(PATH)
     def receive() -> Response:
         """Wix's callback URL."""
-        given, request_id = answer(intake, read)
+        began, request_id = time.perf_counter(), str(uuid4())
+        try:
+            body = request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            body = None
+        given = intake.receive(body, request_id)
+        note_answer(given, began)
         return Response(status=given.status, headers={"X-Request-Id": request_id}, mimetype="text/plain")
 
     return routes
-
-
-class Front:
-    """The webhook in front of Flask, for the one path that a flash sale comes by; everything else goes on to Flask.
-
-    Without Flask's dispatch, request and response objects a fifth more events are stored per second (`make bench`).
-    The answer is made by the same function, and the tests of the endpoint run over both ways.
-    """
-
-    def __init__(self, app: WSGIApplication, intake: Intake, body_bytes_max: int) -> None:
-        self._app = app
-        self._intake = intake
-        self._body_bytes_max = body_bytes_max
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """As of PEP 3333."""
-        if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST":
-            return self._app(environ, start_response)
-        given, request_id = answer(self._intake, lambda: self._read(environ))
-        start_response(
-            _STATUS_LINES[given.status],
-            [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", "0"),
-                ("X-Request-Id", request_id),
-            ],
-        )
-        return [b""]
-
-    def _read(self, environ: WSGIEnvironment) -> bytes | None:
-        most = self._body_bytes_max + 1
-        if length := environ.get("CONTENT_LENGTH"):
-            # What is no number is refused by the servers.
-            if int(length) > self._body_bytes_max:
-                return None
-            most = int(length)
-        elif not environ.get("wsgi.input_terminated"):
-            return b""  # nobody would say where the body ends
-        read = environ["wsgi.input"].read
-        body: bytes = read(most)
-        while len(body) < most and (more := read(most - len(body))):
-            body += more
-        return body if len(body) <= self._body_bytes_max else None
-
-
-_STATUS_LINES = {status: f"{status} {HTTPStatus(status).phrase}" for status in (200, 401, 413, 503)}

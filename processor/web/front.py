@@ -1,0 +1,127 @@
+"""The webhook in front of Flask, under Granian: no thread waits for a commit.
+
+Whoever serves a request with a thread of its own has to wake that thread when the commit is done, and under load all
+of them contend for the interpreter. That was the largest cost of an event. Here a request's thread reads the body and
+leaves; one thread at a time verifies what has gathered, and one commits it and gives every answer (`make bench`).
+
+Everything else goes on to Flask, as does the webhook under another server; both ways share `webhooks.Intake`, and the
+tests of the endpoint run over both.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from werkzeug.exceptions import RequestTimeout
+
+from processor.web import webhooks
+from processor.web.bridge import Response
+from processor.web.patience import CutOff, Patience
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+GATHERED_MAX = 2_048  # bodies read and not yet verified: above, they could not be answered in time
+READ_AT_ONCE = 64  # deliveries verified before somebody is called to commit them
+
+
+class Front:
+    """The application as it is served. seconds: longest wait for an answer."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        intake: webhooks.Intake,
+        *,
+        body_bytes_max: int,
+        seconds: float,
+        threads: int,
+    ) -> None:
+        self._patience = Patience(app, threads)
+        self._intake = intake
+        self._body_bytes_max = body_bytes_max
+        self._seconds = seconds
+        self._gathered: deque[_Taken] = deque()
+        self._is_verifying = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """As of PEP 3333."""
+        return self._patience(environ, start_response)
+
+    def take(self, response: Response, environ: dict[str, Any]) -> bool:
+        """Answer `response` sooner or later, whichever thread it is. Returns False for what is not the webhook's."""
+        if environ["PATH_INFO"] != webhooks.PATH or environ["REQUEST_METHOD"] != "POST":
+            return False
+        taken = _Taken(response, self._seconds)
+        try:
+            taken.body = self._read(response, environ)
+        except RequestTimeout:
+            return True  # answered
+        except CutOff as why:
+            response.response_bytes(400, [("Content-Length", "0"), ("Connection", "close")], b"")
+            return True
+        if len(self._gathered) >= GATHERED_MAX:
+            taken.answer(webhooks.Answer(503, "unavailable"))
+            return True
+        self._gathered.append(taken)
+        self._work_off()
+        return True
+
+    def _work_off(self) -> None:
+        """Verify and commit what has gathered, unless others are at it.
+
+        Whoever verifies must not be held up by the database, so it leads a commit only when nothing is left to verify.
+        """
+        while self._gathered and self._is_verifying.acquire(blocking=False):
+            try:
+                for _ in range(READ_AT_ONCE):
+                    try:
+                        taken = self._gathered.popleft()
+                    except IndexError:
+                        break
+                    self._intake.take(taken)
+            finally:
+                self._is_verifying.release()
+            if self._gathered:
+                self._intake.call_leader()
+            else:
+                self._intake.lead()
+
+    def _read(self, response: Response, environ: dict[str, Any]) -> bytes | None:
+        """The body, None when it is above the bound. Raises RequestTimeout, CutOff."""
+        most = self._body_bytes_max + 1
+        if length := environ.get("CONTENT_LENGTH"):
+            # What is no number is refused by the server.
+            if int(length) > self._body_bytes_max:
+                return None
+            most = int(length)
+        read = self._patience.body(response, environ).read
+        body = read(most)
+        while len(body) < most and (more := read(most - len(body))):
+            body += more
+        return body if len(body) <= self._body_bytes_max else None
+
+
+class _Taken(webhooks.Taken):
+    __slots__ = ("_began", "_response", "body", "deadline", "request_id")
+
+    def __init__(self, response: Response, seconds: float) -> None:
+        self._response = response
+        self._began = time.perf_counter()
+        self.deadline = time.monotonic() + seconds
+        self.request_id = str(uuid4())
+        self.body = None
+
+    def answer(self, given: webhooks.Answer) -> None:
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", "0"),
+            ("X-Request-Id", self.request_id),
+        ]
+        self._response.response_bytes(given.status, headers, b"")
+        webhooks.note_answer(given, self._began)
