@@ -7,10 +7,13 @@ jobs count, and what waits, is read from the database at each scrape, so it is t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+import prometheus_client
+from prometheus_client import CollectorRegistry, Histogram, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
@@ -21,7 +24,7 @@ from processor.store.database import Database
 # Wix gives up at 1.25 s; the buckets are finest where a healthy answer lies.
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 2.5)
 
-DELIVERIES = Counter(
+DELIVERIES = prometheus_client.Counter(
     "processor_deliveries", "Webhook deliveries answered, by outcome and reason.", ["outcome", "reason"]
 )
 ANSWER_SECONDS = Histogram(
@@ -35,7 +38,18 @@ COMMIT_SECONDS = Histogram(
 BATCH_EVENTS = Histogram(
     "processor_batch_events", "Webhooks stored by one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
-WAKE_UPS = Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
+WAKE_UPS = prometheus_client.Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
+
+
+def note_answers(answers: Mapping[tuple[str, str], int], seconds: Sequence[float]) -> None:
+    """Deliveries were answered: how many, by outcome and reason, and how long each took."""
+    for labels, number in answers.items():
+        DELIVERIES.labels(*labels).inc(number)
+    # `observe` for each would cost more than all that is done after an answer, and has no form for many.
+    buckets = Counter(bisect_left(ANSWER_SECONDS._upper_bounds, one) for one in seconds)
+    for place, number in buckets.items():
+        ANSWER_SECONDS._buckets[place].inc(number)
+    ANSWER_SECONDS._sum.inc(sum(seconds))
 
 
 def observe_commit(seconds: float, events: int) -> None:

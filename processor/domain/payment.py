@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 
 class Origin(StrEnum):
@@ -18,8 +19,7 @@ class Origin(StrEnum):
     REPLAY = "replay"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
+class Payment(Struct, frozen=True, kw_only=True, gc=False):
     """The facts of one payment at one revision. None: Wix did not say.
 
     amount is in main units of `currency`, at most three decimals. There is no status: a payment link
@@ -43,8 +43,7 @@ class Payment:
     payment_provider: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SeenPayment:
+class SeenPayment(Struct, frozen=True):
     """One payment as told, split by who may read it.
 
     personal: contact, address and card blocks by Wix's field names, None when Wix sent none.
@@ -72,7 +71,7 @@ class Verdict(StrEnum):
 
 
 IDENTITY = ("instance_id", "payment_id")
-FACTS = tuple(field.name for field in fields(Payment) if field.name not in (*IDENTITY, "revision"))
+FACTS = tuple(name for name in Payment.__struct_fields__ if name not in (*IDENTITY, "revision"))
 """The names of what two versions of one revision must agree on."""
 
 

@@ -123,8 +123,11 @@ class _Handed(_Ticket[Item, Result]):
         self.told = told
 
     def tell(self) -> None:
+        told = self.told
+        # It is remembered until its deadline is looked at; what it holds need not be.
+        del self.item, self.told
         try:
-            self.told(self.outcome)  # type: ignore[arg-type]  # told only when it is there
+            told(self.outcome)  # type: ignore[arg-type]  # told only when it is there
         except Exception:
             # The others of the batch are to be told all the same.
             log.exception("outcome_not_told")

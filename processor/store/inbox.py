@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from msgspec import Struct
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, IntegrityError
@@ -181,40 +183,97 @@ FROM judged j LEFT JOIN paid ON paid.instance_id = j.instance_id AND paid.paymen
 """
 
 
+class _Record(Struct, omit_defaults=True, gc=False):
+    """A delivery as the statements read it: what is None is left out, and NULL all the same.
+
+    The second half is a telling (`payments.telling`), None throughout for an event that tells of no payment.
+    """
+
+    instance_id: UUID
+    event_id: UUID
+    event_type: str
+    kind: str
+    slug: str | None
+    entity_id: UUID | None
+    entity_sequence: int | None
+    link_id: UUID | None
+    occurred_at: datetime | None
+    issued_at: datetime | None
+    told_at: datetime
+    delivery_count: int
+    status: str
+    reason: str | None
+    reason_detail: str | None
+    is_anonymization: bool
+    content_digest: str
+    token_digest: str
+    token: str
+    site_id: UUID | None
+    account_id: UUID | None
+    payment_id: UUID | None = None
+    revision: int | None = None
+    payment_link_id: UUID | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+    type: str | None = None
+    created_at: datetime | None = None
+    transaction_at: datetime | None = None
+    receipt_id: UUID | None = None
+    ecom_checkout_id: str | None = None
+    ecom_order_id: str | None = None
+    method: str | None = None
+    payment_method: str | None = None
+    payment_provider: str | None = None
+    rest: dict[str, Any] | None = None
+    personal: dict[str, Any] | None = None
+    origin: str | None = None
+
+
 def _encode(delivery: Delivery, now: datetime) -> bytes:
     """The delivery as one JSON record of the statement, received at `now`."""
     event = delivery.event
-    record: dict[str, Any] = {
-        "instance_id": event.instance_id,
-        "event_id": event.event_id,
-        "event_type": event.event_type,
-        "kind": event.kind.value,
-        "slug": event.slug,
-        "entity_id": event.entity_id,
-        "entity_sequence": event.entity_sequence,
-        "link_id": event.link_id,
-        "occurred_at": event.occurred_at,
-        "issued_at": event.issued_at,
-        "told_at": now,
-        "delivery_count": 1,
-        "status": "unreadable" if event.unreadable else _STATUS[event.kind],
-        "reason": event.unreadable,
-        "reason_detail": event.unreadable_detail[:500] or None,
-        "is_anonymization": event.anonymized,
-        "content_digest": "\\x" + event.content_digest.hex(),
-        "token_digest": "\\x" + delivery.token_digest.hex(),
-        "token": delivery.token,
-        "site_id": event.site_id,
-        "account_id": event.account_id,
-    }
+    record = _Record(
+        event.instance_id,
+        event.event_id,
+        event.event_type,
+        event.kind.value,
+        event.slug,
+        event.entity_id,
+        event.entity_sequence,
+        event.link_id,
+        event.occurred_at,
+        event.issued_at,
+        now,
+        1,
+        "unreadable" if event.unreadable else _STATUS[event.kind],
+        event.unreadable,
+        event.unreadable_detail[:500] or None,
+        event.anonymized,
+        "\\x" + event.content_digest.hex(),
+        "\\x" + delivery.token_digest.hex(),
+        delivery.token,
+        event.site_id,
+        event.account_id,
+    )
     if event.seen is not None and event.unreadable is None:
-        record |= payments.telling(
-            event.seen,
-            origin=Origin.WEBHOOK,
-            told_at=now,
-            event_id=event.event_id,
-            is_anonymization=event.anonymized,
-        )
+        payment = event.seen.payment
+        record.payment_id = payment.payment_id
+        record.revision = payment.revision
+        record.payment_link_id = payment.payment_link_id
+        record.amount = payment.amount
+        record.currency = payment.currency
+        record.type = payment.type
+        record.created_at = payment.created_at
+        record.transaction_at = payment.transaction_at
+        record.receipt_id = payment.receipt_id
+        record.ecom_checkout_id = payment.ecom_checkout_id
+        record.ecom_order_id = payment.ecom_order_id
+        record.method = payment.method
+        record.payment_method = payment.payment_method
+        record.payment_provider = payment.payment_provider
+        record.rest = event.seen.rest or None
+        record.personal = event.seen.personal
+        record.origin = Origin.WEBHOOK.value
     return payments.encoded(record)
 
 

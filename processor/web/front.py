@@ -10,12 +10,13 @@ tests of the endpoint run over both.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID
 
 from werkzeug.exceptions import RequestTimeout
 
@@ -57,7 +58,7 @@ class Front:
         """Answer `response` sooner or later, whichever thread it is. Returns False for what is not the webhook's."""
         if environ["PATH_INFO"] != webhooks.PATH or environ["REQUEST_METHOD"] != "POST":
             return False
-        taken = _Taken(response, self._seconds)
+        taken = _Taken(self._intake, response, self._seconds)
         try:
             taken.body = self._read(response, environ)
         except RequestTimeout:
@@ -107,14 +108,20 @@ class Front:
         return body if len(body) <= self._body_bytes_max else None
 
 
-class _Taken(webhooks.Taken):
-    __slots__ = ("_began", "_response", "body", "deadline", "request_id")
+def request_id() -> str:
+    """A fresh one, in the form of a UUID: not secret, so without asking the system for each."""
+    return str(UUID(int=random.getrandbits(128), version=4))
 
-    def __init__(self, response: Response, seconds: float) -> None:
+
+class _Taken(webhooks.Taken):
+    __slots__ = ("_began", "_intake", "_response", "body", "deadline", "request_id")
+
+    def __init__(self, intake: webhooks.Intake, response: Response, seconds: float) -> None:
+        self._intake = intake
         self._response = response
         self._began = time.perf_counter()
         self.deadline = time.monotonic() + seconds
-        self.request_id = str(uuid4())
+        self.request_id = request_id()
         self.body = None
 
     def answer(self, given: webhooks.Answer) -> None:
@@ -124,4 +131,4 @@ class _Taken(webhooks.Taken):
             ("X-Request-Id", self.request_id),
         ]
         self._response.response_bytes(given.status, headers, b"")
-        webhooks.note_answer(given, self._began)
+        self._intake.note(given, self._began)

@@ -27,10 +27,10 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from processor.domain.event import Event
 from processor.errors import Rejected, StoreUnavailable, Unreadable
-from processor.metrics import ANSWER_SECONDS, DELIVERIES
 from processor.store import inbox
 from processor.web.afterwork import AfterWork
 from processor.wiring import Services
+from processor.wix import quick
 from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import Verified, digest, refuse_expired, verify
 
@@ -190,6 +190,10 @@ class Intake:
 
         self._rare.submit(store)
 
+    def note(self, given: Answer, began: float) -> None:
+        """Count one answer, whoever gave it. began: `time.perf_counter()` when the request came."""
+        self._after_work.note(given.outcome, given.reason, time.perf_counter() - began)
+
     # -- Parts of both ----------------------------------------------------------------------------
 
     def _read(self, body: bytes | None, request_id: str) -> inbox.Delivery | _Unread | Answer:
@@ -206,7 +210,9 @@ class Intake:
                     now=self._services.now().timestamp(),
                     grace_seconds=self._services.settings.expiry_grace_seconds,
                 )
-                event = parse_event(claims, link_fqdn=self._services.settings.wix_link_fqdn)
+                event = quick.read(claims) or parse_event(
+                    claims, link_fqdn=self._services.settings.wix_link_fqdn
+                )
             except Unreadable as why:
                 return _Unread(verified, why)
         except Rejected as why:
@@ -216,7 +222,6 @@ class Intake:
         return inbox.Delivery(event, verified.token, verified.digest)
 
     def _stored(self, event: Event, stored: inbox.Stored, request_id: str) -> Answer:
-        self._after_work.store(stored.outcome)
         # A line for each would cost as much as the signature; `deliveries_stored` counts them.
         is_odd = stored.outcome not in _USUAL
         if is_odd or _logger.isEnabledFor(logging.DEBUG):
@@ -287,12 +292,6 @@ def _unread(event: Event, detail: str) -> Event:
     )
 
 
-def note_answer(given: Answer, began: float) -> None:
-    """Count one answer, whoever gave it. began: `time.perf_counter()` when the request came."""
-    DELIVERIES.labels(given.outcome, given.reason).inc()
-    ANSWER_SECONDS.observe(time.perf_counter() - began)
-
-
 def blueprint(intake: Intake) -> Blueprint:
     """The webhook route over `intake`: whatever serves the application, the request's thread waits for the answer."""
     routes = Blueprint("webhooks", __name__)
@@ -306,7 +305,7 @@ def blueprint(intake: Intake) -> Blueprint:
         except RequestEntityTooLarge:
             body = None
         given = intake.receive(body, request_id)
-        note_answer(given, began)
+        intake.note(given, began)
         return Response(status=given.status, headers={"X-Request-Id": request_id}, mimetype="text/plain")
 
     return routes

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from hashlib import sha256
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -23,6 +22,7 @@ from processor.domain.money import MINOR_DIGITS, BadAmount, parse_amount
 from processor.domain.payment import Payment, SeenPayment
 from processor.errors import Unreadable
 from processor.wix import wire
+from processor.wix.signature import digest
 
 T = TypeVar("T")
 
@@ -107,8 +107,8 @@ def parse_event(claims: dict[str, Any], *, link_fqdn: str | None = None) -> Even
     except msgspec.ValidationError as why:
         raise Unreadable(Reason.ENVELOPE_WRONG_SHAPE, str(why)) from why
     instance_id = _envelope_instance(envelope)
-    content_digest = sha256(f"{envelope.event_type}\n{envelope.data}".encode()).digest()
-    issued_at = _unix_instant(claims.get("iat"))
+    content_digest = digest(f"{envelope.event_type}\n{envelope.data}".encode())
+    issued_at = unix_instant(claims.get("iat"))
     account = envelope.account_info
     draft = _Draft(
         {
@@ -287,8 +287,8 @@ def parse_payment(entity: Any, instance_id: UUID) -> SeenPayment:
         amount=_amount(told.amount),
         currency=currency,
         type=_text(told.type),
-        created_at=_instant(told.created_date),
-        transaction_at=_instant(told.transaction_date),
+        created_at=instant(told.created_date),
+        transaction_at=instant(told.transaction_date),
         receipt_id=_guid_or(told.receipt_id, Reason.RECEIPT_ID_NOT_GUID) if told.receipt_id else None,
         ecom_checkout_id=_text(told.ecom_checkout.ecom_checkout_id) if told.ecom_checkout else None,
         ecom_order_id=_text(
@@ -342,9 +342,9 @@ def seen_link(told: wire.PaymentLink, instance_id: UUID) -> SeenLink:
         payments_limit=told.payments_limit,
         payment_count=total.payment_count if total else None,
         total_amount=_amount(total.amount) if total and total.amount is not None else None,
-        last_payment_at=_instant(told.last_payment_date),
-        expires_at=_instant(told.expiration_date),
-        created_at=_instant(told.created_date),
+        last_payment_at=instant(told.last_payment_date),
+        expires_at=instant(told.expiration_date),
+        created_at=instant(told.created_date),
         share_url=told.links.url.url if told.links and told.links.url else None,
         ecom_order_id=_text(order.order_id) if order else None,
         order_amount=_amount(order.amount) if order and order.amount is not None else None,
@@ -412,7 +412,8 @@ def _sequence(value: str | int | None) -> int | None:
         return None
 
 
-def _instant(value: datetime | None) -> datetime | None:
+def instant(value: datetime | None) -> datetime | None:
+    """`value` in UTC. Raises Unreadable when it lies where no payment can."""
     if value is None:
         return None
     if not _YEAR_MIN <= value.year <= _YEAR_MAX:
@@ -424,16 +425,17 @@ def _iso_instant(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return _instant(msgspec.convert(text, wire.Instant))
+        return instant(msgspec.convert(text, wire.Instant))
     except (msgspec.ValidationError, Unreadable):
         return None
 
 
-def _unix_instant(value: Any) -> datetime | None:
+def unix_instant(value: Any) -> datetime | None:
+    """Unix seconds as a time in UTC, None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return _instant(datetime.fromtimestamp(value, UTC))
+        return instant(datetime.fromtimestamp(value, UTC))
     except (OverflowError, OSError, ValueError, Unreadable):
         return None
 
