@@ -321,7 +321,7 @@ def wake_ups(bench: Bench) -> dict[str, float]:
     taker.start()
     while time.monotonic() < until:
         for _ in range(5):
-            work.store(inbox.Outcome.STORED)
+            work.note(inbox.Outcome.STORED.value, "", 0.001)
             events += 1
         time.sleep(0.001)
     work.stop()

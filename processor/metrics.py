@@ -38,7 +38,9 @@ COMMIT_SECONDS = Histogram(
 BATCH_EVENTS = Histogram(
     "processor_batch_events", "Webhooks stored by one commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
-WAKE_UPS = prometheus_client.Counter("processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"])
+WAKE_UPS = prometheus_client.Counter(
+    "processor_wake_ups", "Wake-up jobs sent to Redis, by outcome.", ["outcome"]
+)
 
 
 def note_answers(answers: Mapping[tuple[str, str], int], seconds: Sequence[float]) -> None:

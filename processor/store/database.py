@@ -70,11 +70,10 @@ class Database:
                 raise
             raise StoreUnavailable(first_line(why)) from why
 
-    def open_apart(self, *, is_preparing: bool, **settings: str) -> BoundedConnection:
-        """A connection outside of the pool, each of whose statements is a transaction.
+    def open_apart(self, **settings: str) -> BoundedConnection:
+        """A connection outside of the pool, each of whose statements is a transaction, in UTF-8.
 
-        is_preparing: whether statements are prepared when first executed. settings: of PostgreSQL, for this
-        connection. Raises StoreUnavailable.
+        settings: of PostgreSQL, for this connection. Raises StoreUnavailable.
         """
         _, options = self.engine.dialect.create_connect_args(self.engine.url)
         limits = " ".join(
@@ -82,12 +81,12 @@ class Database:
         )
         try:
             connection = BoundedConnection.connect(
-                **{**options, **self.connect_args, "options": limits}, autocommit=True
+                **{**options, **self.connect_args, "options": limits, "client_encoding": "utf8"},
+                autocommit=True,
             )
         except psycopg.Error as why:
             raise StoreUnavailable(first_line(why)) from why
         connection.seconds = self.statement_seconds + BEYOND_SERVER_SECONDS
-        connection.prepare_threshold = 0 if is_preparing else None
         return connection
 
     def dispose(self) -> None:

@@ -194,9 +194,7 @@ class GroupCommit(Generic[Item, Result]):
             raise outcome
         return outcome  # type: ignore[return-value]  # DONE says that it is there
 
-    def hand_over(
-        self, item: Item, *, deadline: float, told: Callable[[Result | Exception], None]
-    ) -> None:
+    def hand_over(self, item: Item, *, deadline: float, told: Callable[[Result | Exception], None]) -> None:
         """Let one item be committed with whatever else waits, when somebody leads; returns at once.
 
         told: called once by some thread with what became of it: StoreUnavailable when that is not known soon after
@@ -309,10 +307,10 @@ class GroupCommit(Generic[Item, Result]):
         if self._is_closed and not self._waiting:
             self._open -= 1
             lane.close()
-        elif self._waiting and isinstance(self._waiting[0], _Held):
-            ticket = self._waiting.popleft()
-            ticket.state = _State.LEADING
-            self._promote(ticket, lane)
+        elif self._waiting and isinstance(first := self._waiting[0], _Held):
+            self._waiting.popleft()
+            first.state = _State.LEADING
+            self._promote(first, lane)
         else:
             self._idle.append(lane)
 

@@ -22,7 +22,10 @@ from uuid import UUID
 
 import psycopg
 from msgspec import Struct
-from psycopg.rows import tuple_row
+from psycopg import generators
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -229,6 +232,20 @@ class _Record(Struct, omit_defaults=True, gc=False):
     origin: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """One of the two as a lane sends it. name: under which it is prepared; text: with $1 for the records."""
+
+    name: bytes
+    text: bytes
+
+
+_INSERTING = _Statement(b"inserting", _INSERT.replace("%(events)s", "$1").encode())
+_RECORDING = _Statement(b"recording", _RECORD.replace("%(events)s", "$1").encode())
+_ENCODING = "utf-8"  # of messages
+_DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
+
+
 def _encode(delivery: Delivery, now: datetime) -> bytes:
     """The delivery as one JSON record of the statement, received at `now`."""
     event = delivery.event
@@ -316,6 +333,12 @@ _ANSWERS = {
 def is_usual(event: Event) -> bool:
     """Whether its delivery is stored together with others. The rest is rare, and takes more than one statement."""
     return not (event.anonymized or _is_of_life(event))
+
+
+_ANSWERS_AS_WRITTEN: dict[tuple[bytes | None, bytes | None], Stored] = {
+    (outcome.encode(), verdict.encode() if verdict else None): stored
+    for (outcome, verdict), stored in _ANSWERS.items()
+}
 
 
 class NotStorable(ProcessorError):
@@ -458,9 +481,10 @@ class _DatabaseLane(Lane[_Row, Stored]):
         self._repeatable_seconds = seconds * REPEATABLE_SHARE
         self._observe = observe
         self._connection = database.open_apart(
-            is_preparing=is_preparing, lock_timeout=f"{int(seconds * LOCK_SHARE * 1000)}ms", **_PLANNER
+            lock_timeout=f"{int(seconds * LOCK_SHARE * 1000)}ms", **_PLANNER
         )
-        self._cursor = self._connection.cursor(row_factory=tuple_row)
+        self._is_preparing = is_preparing
+        self._prepared: set[bytes] = set()
 
     def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:
         """As of `Lane`."""
@@ -476,7 +500,7 @@ class _DatabaseLane(Lane[_Row, Stored]):
         """Store rows, each at its place, and note what became of each."""
         left = rows
         try:
-            new = {ordinality for (ordinality,) in self._execute(_INSERT, rows)}
+            new = {int(ordinality or 0) for (ordinality,) in self._execute(_INSERTING, rows)}
         except psycopg.errors.UniqueViolation:
             pass  # somebody else was faster with one of them
         except psycopg.Error as why:
@@ -495,25 +519,46 @@ class _DatabaseLane(Lane[_Row, Stored]):
     def _record(self, rows: _Placed, decided: _Decided, deadline: float) -> None:
         """The same for rows that may be known."""
         try:
-            answers = self._execute(_RECORD, rows)
+            answers = self._execute(_RECORDING, rows)
         except psycopg.Error as why:
             self._failed(rows, decided, why, deadline)
             return
         for ordinality, outcome, verdict, is_erased in answers:
-            place, row = rows[ordinality - 1]
-            decided[place] = _ANSWERS[outcome, verdict]
-            if is_erased:
+            place, row = rows[int(ordinality or 0) - 1]
+            decided[place] = _ANSWERS_AS_WRITTEN[outcome, verdict]
+            if is_erased == b"t":
                 try:
                     self._erase(row.event)
                 except StoreUnavailable as why:
                     decided[place] = why  # its own alone: the others are durable
 
-    def _execute(self, statement: str, rows: _Placed) -> list[tuple[Any, ...]]:
+    def _execute(self, statement: _Statement, rows: _Placed) -> list[list[bytes | None]]:
+        """The rows it returns, their values as PostgreSQL writes them. Raises psycopg.Error.
+
+        By libpq's own calls: a cursor does much for each statement that these two never need.
+        """
         began = time.monotonic()
-        self._cursor.execute(statement, {"events": _joined([row.text for _, row in rows])})
-        answers = self._cursor.fetchall()
+        parameters = [b"[" + b",".join([row.text for _, row in rows]) + b"]"]
+        server = self._connection.pgconn
+        if self._is_preparing:
+            if statement.name not in self._prepared:
+                server.send_prepare(statement.name, statement.text)
+                self._answer()
+                self._prepared.add(statement.name)
+            server.send_query_prepared(statement.name, parameters)
+        else:
+            server.send_query_params(statement.text, parameters)
+        answer = self._answer()
+        columns = range(answer.nfields)
+        answers = [[answer.get_value(row, column) for column in columns] for row in range(answer.ntuples)]
         self._observe(time.monotonic() - began, len(rows))
         return answers
+
+    def _answer(self) -> PGresult:
+        answer: PGresult = self._connection.wait(generators.execute(self._connection.pgconn))[-1]
+        if answer.status not in _DONE:
+            raise error_from_result(answer, _ENCODING)
+        return answer
 
     def _failed(self, rows: _Placed, decided: _Decided, why: psycopg.Error, deadline: float) -> None:
         """What is left to do for rows that were not committed. Raises LaneBroken."""

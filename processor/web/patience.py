@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 BODY_SECONDS = 2.0  # Wix gives up at 1.25 s: what comes later, nobody waits for
 # Bodies mostly come together with their head. When threads run out, those that did not are given up early, so that
 # an honest request waits this long and a few ticks, well below Wix's 1.25 s.
-HURRIED_SECONDS = 0.25
+HURRIED_SECONDS = 0.15
 TICK_SECONDS = 0.05
 
 

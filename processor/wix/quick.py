@@ -94,6 +94,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _event = msgspec.json.Decoder(_Event)
 _payment = msgspec.json.Decoder(_Payment)
 
+
 class _Unusual(Exception):
     """Not for us."""
 

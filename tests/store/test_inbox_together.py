@@ -20,7 +20,7 @@ from processor.config import database_url as sqlalchemy_url
 from processor.errors import StoreUnavailable
 from processor.processes import wait_until
 from processor.store import payments
-from processor.store.database import Database, open_database
+from processor.store.database import BoundedConnection, Database, open_database
 from processor.store.inbox import Delivery, Inbox, NotStorable, Outcome
 from tests.builders import (
     INSTANCE,
@@ -44,8 +44,10 @@ def a_delivery(payment_id: UUID | None = None, **changes: Any) -> Delivery:
 
 
 @contextmanager
-def an_inbox(database: Database, *, seconds: float = SECONDS, lanes: int = 2, **more: Any) -> Iterator[Inbox]:
-    inbox = Inbox(database, lambda: NOW, seconds=seconds, lanes=lanes, is_preparing=True, **more)
+def an_inbox(
+    database: Database, *, seconds: float = SECONDS, lanes: int = 2, is_preparing: bool = True, **more: Any
+) -> Iterator[Inbox]:
+    inbox = Inbox(database, lambda: NOW, seconds=seconds, lanes=lanes, is_preparing=is_preparing, **more)
     try:
         yield inbox
     finally:
@@ -184,12 +186,25 @@ def test_a_database_that_hangs_is_not_waited_for(durable_database_url: str) -> N
 
 
 @pytest.mark.parametrize("is_preparing", [True, False])
-def test_statements_are_prepared_unless_a_pooler_forbids(database: Database, is_preparing: bool) -> None:
-    with closing(database.open_apart(is_preparing=is_preparing)) as connection:
-        connection.execute("SELECT 1")
-        kept = connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+def test_statements_are_prepared_unless_a_pooler_forbids(
+    database: Database, is_preparing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(database)
+    opened: list[BoundedConnection] = []
+    open_apart = Database.open_apart
 
-    assert (("SELECT 1",) in kept) is is_preparing
+    def open_and_keep(self: Database, **settings: str) -> BoundedConnection:
+        opened.append(open_apart(self, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(Database, "open_apart", open_and_keep)
+    with an_inbox(database, lanes=1, is_preparing=is_preparing) as inbox:
+        again = a_delivery()
+        outcomes = [inbox.store(again).outcome for _ in range(2)]
+        kept = opened[0].execute("SELECT name FROM pg_prepared_statements").fetchall()
+
+    assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
+    assert {name for (name,) in kept} == ({"inserting", "recording"} if is_preparing else set())
 
 
 def test_a_migration_beneath_a_prepared_statement_is_survived(database: Database) -> None:
