@@ -76,7 +76,7 @@ class Design:
     is_default: bool = True
     server: str = "granian"
     workers: int = 2
-    threads: int = 64
+    threads: int = 32  # as `processor serve` has it
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, port: int, backpressure: int | None = None) -> list[str]:
@@ -119,12 +119,8 @@ DESIGNS = (
     Design("null", "null", "benchmarks.null:app", None),
     # Named with --designs only.
     Design("lean_16", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=16),
+    Design("lean_64", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=64),
+    Design("ours_64", "ours_64", "wsgi:app", OURS, is_default=False, threads=64),
     Design("ours_quiet", "ours_quiet", "wsgi:app", OURS, is_default=False, environ={"LOG_LEVEL": "WARNING"}),
     Design("ours_lanes4", "ours_lanes4", "wsgi:app", OURS, is_default=False, environ={"INTAKE_LANES": "4"}),
-    *(Design(f"raw{n}", f"raw{n}", "benchmarks.xraw:app", None, is_default=False, threads=n) for n in (64, 16, 4, 2)),
-    *(Design(f"ver{n}", f"ver{n}", "benchmarks.xverify:app", None, is_default=False, threads=n) for n in (64, 16, 4, 2, 1)),
-    *(Design(f"ours{n}", f"ours{n}", "wsgi:app", OURS, is_default=False, threads=n) for n in (48, 32, 16, 8, 4)),
-    *(Design(f"pl{n}", f"pl{n}", "benchmarks.xbridge:app", None, is_default=False, threads=n) for n in (64, 16, 4)),
-    *(Design(f"co{n}_{k}", f"co{n}_{k}", "benchmarks.xbridge:app", None, is_default=False, threads=n, environ={"XMODE":"combine","XN":str(k)}) for n in (64, 32,16, 4) for k in (1,2)),
-    *(Design(f"o{n}l{k}", f"o{n}l{k}", "wsgi:app", OURS, is_default=False, threads=n, environ={"INTAKE_LANES": str(k)}) for n in (64,16) for k in (1,2,3)),
 )

@@ -54,6 +54,10 @@ class Front:
         """As of PEP 3333."""
         return self._patience(environ, start_response)
 
+    def close(self) -> None:
+        """End what works in the background; what has begun is finished."""
+        self._intake.close()
+
     def take(self, response: Response, environ: dict[str, Any]) -> bool:
         """Answer `response` sooner or later, whichever thread it is. Returns False for what is not the webhook's."""
         if environ["PATH_INFO"] != webhooks.PATH or environ["REQUEST_METHOD"] != "POST":

@@ -26,20 +26,9 @@ _Plain = str | bool | None
 _Personal = dict[str, _Plain | dict[str, _Plain]]
 
 
-class _Account(Struct, rename="camel"):
-    site_id: str | None = None
-    account_id: str | None = None
-
-
-class _Envelope(Struct, rename="camel"):
-    event_type: str
-    data: str
-    instance_id: str
-    account_info: _Account | None = None
-
-
-class _Payload(Struct):
+class _Payload(Struct, rename="camel"):
     entity: Raw = Raw(b"")
+    current_entity: Raw = Raw(b"")
 
 
 class _Event(Struct, rename="camel"):
@@ -51,25 +40,18 @@ class _Event(Struct, rename="camel"):
     updated_event: _Payload | None = None
     triggered_by_anonymize_request: bool | None = None
     entity_event_sequence: str | None = None
-
-
-class _EcomOrder(Struct, rename="camel"):
-    ecom_order_id: str | None = None
-
-
-class _Order(Struct, rename="camel"):
-    ecom_order: _EcomOrder | None = None
-
-
-class _EcomCheckout(Struct, rename="camel"):
-    ecom_checkout_id: str | None = None
+    # Not read, but of a shape, or the event is unreadable.
+    entity_fqdn: str | None = None
+    originated_from: str | None = None
+    deleted_event: dict[str, Any] | None = None
+    action_event: dict[str, Any] | None = None
 
 
 class _Regular(Struct, rename="camel", forbid_unknown_fields=True):
     method: str | None = None
     payment_method: str | None = None
     payment_provider: str | None = None
-    order: _Order | None = None
+    order: wire.OrderRef | None = None
     contact_details: _Personal | None = None
     billing_address: _Personal | None = None
     credit_card_payment_method_data: _Personal | None = None
@@ -86,11 +68,11 @@ class _Payment(Struct, rename="camel", forbid_unknown_fields=True):
     receipt_id: str | None = None
     type: str | None = None
     regular_payment_link_payment: _Regular | None = None
-    ecom_checkout: _EcomCheckout | None = None
-    ecom_order: _EcomOrder | None = None
+    ecom_checkout: wire.EcomCheckoutRef | None = None
+    ecom_order: wire.EcomOrderRef | None = None
 
 
-_envelope = msgspec.json.Decoder(_Envelope)
+_envelope = msgspec.json.Decoder(wire.Envelope)
 _event = msgspec.json.Decoder(_Event)
 _payment = msgspec.json.Decoder(_Payment)
 
@@ -121,7 +103,7 @@ def _read(claims: dict[str, Any]) -> Event:
     payload = event.created_event or event.updated_event
     if payload is None or (event.created_event is not None and event.updated_event is not None):
         raise _Unusual
-    entity = bytes(payload.entity)
+    entity = bytes(payload.entity) or bytes(payload.current_entity)
     if entity[:1] != b"{" or event.triggered_by_anonymize_request is True:
         raise _Unusual
     told = _payment.decode(entity)
@@ -131,7 +113,7 @@ def _read(claims: dict[str, Any]) -> Event:
     order = told.ecom_order.ecom_order_id if told.ecom_order else None
     if order is None and regular.order and regular.order.ecom_order:
         order = regular.order.ecom_order.ecom_order_id
-    instance_id = _guid(envelope.instance_id)
+    instance_id = _guid(envelope.instance_id or "")
     payment_id = _guid(told.id)
     link_id = _guid(told.payment_link_id)
     account = envelope.account_info or _NO_ACCOUNT
@@ -174,7 +156,7 @@ def _read(claims: dict[str, Any]) -> Event:
 
 
 _NO_REGULAR = _Regular()
-_NO_ACCOUNT = _Account()
+_NO_ACCOUNT = wire.AccountInfo()
 
 
 def _personal(regular: _Regular) -> dict[str, Any] | None:

@@ -376,3 +376,230 @@ def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
         assert len(names) == len(set(names)) <= batch_max
     group.close()
     until(lambda: log.closed == log.opened)
+
+
+# -- Handed over: no thread waits --------------------------------------------------------------------
+
+
+@dataclass
+class Told:
+    """What was told of each item, in the order of telling."""
+
+    outcomes: list[tuple[Any, str | Exception]] = field(default_factory=list)
+
+    def of(self, item: Any) -> Callable[[str | Exception], None]:
+        return lambda outcome: self.outcomes.append((item, outcome))
+
+    def hand(self, group: GroupCommit[Any, str], item: Any, *, seconds: float = SECONDS) -> None:
+        group.hand_over(item, deadline=time.monotonic() + seconds, told=self.of(item))
+
+    def has(self, number: int) -> bool:
+        return len(self.outcomes) == number
+
+    @property
+    def faults(self) -> list[Any]:
+        return [item for item, outcome in self.outcomes if isinstance(outcome, Exception)]
+
+
+def opened(group: GroupCommit[Any, str]) -> None:
+    """Wait until its lanes are open."""
+    assert group.submit("opener", seconds=SECONDS)
+
+
+def test_what_was_handed_over_is_committed_by_whoever_leads_and_told_once(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    for number in range(30):
+        told.hand(group, number)
+    assert group.waiting == 30
+
+    group.lead()
+
+    assert told.outcomes == [(number, f"{number} is in") for number in range(30)]
+    assert log.batches[1:] == [list(range(30))]
+    group.lead()  # nothing to do
+    assert log.batches[2:] == []
+
+
+def test_a_leader_goes_on_while_something_waits(log: Log) -> None:
+    group, told = group_of(log, batch_max=4), Told()
+    opened(group)
+    for number in range(10):
+        told.hand(group, number)
+
+    group.lead()
+
+    assert [len(batch) for batch in log.batches[1:]] == [4, 4, 2]
+    assert told.has(10)
+
+
+def test_what_is_handed_over_while_a_commit_runs_needs_no_leader_of_its_own(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    log.gate.clear()
+    told.hand(group, "first")
+    with threads() as pool:
+        leading = pool.submit(group.lead)
+        until(lambda: log.in_flight == 1)
+        for number in range(5):
+            told.hand(group, number)
+            group.lead()  # no lane is idle, so it returns
+        log.gate.set()
+        leading.result(SECONDS)
+
+    assert told.has(6)
+
+
+def test_threads_that_wait_and_items_without_one_are_served_together(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    log.gate.clear()
+    with threads() as pool:
+        first = pool.submit(group.submit, "first", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        told.hand(group, "handed")
+        held = pool.submit(group.submit, "held", seconds=SECONDS)
+        until(lambda: group.waiting == 2)
+        log.gate.set()
+
+        assert {first.result(), held.result()} == {"first is in", "held is in"}
+    until(lambda: told.has(1))
+    assert not told.faults
+
+
+def test_a_lane_that_opens_finds_a_leader(log: Log) -> None:
+    group, told = group_of(log), Told()
+
+    told.hand(group, "before any lane is open")
+
+    until(lambda: told.has(1))
+    assert not told.faults
+
+
+def test_a_deadline_is_kept_in_the_queue_and_in_a_commit_that_hangs(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    log.gate.clear()
+    told.hand(group, "in the commit", seconds=0.05)
+    with threads() as pool:
+        leading = pool.submit(group.lead)
+        until(lambda: log.in_flight == 1)
+        told.hand(group, "in the queue", seconds=0.05)
+        told.hand(group, "patient")
+        until(lambda: told.has(2))
+        assert told.faults == ["in the commit", "in the queue"]
+        assert group.waiting == 1
+        log.gate.set()
+        leading.result(SECONDS)
+
+    assert told.outcomes[2:] == [("patient", "patient is in")]
+    assert log.batches[2:] == [["patient"]], "nobody waits for it any more, so it is not committed"
+
+
+def test_a_fault_in_telling_one_keeps_no_other_from_being_told(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+
+    def fail(outcome: str | Exception) -> None:
+        raise ZeroDivisionError
+
+    group.hand_over("first", deadline=time.monotonic() + SECONDS, told=fail)
+    told.hand(group, "second")
+    group.lead()
+
+    assert told.outcomes == [("second", "second is in")]
+
+
+def test_what_is_handed_over_is_refused_as_what_waits_is(log: Log) -> None:
+    group, told = group_of(log, waiting_max=2), Told()
+    opened(group)
+    told.hand(group, 1)
+    told.hand(group, 2)
+    with pytest.raises(StoreUnavailable, match="too many"):
+        told.hand(group, 3)
+    group.lead()
+    assert told.has(2)
+
+    group.close()
+    with pytest.raises(StoreUnavailable, match="stopping"):
+        told.hand(group, 4)
+
+
+def test_when_no_lane_can_be_opened_everybody_is_told(log: Log) -> None:
+    may_fail = threading.Event()
+
+    def fail() -> Lane[Any, str]:
+        assert may_fail.wait(SECONDS)
+        raise StoreUnavailable("no lane")
+
+    group, told = group_of(log, open_lane=fail), Told()
+    for number in range(3):
+        told.hand(group, number)
+    may_fail.set()
+
+    until(lambda: told.has(3))
+    assert told.faults == [0, 1, 2]
+    group.close()
+
+
+@settings(max_examples=30)
+@given(
+    lanes=st.integers(1, 4),
+    workers=st.integers(1, 16),
+    keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
+    breaks=st.sets(st.integers(1, 12), max_size=4),
+    batch_max=st.integers(1, 16),
+    patience=st.sampled_from([SECONDS, 0.002]),
+    waits=st.sets(st.integers(0, 120), max_size=40),
+)
+def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
+    lanes: int,
+    workers: int,
+    keys: list[int],
+    breaks: set[int],
+    batch_max: int,
+    patience: float,
+    waits: set[int],
+) -> None:
+    """Some wait in a thread of their own, by `waits`; breaks: the commits that break their lane."""
+    log = Log()
+    log.gate.set()
+    committed: list[str] = []
+
+    def plan(items: Sequence[Any]) -> None:
+        time.sleep(0.0005)
+        with log.mutex:
+            if len(log.batches) in breaks:
+                raise LaneBroken("gone", is_repeatable=True)
+            committed.extend(items)
+
+    log.plan = plan
+    group, told = group_of(log, lanes=lanes, batch_max=batch_max), Told()
+    items = [f"{key}/{number}" for number, key in enumerate(keys)]
+
+    def hand(place: int) -> None:
+        item = items[place]
+        tell = told.of(item)
+        try:
+            if place in waits:
+                tell(group.submit(item, seconds=patience))
+            else:
+                told.hand(group, item, seconds=patience)
+                group.lead()
+        except StoreUnavailable as why:
+            tell(why)
+
+    with threads(workers) as pool:
+        list(pool.map(hand, range(len(items))))
+    until(lambda: told.has(len(items)))
+
+    assert sorted(item for item, _ in told.outcomes) == sorted(items), "each once"
+    is_in = {item for item, outcome in told.outcomes if outcome == f"{item} is in"}
+    assert sorted(committed) == sorted(set(committed)), "at most once"
+    assert is_in <= set(committed), "never told in vain"
+    assert is_in | set(told.faults) == set(items)
+    if patience == SECONDS and not breaks:
+        assert is_in == set(items)
+    assert log.most_in_flight <= lanes
+    group.close()
+    until(lambda: log.closed == log.opened)

@@ -595,6 +595,43 @@ def _is_refused(server: Server) -> bool:
     return False
 
 
+# -- Threads -------------------------------------------------------------------------------------------
+
+
+def test_a_commit_holds_no_thread_but_its_own(database_url: str, tmp_path: Path) -> None:
+    """So few threads are enough for any number of webhooks, and for everything else meanwhile."""
+    deliveries = [delivery() for _ in range(24)]
+    with (
+        serving(
+            database_url,
+            tmp_path,
+            ANSWER_SECONDS="1.2",
+            WEB_CONCURRENCY="1",
+            WEB_THREADS="4",
+            INTAKE_LANES="1",
+        ) as server,
+        contextlib.ExitStack() as stack,
+        psycopg.connect(database_url) as holder,
+    ):
+        assert status(server.ask(post(delivery()[1]))) == 200  # the lane is open
+        wires = [stack.enter_context(server.connect()) for _ in deliveries]
+        holder.execute("LOCK TABLE webhook_events IN ACCESS EXCLUSIVE MODE")
+        for wire, (_, body) in zip(wires, deliveries, strict=True):
+            wire.send(post(body))
+        wait_until(lambda: _somebody_waits(database_url), what="the commit to wait", seconds=SECONDS)
+
+        began = time.monotonic()
+        health = server.ask(head("Connection: close", target="/healthz", method="GET"))
+        took = time.monotonic() - began
+        holder.commit()
+        answers = {status(wire.answer()) for wire in wires}
+
+        assert status(health) == 200
+        assert took < 1.0
+        assert answers == {200}
+        assert {event_id for event_id, _ in deliveries} <= server.stored()
+
+
 # -- How long a body is waited for ---------------------------------------------------------------------
 
 

@@ -21,11 +21,11 @@ from werkzeug.test import Client
 from processor import logs, wiring
 from processor.config import Settings
 from processor.processes import free_port, wait_until
-from processor.web import create_app
-from processor.web.webhooks import Front
+from processor.web import create_app, create_front
 from processor.wiring import Services
 from tests import builders
 from tests.builders import app_claims, claims, envelope, payment_claims, sign
+from tests.web.granianlike import Unattended
 
 
 def services_for(**environ: str) -> Services:
@@ -40,16 +40,31 @@ def services(database_url: str, redis_url: str) -> Iterator[Services]:
     built.close()
 
 
-@pytest.fixture(params=["in front of Flask", "through Flask"])
-def client(services: Services, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """Both ways by which the webhook is served: they must not differ in anything."""
-    app = create_app(services)
-    intake = app.extensions["intake"]
-    if request.param == "through Flask":
+# By which the webhook is served. They must not differ in anything.
+WAYS = ["no thread waits", "through Flask"]
+
+
+@contextmanager
+def serving(services: Services, way: str) -> Iterator[Client]:
+    if way == "through Flask":
+        app = create_app(services)
         yield app.test_client()
+        app.extensions["intake"].close()
     else:
-        yield Client(Front(app, intake, services.settings.body_bytes_max))
-    intake.close()
+        front = create_front(services)
+        yield Client(Unattended(front))
+        front.close()
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(services: Services, way: str) -> Iterator[Client]:
+    with serving(services, way) as client:
+        yield client
 
 
 def post(client: Client, body: bytes) -> Any:
@@ -152,26 +167,26 @@ def test_a_body_that_ends_early_is_no_token(client: Client) -> None:
     assert answer.status_code in (400, 401)
 
 
-def test_a_database_that_is_away_is_answered_503_in_time() -> None:
+def test_a_database_that_is_away_is_answered_503_in_time(way: str) -> None:
     services = services_for(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none")
-    app = create_app(services)
-    began = time.monotonic()
+    with serving(services, way) as client:
+        began = time.monotonic()
 
-    answer = post(app.test_client(), sign(payment_claims()))
+        answers = [
+            post(client, sign(told)).status_code
+            for told in (payment_claims(), app_claims("AppInstalled"), claims("{"))
+        ]
 
-    assert answer.status_code == 503
-    assert time.monotonic() - began < 10
-    app.extensions["intake"].close()
+        assert answers == [503] * 3
+        assert time.monotonic() - began < 10
     services.close()
 
 
-def test_redis_being_away_costs_an_event_nothing(database_url: str) -> None:
+def test_redis_being_away_costs_an_event_nothing(database_url: str, way: str) -> None:
     services = services_for(DATABASE_URL=database_url, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
-    app = create_app(services)
-
-    assert post(app.test_client(), sign(payment_claims())).status_code == 200
-    assert count(services, "check_requests") == 1
-    app.extensions["intake"].close()
+    with serving(services, way) as client:
+        assert post(client, sign(payment_claims())).status_code == 200
+        assert count(services, "check_requests") == 1
     services.close()
 
 
@@ -232,9 +247,7 @@ def test_no_log_line_holds_a_person_or_a_token(client: Client, capsys: pytest.Ca
         assert personal not in said
 
 
-def test_no_body_makes_a_server_error(services: Services) -> None:
-    app = create_app(services)
-    client = app.test_client()
+def test_no_body_makes_a_server_error(client: Client) -> None:
     names = sorted(builders.payment_entity())
     values = (
         st.none()
@@ -277,4 +290,3 @@ def test_no_body_makes_a_server_error(services: Services) -> None:
     arbitrary_bytes()
     arbitrary_payments()
     arbitrary_levels()
-    app.extensions["intake"].close()

@@ -1,0 +1,262 @@
+"""The webhook in front of Flask: whichever thread does the work, every request is answered once, and in time."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from processor import wiring
+from processor.config import Settings
+from processor.store import inbox
+from processor.web import bridge, create_front, front, webhooks
+from processor.web.front import Front
+from processor.wiring import Services
+from tests import builders
+from tests.builders import app_claims, payment_claims, sign
+from tests.web.granianlike import Kept
+
+ANSWER_SECONDS = 1.0
+
+
+@pytest.fixture
+def services(database_url: str, redis_url: str) -> Iterator[Services]:
+    settings = Settings.read(
+        {
+            "WIX_PUBLIC_KEYS": builders.public_pem(),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "ANSWER_SECONDS": str(ANSWER_SECONDS),
+        }
+    )
+    built = wiring.build(settings, role="web", now=lambda: builders.NOW)
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def served(services: Services) -> Iterator[Front]:
+    made = create_front(services)
+    assert ask(made, sign(app_claims("AppInstalled"))).wait() == 200
+    assert ask(made, sign(payment_claims(id=str(uuid4())))).wait() == 200  # its lanes are open
+    yield made
+    made.close()
+
+
+def ask(served: Front, body: bytes, **environ: Any) -> Kept:
+    """One request, taken by this thread."""
+    kept = Kept()
+    request = {
+        "PATH_INFO": webhooks.PATH,
+        "REQUEST_METHOD": "POST",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+        **environ,
+    }
+    assert served.take(kept, request)
+    return kept
+
+
+def a_delivery() -> bytes:
+    return sign(payment_claims({"id": str(uuid4())}, id=str(uuid4())))
+
+
+def stored(services: Services) -> int:
+    with services.database.begin() as connection:
+        found = connection.execute(text("SELECT count(*) FROM webhook_events WHERE kind = 'payment'"))
+        return int(found.scalar_one())
+
+
+@contextmanager
+def events_locked(services: Services) -> Iterator[None]:
+    """Nothing can be stored meanwhile."""
+    with services.database.engine.begin() as connection:
+        connection.execute(text("LOCK TABLE webhook_events"))
+        yield
+
+
+def test_many_threads_are_answered_once_each_and_all_is_stored(served: Front, services: Services) -> None:
+    bodies = [a_delivery() for _ in range(300)]
+
+    with ThreadPoolExecutor(24) as pool:
+        kept = list(pool.map(lambda body: ask(served, body), bodies))
+
+    assert {one.wait() for one in kept} == {200}
+    assert {one.answers for one in kept} == {1}
+    assert len({dict(one.headers)["X-Request-Id"] for one in kept}) == 300
+    assert stored(services) == 1 + 300
+
+
+def test_only_the_webhook_is_taken(served: Front) -> None:
+    assert not served.take(Kept(), {"PATH_INFO": "/healthz", "REQUEST_METHOD": "POST"})
+    assert not served.take(Kept(), {"PATH_INFO": webhooks.PATH, "REQUEST_METHOD": "GET"})
+
+
+def test_while_a_commit_hangs_others_are_verified_and_the_answer_is_503_in_time(
+    served: Front, services: Services
+) -> None:
+    with events_locked(services), ThreadPoolExecutor(4) as pool:
+        began = time.monotonic()
+        held = [pool.submit(ask, served, a_delivery()) for _ in range(4)]
+        forged = ask(served, sign({"data": "{}"}, builders.private_key(1)))
+
+        assert forged.wait() == 401
+        assert time.monotonic() - began < ANSWER_SECONDS / 2
+        assert {one.result().wait() for one in held} == {503}
+        assert time.monotonic() - began < ANSWER_SECONDS * 2
+
+    assert ask(served, a_delivery()).wait() == 200
+
+
+def test_a_thread_that_only_reads_the_body_is_free_at_once(
+    served: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else verifies: what comes meanwhile is left to them, up to a bound."""
+    monkeypatch.setattr(front, "GATHERED_MAX", 2)
+    is_verifying, may_go_on = threading.Event(), threading.Event()
+    take = webhooks.Intake.take
+
+    def slow(self: webhooks.Intake, delivery: webhooks.Taken) -> None:
+        is_verifying.set()
+        assert may_go_on.wait(20)
+        take(self, delivery)
+
+    monkeypatch.setattr(webhooks.Intake, "take", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, served, a_delivery())
+        assert is_verifying.wait(20)
+        gathered = [ask(served, a_delivery()) for _ in range(2)]
+        too_many = ask(served, a_delivery())
+
+        assert too_many.wait() == 503
+        assert not any(one.answers for one in gathered)
+        may_go_on.set()
+        assert {first.result().wait(), *(one.wait() for one in gathered)} == {200}
+
+
+def test_what_waited_too_long_to_be_verified_is_refused_unverified(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = create_front(services)
+    monkeypatch.setattr(made, "_seconds", -1.0)
+
+    with capture_logs() as logs:
+        assert ask(made, b"no token").wait() == 503
+
+    assert [line["event"] for line in logs] == ["delivery_not_stored"]
+    made.close()
+
+
+def test_a_fault_of_ours_is_one_deliverys_alone(
+    served: Front, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = a_delivery()
+    read = webhooks.verify
+
+    def verify(body: bytes, keys: Any) -> Any:
+        if body == bad:
+            raise ZeroDivisionError
+        return read(body, keys)
+
+    monkeypatch.setattr(webhooks, "verify", verify)
+    with capture_logs() as logs:
+        kept = [ask(served, body) for body in (a_delivery(), bad, a_delivery())]
+
+    assert [one.wait() for one in kept] == [200, 503, 200]
+    assert "delivery_failed" in [line["event"] for line in logs]
+    assert stored(services) == 3
+
+
+def test_what_takes_more_than_one_statement_is_bounded_and_holds_up_nothing_else(
+    served: Front, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    store = inbox.Inbox.store
+
+    def slow(self: inbox.Inbox, delivery: inbox.Delivery) -> inbox.Stored:
+        assert may_go_on.wait(20)
+        return store(self, delivery)
+
+    monkeypatch.setattr(inbox.Inbox, "store", slow)
+    rare = sign(app_claims("AppInstalled"))
+    kept = [ask(served, rare) for _ in range(webhooks.RARE_MAX)]
+
+    assert ask(served, rare).wait() == 503
+    assert ask(served, a_delivery()).wait() == 200
+    may_go_on.set()
+    assert {one.wait() for one in kept} <= {200, 503}
+    assert kept[0].wait() == 200
+
+
+def test_a_body_that_ends_early_is_answered_and_not_verified(served: Front, services: Services) -> None:
+    body = a_delivery()
+
+    kept = ask(served, body[:-9], CONTENT_LENGTH=str(len(body)))
+
+    assert kept.wait() == 400
+    assert stored(services) == 1
+
+
+# -- The bridge to Granian ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("granian.server.mp")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_granian_has_what_the_bridge_replaces() -> None:
+    """An upgrade that has not would make every webhook slower, and say so only in the log."""
+    import granian.server.mp as real
+
+    assert callable(real._wsgi_call_wrap)  # type: ignore[attr-defined]
+
+
+def test_without_granian_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "granian.server.mp", raising=False)
+
+    assert not bridge.install()
+
+
+def test_another_granian_is_left_as_it_is_and_named(server: ModuleType) -> None:
+    with capture_logs() as logs:
+        assert not bridge.install()
+
+    assert [line["event"] for line in logs] == ["server_unknown"]
+
+
+@pytest.mark.parametrize("has_access_log", [False, True])
+def test_what_is_not_taken_goes_the_ordinary_way_with_the_response_in_its_environ(
+    server: ModuleType, has_access_log: bool
+) -> None:
+    called: list[dict[str, Any]] = []
+
+    class App:
+        def take(self, response: object, environ: dict[str, Any]) -> bool:
+            return environ["PATH_INFO"] == "/taken"
+
+    def ordinary(app: object, options: dict[str, Any], access_log: object = None) -> Any:
+        return lambda response, environ: called.append(environ)
+
+    server._wsgi_call_wrap = ordinary  # type: ignore[attr-defined]
+    assert bridge.install()
+    run = server._wsgi_call_wrap(App(), {}, "format" if has_access_log else None)
+    response = object()
+    for path in ("/taken", "/other"):
+        run(response, {"PATH_INFO": path})
+
+    assert [one["PATH_INFO"] for one in called] == (["/taken", "/other"] if has_access_log else ["/other"])
+    assert all(one[bridge.RESPONSE] is response for one in called)
