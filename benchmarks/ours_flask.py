@@ -1,4 +1,4 @@
-"""Our service with the webhook served through Flask's dispatch by a thread that waits: what `processor.web.front` saves."""
+"""Our service with the webhook served by Flask and a thread that waits: what `processor.web.front` saves."""
 
 import os
 

@@ -67,7 +67,7 @@ class Front:
             taken.body = self._read(response, environ)
         except RequestTimeout:
             return True  # answered
-        except CutOff as why:
+        except CutOff:
             response.response_bytes(400, [("Content-Length", "0"), ("Connection", "close")], b"")
             return True
         if len(self._gathered) >= GATHERED_MAX:

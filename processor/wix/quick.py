@@ -1,8 +1,8 @@
 """The usual event, read with as little work as can be: a payment, of the documented shape and nothing beside it.
 
-`read` gives up, without saying why, as soon as anything is not as usual; then `parse.parse_event` reads the same claims
-and has the last word. What both can read, they read the same (tests/wix/test_quick.py). JSON is decoded into typed records
-at once, which takes half of the time. Pure: no I/O, no clock, no environment.
+`read` gives up, without saying why, as soon as anything is not as usual; then `parse.parse_event` reads the same
+claims and has the last word. What both can read, they read the same (tests/wix/test_quick.py). JSON is decoded into
+typed records at once, which takes half of the time. Pure: no I/O, no clock, no environment.
 """
 
 from __future__ import annotations
