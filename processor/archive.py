@@ -95,8 +95,12 @@ def _archive(services: Services, month: datetime, folder: Path, *, drop: bool) -
 
 def _write(services: Services, month: datetime, draft: Path) -> int:
     count = 0
-    with draft.open("xb") as raw, gzip.open(raw, "wt", encoding="ascii", compresslevel=6) as out:
-        os.chmod(draft, 0o600)  # tokens hold personal data
+    # Tokens hold personal data.
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with (
+        os.fdopen(descriptor, "wb") as raw,
+        gzip.open(raw, "wt", encoding="ascii", compresslevel=6) as out,
+    ):
         with services.database.begin() as connection, closing(evidence.export(connection, month)) as tokens:
             for kept in tokens:
                 if (
