@@ -98,7 +98,7 @@ def links(
 
 def booked(connection: Connection, instance_ids: Collection[UUID], limit: int = 100_000) -> list[Payment]:
     """Every payment booked for these instances, by id."""
-    columns = [getattr(PaymentRow, name) for name in Payment.__dataclass_fields__]
+    columns = [getattr(PaymentRow, name) for name in Payment.__struct_fields__]
     rows = connection.execute(
         select(*columns)
         .where(is_any_of(PaymentRow.instance_id, instance_ids))

@@ -47,7 +47,7 @@ def test_only_new_and_newer_change_what_we_believe() -> None:
 
 
 def test_every_field_but_the_key_and_the_revision_is_a_fact() -> None:
-    assert set(FACTS) == set(Payment.__dataclass_fields__) - {"instance_id", "payment_id", "revision"}
+    assert set(FACTS) == set(Payment.__struct_fields__) - {"instance_id", "payment_id", "revision"}
 
 
 @given(st.data())

@@ -64,7 +64,7 @@ def test_sql_and_python_judge_alike(database: Database) -> None:
             seen = Payment(
                 **{
                     name: getattr(one_version, name)
-                    for name in Payment.__dataclass_fields__
+                    for name in Payment.__struct_fields__
                     if name != "payment_id"
                 },
                 payment_id=payment_id,
