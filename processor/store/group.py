@@ -302,8 +302,14 @@ class GroupCommit(Generic[Item, Result]):
             ticket.state = _State.COMMITTING
         return batch
 
+    def _forget_gone(self) -> None:
+        """Leave out those at the head of the queue that nobody waits for any more."""
+        while self._waiting and self._waiting[0].state is _State.GONE:
+            self._waiting.popleft()
+
     def _hand_on(self, lane: Lane[Item, Result]) -> None:
         """Give a lane to the first thread that waits, unless others are first; or let it be idle."""
+        self._forget_gone()
         if self._is_closed and not self._waiting:
             self._open -= 1
             lane.close()
@@ -337,10 +343,12 @@ class GroupCommit(Generic[Item, Result]):
         """Commit a batch, hand the lane on, and tell the others."""
         with self._mutex:
             batch = self._take(leader)
+            # From here on one whose time is up may be told so, and let go of its item.
+            items = [ticket.item for ticket in batch]
         broken: LaneBroken | None = None
         outcomes: list[Result | Exception]
         try:
-            outcomes = lane.commit([ticket.item for ticket in batch])
+            outcomes = lane.commit(items)
         except StoreUnavailable as why:
             outcomes = [why] * len(batch)
         except LaneBroken as why:
@@ -463,6 +471,5 @@ class GroupCommit(Generic[Item, Result]):
                 ticket.state = _State.GONE
                 late.append(ticket)
             self._handed.popleft()
-        while self._waiting and self._waiting[0].state is _State.GONE:
-            self._waiting.popleft()
+        self._forget_gone()
         return late
