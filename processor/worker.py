@@ -37,6 +37,11 @@ class Worker(SimpleWorker):
     max_connection_wait_time = 2.0
     stop: threading.Event
 
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        if self.stop.is_set():  # asked before these handlers were there
+            self._stop_requested = True
+
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Finish the job in hand, then end. Called as a signal handler."""
         self.stop.set()

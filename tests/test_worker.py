@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rq.utils import import_attribute
@@ -92,3 +94,31 @@ def test_a_redis_that_does_not_answer_is_named(database_url: str) -> None:
     [line] = [one for one in told if one["event"] == "redis_unavailable"]
     assert line["server"] == f"127.0.0.1:{port}"
     assert "hush" not in str(told)
+
+
+def test_a_request_to_stop_that_comes_before_rq_listens_is_heard(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a SIGTERM just after the start, when only our own handler was there."""
+    services = wiring.build(
+        Settings.read({"DATABASE_URL": database_url, "REDIS_URL": redis_url}), role="worker"
+    )
+    stop = threading.Event()
+    bootstrap = worker.Worker.bootstrap
+
+    def bootstrap_and_stop(self: worker.Worker, *arguments: Any, **more: Any) -> None:
+        bootstrap(self, *arguments, **more)
+        stop.set()
+
+    monkeypatch.setattr(worker.Worker, "bootstrap", bootstrap_and_stop)
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    rescue = threading.Timer(20, os.kill, (os.getpid(), signal.SIGTERM))
+    rescue.start()
+    try:
+        worker.run(services, stop)
+        assert rescue.is_alive(), "it waited for a second request"
+    finally:
+        rescue.cancel()
+        for one, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(one, handler)
+        services.close()

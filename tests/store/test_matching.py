@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from sqlalchemy import text
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
@@ -106,8 +107,8 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         instance_id, lease_id = uuid4(), uuid4()
         confirm(database, instance_id)
         run_id = start(database, instance_id)
-        told = [(replace(seen, instance_id=instance_id), at) for seen, at in told]
-        listed = [replace(seen, instance_id=instance_id) for seen in listed]
+        told = [(structs.replace(seen, instance_id=instance_id), at) for seen, at in told]
+        listed = [structs.replace(seen, instance_id=instance_id) for seen in listed]
         contradicted = [seen for seen, at in told if apply(database, seen, at=at) is Verdict.CONFLICT]
         before = believed(database, instance_id)
 
