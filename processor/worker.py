@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -35,7 +36,10 @@ class Worker(SimpleWorker):
     """
 
     max_connection_wait_time = 2.0
-    stop: threading.Event
+
+    def __init__(self, *arguments: Any, stop: threading.Event | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.stop = stop if stop is not None else threading.Event()
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()  # type: ignore[no-untyped-call]
@@ -75,8 +79,8 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
                 serializer=JSONSerializer,
                 maintenance_interval=MAINTENANCE_SECONDS,
                 log_job_description=False,
+                stop=stop,
             )
-            worker.stop = stop
             if is_away:
                 log.info("redis_back")
                 is_away = False
