@@ -76,10 +76,16 @@ class AfterWork:
             self._is_awake = True
             if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
                 self._pid = os.getpid()
-                self._thread = threading.Thread(target=self._run, name="after-work", daemon=True)
+                self._thread = threading.Thread(target=self._run_on, name="after-work", daemon=True)
                 self._thread.start()
                 atexit.register(self.stop)
             self._work.notify()
+
+    def _run_on(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._is_awake = False  # whatever ended it, the next answer starts another
 
     def _run(self) -> None:
         last_flush = 0.0

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from processor import wiring
 from processor.config import Settings
 from processor.store import inbox
-from processor.web import bridge, create_front, front, webhooks
+from processor.web import afterwork, bridge, create_front, front, webhooks
 from processor.web.front import Front
 from processor.wiring import Services
 from processor.wix import signature
@@ -206,6 +206,29 @@ def test_a_body_that_ends_early_is_answered_and_not_verified(served: Front, serv
 
     assert kept.wait() == 400
     assert stored(services) == 1
+
+
+def test_a_fault_in_counting_ends_no_counting_for_good(
+    served: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+    counted = threading.Event()
+
+    def note(answers: Any, seconds: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        counted.set()
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    monkeypatch.setattr(afterwork, "note_answers", note)
+    ask(served, a_delivery())
+    assert failed.wait(20)
+    deadline = time.monotonic() + 20
+    while not counted.wait(0.05) and time.monotonic() < deadline:
+        ask(served, a_delivery())
+
+    assert counted.is_set()
 
 
 # -- The bridge to Granian ---------------------------------------------------------------------------
