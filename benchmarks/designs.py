@@ -122,5 +122,5 @@ DESIGNS = (
     Design("lean_64", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=64),
     Design("ours_64", "ours_64", "wsgi:app", OURS, is_default=False, threads=64),
     Design("ours_quiet", "ours_quiet", "wsgi:app", OURS, is_default=False, environ={"LOG_LEVEL": "WARNING"}),
-    Design("ours_lanes4", "ours_lanes4", "wsgi:app", OURS, is_default=False, environ={"INTAKE_LANES": "4"}),
+    Design("ours_lane", "ours_lane", "wsgi:app", OURS, is_default=False, environ={"INTAKE_LANES": "1"}),
 )

@@ -247,10 +247,10 @@ class Settings:
     )
     intake_lanes: int = setting(
         "INTAKE_LANES",
-        "commits of webhooks in flight in each web process, each over a connection of its own;"
-        " up to 4 pay on disks whose fsync takes milliseconds",
+        "commits of webhooks in flight at most in each web process, each over a connection of its own;"
+        " more than one is used where the disk takes milliseconds",
         _whole(1, 16),
-        "2",
+        "4",
     )
     database_prepares: bool = setting(
         "DATABASE_PREPARES",

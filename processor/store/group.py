@@ -2,7 +2,7 @@
 
 Whoever comes while a lane is idle leads it at once, so a lone item is committed at once; what comes meanwhile waits,
 and when a commit ends the next takes all that gathered. So the batch grows with the load by itself, without a timer.
-A lane is one commit in flight.
+A lane is one commit in flight; how many of the open ones are used at once is for `store.pace` to say.
 
 There are two ways to hand an item over. `submit` holds the caller's thread until the item is committed: when a commit
 ends, the first thread that waits leads the next. `hand_over` returns at once, and `lead` commits what was handed over
@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from processor.errors import StoreUnavailable
+from processor.store.pace import STUCK_SECONDS, Pace
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ Result = TypeVar("Result")
 REOPEN_SECONDS = (0.05, 0.2, 0.5, 1.0)  # waits between attempts to open a lane; the last is repeated
 # A batch that could not be sent at all may be committed by another lane; once, lest a poisonous one break them all.
 TRIES_MAX = 2
-TICK_SECONDS = 0.05  # how late a deadline is noticed at most
+TICK_SECONDS = 0.05  # how late a deadline, or a commit that is stuck, is noticed at most
 
 
 class LaneBroken(Exception):
@@ -137,7 +138,8 @@ class GroupCommit(Generic[Item, Result]):
     """Shared by all threads of a process.
 
     open_lane: makes a lane, or raises StoreUnavailable. keys_of: no two items of one batch share a key. lanes: how
-    many commits may be in flight. batch_max: items in one. waiting_max: items that may wait; one more is refused.
+    many commits may be in flight at most. batch_max: items in one. waiting_max: items that may wait; one more is
+    refused.
     """
 
     def __init__(
@@ -157,6 +159,8 @@ class GroupCommit(Generic[Item, Result]):
         self._mutex = threading.Lock()
         self._waiting: deque[_Ticket[Item, Result]] = deque()
         self._idle: list[Lane[Item, Result]] = []
+        self._busy: dict[Lane[Item, Result], float] = {}  # since when, `time.monotonic()`
+        self._pace = Pace(lanes)
         self._open = 0  # lanes that are open, idle or not
         self._opener: threading.Thread | None = None
         self._handed: deque[_Handed[Item, Result]] = deque()  # in the order of their deadlines, nearly
@@ -177,11 +181,12 @@ class GroupCommit(Generic[Item, Result]):
         ticket = _Held[Item, Result](item, self._keys_of(item))
         with self._mutex:
             self._admit()
-            if self._idle:
-                ticket.lane = self._idle.pop()
+            if self._is_turn():
+                ticket.lane = self._occupy()
                 ticket.state = _State.LEADING
             else:
                 self._waiting.append(ticket)
+                self._ensure_watched()
         while ticket.state is not _State.DONE:
             if ticket.lane is not None:
                 lane, ticket.lane = ticket.lane, None
@@ -206,19 +211,15 @@ class GroupCommit(Generic[Item, Result]):
             self._admit()
             self._waiting.append(ticket)
             self._handed.append(ticket)
-            if not self._is_watching.is_set():
-                if self._watcher is None:
-                    self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
-                    self._watcher.start()
-                self._is_watching.set()
+            self._ensure_watched()
 
     def lead(self) -> None:
-        """Commit what was handed over, on this thread, as long as some of it waits and a lane is idle."""
-        while self._idle and self._waiting:
+        """Commit what was handed over, on this thread, as long as some of it waits and it is a lane's turn."""
+        while self._waiting and self._is_turn():
             with self._mutex:
-                if not self._idle or (leader := self._next()) is None:
+                if not self._is_turn() or (leader := self._next()) is None:
                     return
-                lane = self._idle.pop()
+                lane = self._occupy()
                 if isinstance(leader, _Held):
                     self._promote(leader, lane)
                     continue
@@ -226,7 +227,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def call_leader(self) -> None:
         """The same on another thread."""
-        if self._idle and self._waiting:
+        if self._waiting and self._is_turn():
             threading.Thread(target=self.lead, name="leader", daemon=True).start()
 
     @property
@@ -252,6 +253,7 @@ class GroupCommit(Generic[Item, Result]):
             # A fork takes no threads along, and must not share connections.
             self._pid = os.getpid()
             self._idle, self._open, self._opener, self._is_away = [], 0, None, False
+            self._busy = {}
             self._watcher, self._is_watching = None, threading.Event()
             self._waiting.clear()
             self._handed.clear()
@@ -264,6 +266,27 @@ class GroupCommit(Generic[Item, Result]):
             raise StoreUnavailable("too many wait already")
         if self._open < self._lanes:
             self._ensure_opener()
+
+    def _ensure_watched(self) -> None:
+        if not self._is_watching.is_set():
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+                self._watcher.start()
+            self._is_watching.set()
+
+    def _is_turn(self) -> bool:
+        """Whether one more commit should be in flight. Without the mutex, only a hint."""
+        if not self._idle:
+            return False
+        if len(self._busy) < self._pace.commits:
+            return True
+        begun = time.monotonic() - STUCK_SECONDS
+        return sum(since > begun for since in self._busy.copy().values()) < self._pace.commits
+
+    def _occupy(self) -> Lane[Item, Result]:
+        lane = self._idle.pop()
+        self._busy[lane] = time.monotonic()
+        return lane
 
     def _ensure_opener(self) -> None:
         if self._opener is None or not self._opener.is_alive():
@@ -308,17 +331,19 @@ class GroupCommit(Generic[Item, Result]):
             self._waiting.popleft()
 
     def _hand_on(self, lane: Lane[Item, Result]) -> None:
-        """Give a lane to the first thread that waits, unless others are first; or let it be idle."""
+        """Let a lane be idle, or give it to the first thread that waits, unless others are first."""
+        self._busy.pop(lane, None)
         self._forget_gone()
+        self._idle.append(lane)
         if self._is_closed and not self._waiting:
-            self._open -= 1
-            lane.close()
-        elif self._waiting and isinstance(first := self._waiting[0], _Held):
+            self._open -= len(self._idle)
+            for idle in self._idle:
+                idle.close()
+            self._idle.clear()
+        elif self._waiting and isinstance(first := self._waiting[0], _Held) and self._is_turn():
             self._waiting.popleft()
             first.state = _State.LEADING
-            self._promote(first, lane)
-        else:
-            self._idle.append(lane)
+            self._promote(first, self._occupy())
 
     def _finish(self, ticket: _Ticket[Item, Result], outcome: Result | Exception) -> None:
         if ticket.state is not _State.GONE:
@@ -347,8 +372,11 @@ class GroupCommit(Generic[Item, Result]):
             items = [ticket.item for ticket in batch]
         broken: LaneBroken | None = None
         outcomes: list[Result | Exception]
+        took: float | None = None
+        began = time.monotonic()
         try:
             outcomes = lane.commit(items)
+            took = time.monotonic() - began
         except StoreUnavailable as why:
             outcomes = [why] * len(batch)
         except LaneBroken as why:
@@ -367,7 +395,7 @@ class GroupCommit(Generic[Item, Result]):
             for ticket in undecided:
                 ticket.tries += 1
             again = [ticket for ticket in undecided if ticket.tries < TRIES_MAX]
-        self._settle(lane, batch, outcomes, leader, is_broken=broken is not None, again=again)
+        self._settle(lane, batch, outcomes, leader, took=took, is_broken=broken is not None, again=again)
 
     def _settle(
         self,
@@ -377,12 +405,16 @@ class GroupCommit(Generic[Item, Result]):
         leader: _Ticket[Item, Result],
         *,
         is_broken: bool,
+        took: float | None = None,
         again: Sequence[_Ticket[Item, Result]] = (),
     ) -> None:
         suspects = [lane] if is_broken else []
         finished: list[_Ticket[Item, Result]] = []
         with self._mutex:
+            if took is not None:
+                self._pace.note(took, len(batch))
             if is_broken:
+                self._busy.pop(lane, None)
                 # What broke this lane has likely broken the idle ones too, and they would each cost a try.
                 suspects += self._idle
                 self._open -= len(suspects)
@@ -454,10 +486,12 @@ class GroupCommit(Generic[Item, Result]):
             time.sleep(TICK_SECONDS)  # between two looks: time alone makes an item late
             with self._mutex:
                 late = self._late(time.monotonic())
-                if not self._handed:
+                if not (self._handed or self._waiting):
                     self._is_watching.clear()
             for ticket in late:
                 ticket.tell()
+            # Whoever came while a commit was stuck need not wait for its end.
+            self.call_leader()
 
     def _late(self, now: float) -> list[_Handed[Item, Result]]:
         """Those whose time is up, from now on gone; forgets those that have their answer."""

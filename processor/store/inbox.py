@@ -48,7 +48,8 @@ _HELD_UP = ("55P03", "40P01", "57014")  # lock not available, deadlock, statemen
 # each batch for one row, and would loop over it for each of its rows.
 _PLANNER = {"enable_seqscan": "off", "enable_nestloop": "off", "jit": "off"}
 _CHECK = "23514"
-_PLAN_IS_STALE = "0A000"  # a migration changed what a prepared statement returns
+# A migration changed what a prepared statement returns; it is gone, by DISCARD ALL or another pooled connection.
+_NOT_AS_PREPARED = ("0A000", "26000")
 
 
 class Outcome(StrEnum):
@@ -570,7 +571,7 @@ class _DatabaseLane(Lane[_Row, Stored]):
                 return
             state = ""
         is_of_one = state.startswith(_VALUE_REFUSED)
-        if self._connection.closed or (state == _PLAN_IS_STALE and has_time):
+        if self._connection.closed or (state in _NOT_AS_PREPARED and has_time):
             raise LaneBroken(first_line(why), is_repeatable=has_time) from why
         if len(rows) > 1 and (is_of_one or (state in _HELD_UP and has_time)):
             # One of them is to blame, and must not fail the others.

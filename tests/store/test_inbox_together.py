@@ -43,6 +43,20 @@ def a_delivery(payment_id: UUID | None = None, **changes: Any) -> Delivery:
     return delivery(payment_claims({"id": str(uuid4())}, id=str(payment_id or uuid4()), **changes))
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[BoundedConnection]:
+    """The connections of lanes, as they are opened."""
+    opened: list[BoundedConnection] = []
+    open_apart = Database.open_apart
+
+    def open_and_keep(self: Database, **settings: str) -> BoundedConnection:
+        opened.append(open_apart(self, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(Database, "open_apart", open_and_keep)
+    return opened
+
+
 @contextmanager
 def an_inbox(
     database: Database, *, seconds: float = SECONDS, lanes: int = 2, is_preparing: bool = True, **more: Any
@@ -187,17 +201,9 @@ def test_a_database_that_hangs_is_not_waited_for(durable_database_url: str) -> N
 
 @pytest.mark.parametrize("is_preparing", [True, False])
 def test_statements_are_prepared_unless_a_pooler_forbids(
-    database: Database, is_preparing: bool, monkeypatch: pytest.MonkeyPatch
+    database: Database, is_preparing: bool, opened: list[BoundedConnection]
 ) -> None:
     install(database)
-    opened: list[BoundedConnection] = []
-    open_apart = Database.open_apart
-
-    def open_and_keep(self: Database, **settings: str) -> BoundedConnection:
-        opened.append(open_apart(self, **settings))
-        return opened[-1]
-
-    monkeypatch.setattr(Database, "open_apart", open_and_keep)
     with an_inbox(database, lanes=1, is_preparing=is_preparing) as inbox:
         again = a_delivery()
         outcomes = [inbox.store(again).outcome for _ in range(2)]
@@ -215,6 +221,17 @@ def test_a_migration_beneath_a_prepared_statement_is_survived(database: Database
         with database.begin() as connection:
             connection.execute(text("ALTER TABLE payments ADD COLUMN extra text"))
             connection.execute(text("ALTER TABLE webhook_events ALTER COLUMN slug SET STATISTICS 10"))
+
+        assert inbox.store(a_delivery()).outcome is Outcome.STORED
+
+
+def test_a_prepared_statement_that_is_gone_is_prepared_anew(
+    database: Database, opened: list[BoundedConnection]
+) -> None:
+    install(database)
+    with an_inbox(database, lanes=1) as inbox:
+        inbox.store(a_delivery())
+        opened[0].execute("DISCARD ALL")
 
         assert inbox.store(a_delivery()).outcome is Outcome.STORED
 
