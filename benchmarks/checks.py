@@ -507,7 +507,7 @@ def _bench(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     try:
         wait_until(control.is_up, what="the sandbox", seconds=60, children=[child])
         app = control.get("app")
-        with embedded.start(folder / "servers") as servers:
+        with machine.start_servers(folder / "servers") as servers:
             migrations.upgrade(database_url(servers.database_url))
             with psycopg.connect(servers.database_url, autocommit=True) as connection:
                 connection.execute(NAIVE_SCHEMA)

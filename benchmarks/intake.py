@@ -335,7 +335,7 @@ def opened(
 ) -> Iterator[Bench]:
     """Servers of their own, every database, and what points need."""
     program = load_program(folder)
-    with embedded.start(folder / "servers") as servers:
+    with machine.start_servers(folder / "servers") as servers:
         make_databases(servers)
         yield Bench(folder, program, made, servers, seconds, warm_up, clean_environ(), is_flushed=is_flushed)
 
@@ -584,7 +584,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if delay and postgres is None:
             raise SystemExit("--fsync-delay-ms needs Linux: it is done by preloading a library")
         where = os.environ if not delay else slow_programs(folder, Path(str(postgres)), delay)
-        with embedded.start(folder / f"servers-{delay:g}", environ=where) as servers:
+        with machine.start_servers(folder / f"servers-{delay:g}", where) as servers:
             make_databases(servers)
             about["postgresql"] = _version(servers)
             about["commit_ms"][f"{delay:g}"] = took = commit_ms(servers)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from benchmarks import machine
 from processor import embedded, jobs, wiring
 from processor.config import Settings
 from processor.domain.reconciliation import Outcome
@@ -41,7 +42,7 @@ def main() -> None:
         f"{'payments':>10} {'booking s':>10} {'us/payment':>11} {'again s':>9} {'us/payment':>11} {'RSS MB':>8}"
     )
     try:
-        with embedded.start(folder / "servers") as servers:
+        with machine.start_servers(folder / "servers") as servers:
             for size in sizes:
                 one = measure(folder / str(size), servers, size)
                 first, again = one.seconds

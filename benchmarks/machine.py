@@ -9,9 +9,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from processor import embedded
 
 PACKAGES = (
     *(
@@ -144,20 +147,36 @@ def cpu_model() -> str | None:
     return named[0] if named else platform.processor() or None
 
 
+def memory_gb() -> float | None:
+    """Of the machine, None where the system does not tell."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
+
+
+def postgres_settings() -> dict[str, str]:
+    """PostgreSQL as docs/operations.md advises: a quarter of the memory, and checkpoints by time."""
+    quarter = int((memory_gb() or 1) * 1024 / 4)
+    return {"shared_buffers": f"{max(64, min(8192, quarter))}MB", "max_wal_size": "8GB"}
+
+
+def start_servers(folder: Path, environ: Mapping[str, str] | None = None) -> embedded.Servers:
+    """Servers of their own for every design alike, stopped with `with`. environ: as of `embedded.start`."""
+    return embedded.start(folder, postgres=postgres_settings(), environ=environ)
+
+
 def shape() -> dict[str, object]:
     """Cores, processor, memory, kernel and Python; nothing that tells whose machine it is."""
-    try:
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError):
-        memory = None
     return {
         "cores": os.cpu_count(),
         "cpu": cpu_model(),
-        "memory_gb": memory,
+        "memory_gb": memory_gb(),
         "system": platform.system(),
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
+        "postgresql_settings": postgres_settings(),
         "load_at_start": list(os.getloadavg()),
         "platform": sys.platform,
     }

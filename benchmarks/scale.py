@@ -43,8 +43,6 @@ HELD_EVENTS = 1_000
 # As seen: events, payments, buyers and short tokens with their indexes take 1.6 kB together.
 BYTES_PER_ROW = 2_000
 BYTES_BESIDE = 12 * 2**30  # the log, what the build of indexes needs, and other sections
-# A checkpoint by time only, as a server of this size is set up; the default of 1 GB makes one every few seconds.
-WAL_SIZE = "8GB"
 FILLED = ("webhook_events", "payments", "payment_buyers", "payment_versions")
 
 FULL = Books(
@@ -235,7 +233,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         )
         looked = reads.run(_services(bench, made.public_key), url, scans)
     return {
-        "settings": asdict(options) | {"connections": CONNECTIONS, "max_wal_size": WAL_SIZE},
+        "settings": asdict(options) | {"connections": CONNECTIONS},
         "filled": filled,
         "ratio": found,
         "points": [asdict(point) for point in points],
@@ -290,8 +288,7 @@ def fill(bench: Bench, options: Options) -> dict[str, Any]:
     _make_months(bench)
     # What makes filling quick is taken back before anything is measured.
     hasty = {"full_page_writes": "off", "autovacuum": "off", "checkpoint_timeout": "30min"}
-    settings = {"max_wal_size": WAL_SIZE} | hasty
-    _admin(bench, *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()), RELOAD)
+    _admin(bench, *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in hasty.items()), RELOAD)
     try:
         with psycopg.connect(postgres.url_of(DATABASE), autocommit=True) as connection:
             for setting in (

@@ -35,7 +35,6 @@ from benchmarks.intake import (
     _less,
     make_databases,
 )
-from processor import embedded
 from processor.cli import CONNECTIONS_MAX
 from processor.config import declared_settings
 from processor.processes import free_port, wait_until
@@ -188,7 +187,7 @@ def run(chosen: Sequence[Served], options: argparse.Namespace, folder: Path) -> 
     environ = {name: value for name, value in os.environ.items() if name not in ours}
     loads = [Load(int(number), None) for number in options.connections.split(",")]
     points: list[Point] = []
-    with embedded.start(folder / "servers") as servers:
+    with machine.start_servers(folder / "servers") as servers:
         make_databases(servers)
         bench = Turns(folder, program, made, servers, options.seconds, 0.7, environ)
         for number in range(options.rounds):

@@ -71,13 +71,15 @@ def start(
     folder: Path,
     *,
     durable: bool = True,
+    postgres: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Servers:
     """Start both servers on the data in `folder`, which is made when missing. Stop them with `stop()` or `with`.
 
-    durable: False makes PostgreSQL and Valkey forget the disk, for tests. say: told, in one sentence, when
-    data or programs had to be put elsewhere; None prints to standard error.
+    durable: False makes PostgreSQL and Valkey forget the disk, for tests. postgres: settings of PostgreSQL beside or
+    instead of ours, as on its command line. say: told, in one sentence, when data or programs had to be put elsewhere;
+    None prints to standard error.
 
     Root is not allowed to run PostgreSQL, so for root both run as the owner of the data, `postgres` or
     `nobody`. Raises FolderInUse, ConfigurationError, ServerFailed.
@@ -99,7 +101,9 @@ def start(
     try:
         place, account = _place(folder, say)
         password = _password(folder)
-        common = _Common(place=place, account=account, password=password, durable=durable)
+        common = _Common(
+            place=place, account=account, password=password, durable=durable, postgres=postgres or {}
+        )
         servers = Servers(
             asked_folder=folder,
             folder=place,
@@ -183,6 +187,7 @@ class _Common:
     account: _Account | None
     password: str
     durable: bool
+    postgres: Mapping[str, str]
 
     def popen(self) -> dict[str, Any]:
         """Arguments for running a program of ours: another user if need be, nothing inherited."""
@@ -482,6 +487,7 @@ class Postgres(Server):
         if not self._common.durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
             settings |= {"autovacuum": "off"}
+        settings |= self._common.postgres
         arguments = ["-D", str(self._data), "-p", str(port)]
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
