@@ -178,7 +178,7 @@ class GroupCommit(Generic[Item, Result]):
         for; the item may be committed all the same. Raises the item's own exception if it has one.
         """
         deadline = time.monotonic() + seconds
-        ticket = _Held[Item, Result](item, self._keys_of(item))
+        ticket: _Held[Item, Result] = _Held(item, self._keys_of(item))
         with self._mutex:
             self._admit()
             if self._is_turn():
@@ -206,7 +206,7 @@ class GroupCommit(Generic[Item, Result]):
         `deadline` (`time.monotonic()`), though it may be committed all the same. Raises StoreUnavailable when it
         cannot be hoped for; then nobody is told.
         """
-        ticket = _Handed[Item, Result](item, self._keys_of(item), deadline, told)
+        ticket: _Handed[Item, Result] = _Handed(item, self._keys_of(item), deadline, told)
         with self._mutex:
             self._admit()
             self._waiting.append(ticket)

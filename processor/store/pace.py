@@ -14,7 +14,7 @@ COMMITS = 32  # of which the fastest counts
 ITEM_SECONDS = 0.000_1  # of a commit's time, for each of its items: work that is no wait
 LANE_SECONDS = 0.003  # of waiting, for each commit more in flight
 # A commit in flight for so long is held up by something of its own, such as a lock: others go ahead beside it.
-STUCK_SECONDS = 0.05
+STUCK_SECONDS = 0.1
 
 
 class Pace:

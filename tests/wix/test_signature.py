@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -222,3 +223,29 @@ def test_a_segment_is_decoded_as_the_standard_says() -> None:
     for wrong in (b"A", b"AA=", b"A A", b"+/8"):
         with pytest.raises(ValueError, match=r"."):
             decode_segment(wrong)
+
+
+@settings(max_examples=1_000)
+@given(
+    st.one_of(
+        st.binary(max_size=200).map(segment),
+        st.text("AQgw-_az09+/= \n.", max_size=40).map(str.encode),
+        st.binary(max_size=40),
+    )
+)
+def test_a_segment_is_decoded_as_by_the_standard_library(text: bytes) -> None:
+    """Whatever it holds: read alike, or refused alike."""
+
+    def by_the_book() -> bytes:
+        if set(text) & set(b"+/="):
+            raise ValueError
+        standard = text.replace(b"-", b"+").replace(b"_", b"/")
+        return binascii.a2b_base64(standard + b"=" * (-len(text) % 4), strict_mode=True)
+
+    try:
+        expected = by_the_book()
+    except ValueError:
+        with pytest.raises(ValueError, match=r"."):
+            decode_segment(text)
+    else:
+        assert decode_segment(text) == expected
