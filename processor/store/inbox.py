@@ -1,6 +1,7 @@
 """The inbox: what Wix delivered, stored in one statement of one transaction before it is answered.
 
-Two statements take their rows as one JSON parameter, so that they serve a batch as well as one event. `_INSERT` stores
+Two statements take their rows as one JSON parameter, and the signed bodies, which are larger than all the rest and need
+no reading, as an array beside it: so they serve a batch as well as one event. `_INSERT` stores
 what is plainly new: an event nobody told us of, about a payment nobody told us of, of a site that has the app. That is
 nearly all. `_RECORD` stores whatever it left: it stores each event once, counts every further delivery, applies the
 payment behind the guard of revisions, and keeps the version told. Both append a check request. Neither updates a row
@@ -11,6 +12,7 @@ shared by a link or instance: a hot row held until the disk answers would make c
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +93,7 @@ _STATUS = {
 _EVENT_COLUMNS = """
     event_type text, kind text, slug text, entity_id uuid, entity_sequence bigint, link_id uuid,
     occurred_at timestamptz, issued_at timestamptz, delivery_count int, status text, reason text,
-    reason_detail text, content_digest bytea, token_digest bytea, token text, site_id uuid, account_id uuid
+    reason_detail text, content_digest bytea, token_digest bytea, site_id uuid, account_id uuid
 """
 
 # Tables are looked up by scalar subqueries, one index probe for each row, whatever the planner believes of their size:
@@ -100,7 +102,7 @@ _EVENT_COLUMNS = """
 # statement itself holds.
 _TOLD = f"""
     SELECT * FROM ROWS FROM (json_to_recordset(CAST(%(events)s AS json))
-        AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS})) WITH ORDINALITY"""
+        AS ({_EVENT_COLUMNS}, {payments.TELLING_COLUMNS}), unnest(CAST(%(tokens)s AS text[]))) WITH ORDINALITY"""
 _TOLD_EVENT = """t.instance_id, t.event_id, t.event_type, t.kind, t.slug, t.entity_id, t.entity_sequence, t.link_id,
         t.occurred_at, t.issued_at, t.told_at, t.told_at, t.delivery_count"""
 _EVENT = """instance_id, event_id, event_type, kind, slug, entity_id, entity_sequence, payment_link_id,
@@ -123,7 +125,7 @@ WITH told AS MATERIALIZED ({_TOLD} t
     SELECT instance_id, link_id, told_at FROM told WHERE link_id IS NOT NULL
 ), {payments.inserting("told")}, evidence AS (
     INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
-    SELECT instance_id, event_id, told_at, token FROM told
+    SELECT instance_id, event_id, told_at, unnest FROM told
 ), stored AS (
     INSERT INTO webhook_events ({_EVENT})
     SELECT {_TOLD_EVENT}, t.status, t.reason, t.reason_detail, t.is_anonymization, t.content_digest, t.token_digest
@@ -163,11 +165,11 @@ WITH told AS MATERIALIZED ({_TOLD}
     FROM told t JOIN stored s USING (instance_id, event_id)
 ), evidence AS (
     INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
-    SELECT instance_id, event_id, told_at, token FROM judged WHERE is_first
+    SELECT instance_id, event_id, told_at, unnest FROM judged WHERE is_first
 ), conflicts AS (
     INSERT INTO webhook_event_conflicts AS c (
         instance_id, event_id, content_digest, token_digest, token, received_at, last_received_at)
-    SELECT instance_id, event_id, content_digest, token_digest, token, told_at, told_at
+    SELECT instance_id, event_id, content_digest, token_digest, unnest, told_at, told_at
     FROM judged WHERE is_conflict ORDER BY instance_id, event_id
     ON CONFLICT (instance_id, event_id, content_digest) DO UPDATE SET
         delivery_count = c.delivery_count + 1,
@@ -211,7 +213,6 @@ class _Record(Struct, omit_defaults=True, gc=False):
     is_anonymization: bool
     content_digest: str
     token_digest: str
-    token: str
     site_id: UUID | None
     account_id: UUID | None
     payment_id: UUID | None = None
@@ -235,14 +236,19 @@ class _Record(Struct, omit_defaults=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """One of the two as a lane sends it. name: under which it is prepared; text: with $1 for the records."""
+    """One of the two as a lane sends it. name: under which it is prepared; text: $1 the records, $2 the tokens."""
 
     name: bytes
     text: bytes
 
 
-_INSERTING = _Statement(b"inserting", _INSERT.replace("%(events)s", "$1").encode())
-_RECORDING = _Statement(b"recording", _RECORD.replace("%(events)s", "$1").encode())
+def _statement(name: bytes, text: str) -> _Statement:
+    return _Statement(name, text.replace("%(events)s", "$1").replace("%(tokens)s", "$2").encode())
+
+
+_INSERTING, _RECORDING = _statement(b"inserting", _INSERT), _statement(b"recording", _RECORD)
+_FORMATS = [0, 1]  # of the two parameters: text, and binary as by `_texts`
+_TEXT = 25  # the type's number, pg_type.oid
 _ENCODING = "utf-8"  # of messages
 _DONE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 
@@ -269,7 +275,6 @@ def _encode(delivery: Delivery, now: datetime) -> bytes:
         event.anonymized,
         "\\x" + event.content_digest.hex(),
         "\\x" + delivery.token_digest.hex(),
-        delivery.token,
         event.site_id,
         event.account_id,
     )
@@ -301,7 +306,8 @@ def record(connection: Connection, deliveries: Sequence[Delivery], now: datetime
     All in the caller's transaction. No two events may share an id or a payment.
     """
     records = [_encode(delivery, now) for delivery in deliveries]
-    rows = connection.exec_driver_sql(_RECORD, {"events": _joined(records)})
+    told = {"events": _joined(records).decode(), "tokens": [delivery.token for delivery in deliveries]}
+    rows = connection.exec_driver_sql(_RECORD, told)
     answers = {row[0] - 1: row for row in rows}
     stored: list[Stored] = []
     for place, event in enumerate(delivery.event for delivery in deliveries):
@@ -314,8 +320,16 @@ def record(connection: Connection, deliveries: Sequence[Delivery], now: datetime
     return stored
 
 
-def _joined(records: Sequence[bytes]) -> str:
-    return (b"[" + b",".join(records) + b"]").decode()
+def _joined(records: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(records) + b"]"
+
+
+def _texts(texts: Sequence[bytes]) -> bytes:
+    """A text[] as PostgreSQL reads it in binary: dimensions, whether NULLs, type, length and first index; the texts."""
+    pieces = [struct.pack("!iiIii", 1, 0, _TEXT, len(texts), 1)]
+    for one in texts:
+        pieces += (len(one).to_bytes(4), one)
+    return b"".join(pieces)
 
 
 def _is_of_life(event: Event) -> bool:
@@ -352,6 +366,7 @@ class _Row:
 
     event: Event
     text: bytes
+    token: bytes
     if_new: Stored
 
 
@@ -363,7 +378,7 @@ def _row(delivery: Delivery, now: datetime) -> _Row:
         if_new = _ANSWERS["ignored", None]
     else:
         if_new = _ANSWERS["stored", "new" if event.seen is not None else None]
-    return _Row(event, _encode(delivery, now), if_new)
+    return _Row(event, _encode(delivery, now), delivery.token.encode(), if_new)
 
 
 def _keys(row: _Row) -> tuple[tuple[UUID, UUID], ...]:
@@ -539,16 +554,16 @@ class _DatabaseLane(Lane[_Row, Stored]):
         By libpq's own calls: a cursor does much for each statement that these two never need.
         """
         began = time.monotonic()
-        parameters = [b"[" + b",".join([row.text for _, row in rows]) + b"]"]
+        parameters = [_joined([row.text for _, row in rows]), _texts([row.token for _, row in rows])]
         server = self._connection.pgconn
         if self._is_preparing:
             if statement.name not in self._prepared:
                 server.send_prepare(statement.name, statement.text)
                 self._answer()
                 self._prepared.add(statement.name)
-            server.send_query_prepared(statement.name, parameters)
+            server.send_query_prepared(statement.name, parameters, _FORMATS)
         else:
-            server.send_query_params(statement.text, parameters)
+            server.send_query_params(statement.text, parameters, param_formats=_FORMATS)
         answer = self._answer()
         columns = range(answer.nfields)
         answers = [[answer.get_value(row, column) for column in columns] for row in range(answer.ntuples)]
