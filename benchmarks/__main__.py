@@ -157,10 +157,12 @@ def run(options: argparse.Namespace, folder: Path) -> Result:
         "file_system": machine.file_system(folder),
         "fdatasync_ms": machine.fdatasync_ms(folder),
     }
+    server = ", ".join(f"{name} {value}" for name, value in machine.postgres_settings().items())
     print(
         f"{shape['cores']} cores ({shape['cpu'] or 'unknown'}), {shape['memory_gb']} GB, {shape['system']}"
         f" {shape['kernel']}, Python {shape['python']}; fdatasync takes {shape['fdatasync_ms']} ms; load"
-        f" {shape['load_at_start']}. Sections: {', '.join(options.only)}; seed {options.seed}.",
+        f" {shape['load_at_start']}. PostgreSQL with {server}."
+        f" Sections: {', '.join(options.only)}; seed {options.seed}.",
         flush=True,
     )
     if "scale" in options.only:
