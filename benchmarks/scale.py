@@ -38,6 +38,10 @@ TOKENS_PER_SECOND = 5_000
 CHUNK = 100_000  # rows of one statement
 LINKS_MORE = 4  # links beside each of the new events, which have fewer
 PERIOD = timedelta(days=365)
+# The last of the year is written with keys and indexes in place, as traffic does it: so their pages are in memory, as
+# in a server that runs, and not on the disk only, where building them leaves them.
+WARMING_SHARE = 0.03
+COLD_ROUNDS = 1  # measured before that
 DUE_LINKS = 500
 HELD_EVENTS = 1_000
 # As seen: events, payments, buyers and short tokens with their indexes take 1.6 kB together.
@@ -191,7 +195,7 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     need_room(folder, options.rows)
     warm = int(TOKENS_PER_SECOND * options.warm_up)
     each = int(TOKENS_PER_SECOND * options.seconds)
-    count = warm + each * options.rounds
+    count = warm + each * (COLD_ROUNDS + options.rounds)
     print(
         f"\nAt scale: {options.rows:,} events stored against empty tables, {CONNECTIONS} connections, closed loop,"
         f" {options.rounds} rounds of {options.seconds:g} s.\nSigning {count:,} events (seed {options.seed}).",
@@ -200,12 +204,11 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
     made = tokens.make(folder / "bodies", count, seed=options.seed, duplicates=0)
     [empty] = [design for design in DESIGNS if design.name == "ours"]
     full = replace(empty, name="ours_filled", books=FULL)
-    points: list[Point] = []
     scans: Counter[str] = Counter()
-    with opened(folder, made, seconds=options.seconds, warm_up=options.warm_up, is_flushed=False) as bench:
-        url = bench.servers.postgres.url_of(DATABASE)
-        filled = fill(bench, options)
-        for number in range(options.rounds):
+
+    def measured(numbers: range) -> list[Point]:
+        points: list[Point] = []
+        for number in numbers:
             bodies = (warm + number * each, warm + (number + 1) * each)
             for design in (empty, full)[:: 1 if number % 2 == 0 else -1]:
                 point = bench.measure(
@@ -222,21 +225,38 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
                     f"  {point.stored:>6,} stored; {point.refused} not 200",
                     flush=True,
                 )
+        return points
+
+    def told(points: Sequence[Point], when: str) -> dict[str, float]:
         found = ratio(points, full.name, empty.name)
         assert found is not None
         print(
-            f"\nWith {filled['rows']:,} stored: {found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f}) of the"
-            " events a second on empty tables.\nNo checkpoint was forced: after one, each page is written to the log"
-            " as a whole when it is first changed,\nand a filled database has more pages to change, so the first"
-            " rounds are the dearest.",
+            f"With {options.rows:,} stored, {when}: {found['median']:.2f} ({found['least']:.2f}-{found['most']:.2f}) of"
+            " the events a second on empty tables.",
             flush=True,
+        )
+        return found
+
+    with opened(folder, made, seconds=options.seconds, warm_up=options.warm_up, is_flushed=False) as bench:
+        url = bench.servers.postgres.url_of(DATABASE)
+        fill(bench, options)
+        cold = measured(range(COLD_ROUNDS))
+        found_cold = told(cold, "its indexes not in memory yet, as after a restart")
+        filled = fill_on(bench, options)
+        points = measured(range(COLD_ROUNDS, COLD_ROUNDS + options.rounds))
+        found = told(points, "as a server that runs")
+        print(
+            "Both begin with a checkpoint, after which each page is written to the log as a whole when it is first"
+            " changed:\na filled database has more pages to change."
         )
         looked = reads.run(_services(bench, made.public_key), url, scans)
     return {
         "settings": asdict(options) | {"connections": CONNECTIONS},
         "filled": filled,
         "ratio": found,
+        "ratio_cold": found_cold,
         "points": [asdict(point) for point in points],
+        "points_cold": [asdict(point) for point in cold],
         **looked,
     }
 
@@ -274,13 +294,13 @@ def _services(bench: Bench, public_key: str) -> wiring.Services:
 # -- Filling -----------------------------------------------------------------------------------------
 
 
-def fill(bench: Bench, options: Options) -> dict[str, Any]:
-    """A year of history in a database of its own, vacuumed and analysed."""
+def fill(bench: Bench, options: Options) -> None:
+    """A year of history but its end in a database of its own, vacuumed and analysed."""
     began = time.monotonic()
     print(
         f"  Filling {options.rows:,} rows. Tokens of filled rows have 71 bytes instead of"
         f" {bench.tokens.mean_bytes:,.0f}, and buyers a contact only, so that it fits the disk. Keys and indexes are"
-        " built after it, as packed as they come.",
+        f" built after it, as packed as they come; the last {WARMING_SHARE:.0%} are written after them.",
         flush=True,
     )
     postgres = bench.servers.postgres
@@ -290,44 +310,66 @@ def fill(bench: Bench, options: Options) -> dict[str, Any]:
     hasty = {"full_page_writes": "off", "autovacuum": "off", "checkpoint_timeout": "30min"}
     _admin(bench, *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in hasty.items()), RELOAD)
     try:
-        with psycopg.connect(postgres.url_of(DATABASE), autocommit=True) as connection:
-            for setting in (
-                "synchronous_commit = off",
-                "maintenance_work_mem = '1GB'",
-                "work_mem = '256MB'",
-                "jit = off",
-            ):
-                connection.execute(f"SET {setting}")
+        with _hasty(postgres.url_of(DATABASE)) as connection:
             _fill(connection, bench.tokens, options)
     finally:
         _admin(bench, *(f"ALTER SYSTEM RESET {name}" for name in hasty), RELOAD)
     with psycopg.connect(postgres.url_of(DATABASE), autocommit=True) as connection:
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
+        [writes] = connection.execute("SELECT current_setting('full_page_writes')").fetchall()
+    if writes[0] != "on":
+        raise SystemExit("PostgreSQL still writes no full pages: nothing would be measured")
+    print(f"  Filled in {time.monotonic() - began:.0f} s.", flush=True)
+
+
+def fill_on(bench: Bench, options: Options) -> dict[str, Any]:
+    """The end of the year, and what hangs on it all. Returns what there is."""
+    began = time.monotonic()
+    url = bench.servers.postgres.url_of(DATABASE)
+    with _hasty(url) as connection:
+        _fill_rows(connection, options, _warming_row(options), options.rows)
+        connection.execute("DROP TABLE filled_links")
+        connection.execute("ANALYZE")
+        for statement in BESIDE:
+            connection.execute(statement, {"due": DUE_LINKS} if "%(due)s" in statement else None)
+        connection.execute(HELD, {"held": HELD_EVENTS})
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
         connection.execute("SELECT pg_stat_reset()")
         found = connection.execute(
             "SELECT (SELECT count(*) FROM webhook_events), (SELECT count(*) FROM payments),"
-            " pg_database_size(current_database()), current_setting('full_page_writes'),"
-            " current_setting('max_wal_size'), current_setting('shared_buffers')"
+            " pg_database_size(current_database()), current_setting('max_wal_size'), current_setting('shared_buffers')"
         ).fetchone()
     assert found is not None
-    if found[3] != "on":
-        raise SystemExit("PostgreSQL still writes no full pages: nothing would be measured")
-    seconds = time.monotonic() - began
     print(
-        f"  Filled {found[0]:,} events and {found[1]:,} payments of {len(bench.tokens.sites)} sites in {seconds:.0f} s:"
-        f" {found[2] / 2**30:.1f} GB, {found[2] / max(1, options.rows):,.0f} bytes for each row asked for."
-        f" PostgreSQL: max_wal_size {found[4]}, shared_buffers {found[5]}.",
+        f"  Filled {found[0]:,} events and {found[1]:,} payments of {len(bench.tokens.sites)} sites, the last of them"
+        f" in {time.monotonic() - began:.0f} s: {found[2] / 2**30:.1f} GB. PostgreSQL: max_wal_size {found[3]},"
+        f" shared_buffers {found[4]}.",
         flush=True,
     )
     return {
         "rows": found[0],
         "payments": found[1],
         "bytes": found[2],
-        "seconds": round(seconds, 1),
-        "shared_buffers": found[5],
+        "shared_buffers": found[4],
         "fdatasync_ms": machine.fdatasync_ms(bench.folder),
     }
+
+
+@contextmanager
+def _hasty(url: str) -> Iterator[psycopg.Connection]:
+    """A connection for filling."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for setting in (
+            "synchronous_commit = off",
+            "maintenance_work_mem = '1GB'",
+            "work_mem = '256MB'",
+            "jit = off",
+        ):
+            connection.execute(f"SET {setting}")
+        yield connection
 
 
 RELOAD = "SELECT pg_reload_conf()"
@@ -367,27 +409,31 @@ def _fill(connection: psycopg.Connection, made: tokens.Tokens, options: Options)
         for row in links:
             copy.write_row(row)
     connection.execute("ANALYZE filled_links")
+    with _without_indexes(connection):
+        _fill_rows(connection, options, 0, _warming_row(options))
+
+
+def _warming_row(options: Options) -> int:
+    return options.rows - int(options.rows * WARMING_SHARE)
+
+
+def _fill_rows(connection: psycopg.Connection, options: Options, first: int, until: int) -> None:
+    [[links]] = connection.execute("SELECT count(*) FROM filled_links").fetchall()
     # Until an hour ago, so that the new events can be told from the old by when they were received.
     values = {
-        "links": len(links),
+        "links": links,
         "skew": tokens.SKEW,
         "rows": options.rows,
         "since": datetime.now(UTC) - PERIOD - timedelta(hours=1),
         "period": PERIOD,
     }
-    with _without_indexes(connection):
-        told = time.monotonic()
-        for first in range(0, options.rows, CHUNK):
-            last = min(first + CHUNK, options.rows) - 1
-            connection.execute(FILL, values | {"first": first, "last": last})
-            if time.monotonic() - told > 30:
-                told = time.monotonic()
-                print(f"    {last + 1:,} rows", flush=True)
-    connection.execute("DROP TABLE filled_links")
-    connection.execute("ANALYZE")
-    for statement in BESIDE:
-        connection.execute(statement, {"due": DUE_LINKS} if "%(due)s" in statement else None)
-    connection.execute(HELD, {"held": HELD_EVENTS})
+    told = time.monotonic()
+    for start in range(first, until, CHUNK):
+        last = min(start + CHUNK, until) - 1
+        connection.execute(FILL, values | {"first": start, "last": last})
+        if time.monotonic() - told > 30:
+            told = time.monotonic()
+            print(f"    {last + 1:,} rows", flush=True)
 
 
 def _links(made: tokens.Tokens) -> list[tuple[int, UUID, UUID]]:
