@@ -156,16 +156,7 @@ def _scale(result: Found) -> _Lines:
     stored = "10 million events"
     if found := result.get("ratio"):
         stored = f"{result['filled']['rows']:,} events"
-        # The seconds after a checkpoint are a small part of the time between two, and a cold start of a year.
-        beside = "".join(
-            f"; {result[name]['median']:.2f} {when}"
-            for name, when in {
-                "ratio_after_a_checkpoint": "right after a checkpoint",
-                "ratio_cold": "with indexes not in memory yet",
-            }.items()
-            if result.get(name)
-        )
-        told = f"{_spread(found, ' x')}{beside}", found["median"] >= OF_EMPTY
+        told = _spread(found, " x"), found["median"] >= OF_EMPTY
     yield f"events/s with {stored} stored vs empty, 64 connections", f">= {OF_EMPTY:g} x", told
     told = None
     if "unused_indexes" in result:
