@@ -156,7 +156,9 @@ def _scale(result: Found) -> _Lines:
     stored = "10 million events"
     if found := result.get("ratio"):
         stored = f"{result['filled']['rows']:,} events"
-        told = _spread(found, " x"), found["median"] >= OF_EMPTY
+        cold = result.get("ratio_cold")
+        beside = f"; {cold['median']:.2f} x with indexes not in memory yet" if cold else ""
+        told = f"{_spread(found, ' x')}{beside}", found["median"] >= OF_EMPTY
     yield f"events/s with {stored} stored vs empty, 64 connections", f">= {OF_EMPTY:g} x", told
     told = None
     if "unused_indexes" in result:
