@@ -25,6 +25,7 @@ from processor import __version__
 from processor.commands.archive import archive
 from processor.commands.books import events, instances, payments
 from processor.commands.common import NotInTime
+from processor.commands.discrepancies import discrepancies, rules
 from processor.commands.links import links
 from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
@@ -117,7 +118,7 @@ def _stop_on_signals() -> threading.Event:
 
 # The sandbox imitates Wix for programs in any language, so its commands are its own.
 cli.add_command(sandbox)
-for command in (links, events, payments, instances, reconcile, replay, archive):
+for command in (links, events, payments, instances, reconcile, discrepancies, rules, replay, archive):
     cli.add_command(command)
 
 

@@ -14,6 +14,7 @@ from processor.domain.discrepancy import Difference, DiscrepancyType, Severity
 from processor.domain.link import Link
 from processor.domain.money import shown
 from processor.domain.payment import Payment, Verdict, differences, judge
+from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 
 
 class Outcome(StrEnum):
@@ -171,7 +172,7 @@ def match(pair: Pair, *, now: datetime, settling: timedelta, unsettled_since: da
 
 
 def match_link(
-    books: LinkBooks, *, now: datetime, settling: timedelta
+    books: LinkBooks, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
 ) -> tuple[tuple[Difference, ...], bool]:
     """Match a link itself: its description, its control total, and what hangs on no single payment.
 
@@ -196,7 +197,7 @@ def match_link(
             add(DiscrepancyType.LINK_MISSING, wix="not found")
     elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
-        differing = _control_total(books.payment_link_id, books.link, books.totals)
+        differing = _control_total(books.payment_link_id, books.link, books.totals, assumptions)
         # When the books last moved, on any side; or when the difference was noticed.
         moved = [books.totals.changed_at, books.link.last_payment_at]
         if not {one.type for one in differing} <= books.open_types:
@@ -208,7 +209,9 @@ def match_link(
     return _merged(found), is_settled
 
 
-def _control_total(payment_link_id: UUID, link: Link, totals: Totals) -> list[Difference]:
+def _control_total(
+    payment_link_id: UUID, link: Link, totals: Totals, assumptions: Assumptions
+) -> list[Difference]:
     """Wix's `totalReceived` and limit against our payments of this link."""
     found: list[Difference] = []
     # A total without a currency is of the only one there is.
@@ -216,30 +219,33 @@ def _control_total(payment_link_id: UUID, link: Link, totals: Totals) -> list[Di
     if link.total_amount is not None and currency is not None:
         booked = totals.sums.get(currency, Decimal(0))
         if booked != link.total_amount:
-            # Wix does not document whether the total falls after a refund, so less may be innocent.
-            less = link.total_amount < booked
+            # Unless it is known that a total stays as it is after a refund, less may be innocent.
+            is_innocent = link.total_amount < booked and assumptions.total_falls_on_refund is not False
             found.append(
                 Difference(
                     type=DiscrepancyType.TOTAL_DIFFERS,
                     payment_link_id=payment_link_id,
-                    severity=Severity.INFORMATIONAL if less else Severity.ERROR,
+                    severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
                     sides={
                         "booked": f"{shown(booked, currency)} {currency}",
                         "wix": f"{shown(link.total_amount, currency)} {currency}",
                     },
                     amount_at_risk=abs(booked - link.total_amount),
                     currency=currency,
+                    base_amount=booked,
                 )
             )
-    # Whether Wix counts a purchase split over a gift card and a card once or twice is not documented:
-    # any number from purchases to payments is explained.
-    if link.payment_count is not None and not totals.purchases <= link.payment_count <= totals.payments:
-        fewer = link.payment_count < totals.purchases
+    # A purchase may be split over a gift card and a card.
+    least = totals.payments if assumptions.split_counts_once is False else totals.purchases
+    most = totals.purchases if assumptions.split_counts_once is True else totals.payments
+    if link.payment_count is not None and not least <= link.payment_count <= most:
+        # A count may fall after a refund as the total may.
+        is_innocent = link.payment_count < least and assumptions.total_falls_on_refund is not False
         found.append(
             Difference(
                 type=DiscrepancyType.COUNT_DIFFERS,
                 payment_link_id=payment_link_id,
-                severity=Severity.INFORMATIONAL if fewer else Severity.ERROR,
+                severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
                 sides={"booked": str(totals.payments), "wix": str(link.payment_count)},
             )
         )
@@ -333,7 +339,9 @@ class Findings:
     is_settled: bool
 
 
-def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
+def compare(
+    books: Books, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
+) -> Findings:
     """Match one link's payments and its control total, all in memory.
 
     What a check decides, said over values. A check itself matches in parts, where only what is not plainly the
@@ -363,6 +371,7 @@ def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
         ),
         now=now,
         settling=settling,
+        assumptions=assumptions,
     )
     return Findings(books.payment_link_id, outcomes, tuple(repairs), (*found, *of_link), is_settled)
 
@@ -404,6 +413,7 @@ def _contradictions(link_id: UUID, ours: Payment, theirs: Payment) -> list[Diffe
                 },
                 amount_at_risk=risk if name in _NAMED else None,
                 currency=ours.currency,
+                base_amount=ours.amount if name == "amount" else None,
             )
         )
     return found

@@ -37,6 +37,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from processor.domain.discrepancy import Reason, StepKind
+
 NAMING = {
     "pk": "pk_%(table_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -70,7 +72,7 @@ def is_any_of(column: Any, ids: Collection[UUID]) -> ColumnElement[bool]:
 
 def one_of(column: str, *values: str) -> str:
     """SQL that holds when `column` is one of `values`."""
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 class AppInstance(Base):
@@ -591,9 +593,12 @@ class ReconciliationRun(Base):
 
 
 class Discrepancy(Base):
-    """A difference that needs a decision; one row however often it is seen.
+    """A difference that needs a decision; one row however often it is seen, closes and recurs.
 
-    sides: what each side says, as text. resolution: why it was closed, NULL while it is open.
+    It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks after
+    it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open; the
+    release before wrote no reason. rule_set_version, rules: under which rules it was within tolerance, and the ids of
+    those that said so, NULL where none did.
     """
 
     __tablename__ = "discrepancies"
@@ -615,6 +620,11 @@ class Discrepancy(Base):
     last_run_id: Mapped[UUID]
     closed_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
+    owner: Mapped[str | None]
+    reason: Mapped[str | None]
+    times_reopened: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
+    rules: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(one_of("severity", "informational", "error"), "severity"),
@@ -626,18 +636,129 @@ class Discrepancy(Base):
         CheckConstraint("times_seen > 0", "times_seen_positive"),
         CheckConstraint("last_seen_at >= first_seen_at", "last_seen_after_first"),
         CheckConstraint("amount_at_risk IS NULL OR currency IS NOT NULL", "amount_has_currency"),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("reason IS NULL OR closed_at IS NOT NULL", "reason_when_closed"),
+        CheckConstraint("times_reopened >= 0", "times_reopened_not_negative"),
+        CheckConstraint("rules IS NULL OR rule_set_version IS NOT NULL", "rules_of_a_version"),
         Index(
-            "uq_discrepancies_open",
+            "uq_discrepancies_identity",
             "instance_id",
             "type",
             "payment_link_id",
             "payment_id",
             unique=True,
-            postgresql_where=text("closed_at IS NULL"),
             postgresql_nulls_not_distinct=True,
         ),
         Index("ix_discrepancies_link", "instance_id", "payment_link_id"),
+        Index(
+            "ix_discrepancies_open",
+            "instance_id",
+            "first_seen_at",
+            postgresql_where=text("closed_at IS NULL"),
+        ),
     )
+
+
+class DiscrepancyStep(Base):
+    """One thing that happened to a discrepancy. Append-only: a trigger refuses anything else.
+
+    state, severity, sides, amount_at_risk, currency, owner: of the discrepancy after the step. actor: a person's name,
+    or `automation` for a check. run_id: the check, NULL for a person. amount: of the write-off it is about.
+    """
+
+    __tablename__ = "discrepancy_steps"
+
+    step_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    discrepancy_id: Mapped[UUID] = mapped_column(ForeignKey("discrepancies.discrepancy_id"))
+    instance_id: Mapped[UUID]
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    actor: Mapped[str]
+    run_id: Mapped[UUID | None]
+    rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str]
+    severity: Mapped[str]
+    sides: Mapped[dict[str, Any]]
+    amount_at_risk: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    owner: Mapped[str | None]
+    reason: Mapped[str | None]
+    amount: Mapped[Decimal | None]
+    comment: Mapped[str | None]
+    evidence: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("kind", *StepKind), "kind"),
+        CheckConstraint(one_of("state", "open", "investigating", "resolved", "written_off"), "state"),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("(actor = 'automation') = (run_id IS NOT NULL)", "automation_is_a_run"),
+        CheckConstraint("(kind = 'evidence_added') = (evidence IS NOT NULL)", "evidence_when_added"),
+        CheckConstraint("starts_with(kind, 'write_off_') = (amount IS NOT NULL)", "amount_of_a_write_off"),
+        Index("ix_discrepancy_steps_discrepancy", "discrepancy_id", "step_id"),
+        Index("ix_discrepancy_steps_at", "instance_id", "at"),
+    )
+
+
+class WriteOffRow(Base):
+    """A difference accepted, or proposed to be. Who proposes is not who approves.
+
+    amount: in the discrepancy's currency, 0 where no money can be named. ended_by, ended_at: who ended it otherwise
+    than by approval, and an approval by reopening (`reversed`), NULL while it stands.
+    """
+
+    __tablename__ = "write_offs"
+
+    write_off_id: Mapped[UUID] = mapped_column(primary_key=True)
+    discrepancy_id: Mapped[UUID] = mapped_column(ForeignKey("discrepancies.discrepancy_id"))
+    instance_id: Mapped[UUID]
+    amount: Mapped[Decimal]
+    currency: Mapped[str | None]
+    reason: Mapped[str]
+    status: Mapped[str]
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[datetime]
+    approved_by: Mapped[str | None]
+    approved_at: Mapped[datetime | None]
+    ended_by: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of("status", "proposed", "approved", "rejected", "withdrawn", "voided", "reversed"), "status"
+        ),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("amount >= 0", "amount_not_negative"),
+        CheckConstraint("amount = 0 OR currency IS NOT NULL", "amount_has_currency"),
+        CheckConstraint("approved_by <> proposed_by", "two_persons"),
+        CheckConstraint(
+            "proposed_by <> 'automation' AND approved_by IS DISTINCT FROM 'automation'", "persons"
+        ),
+        CheckConstraint("(approved_by IS NULL) = (approved_at IS NULL)", "approval_whole"),
+        CheckConstraint("(ended_by IS NULL) = (ended_at IS NULL)", "end_whole"),
+        CheckConstraint(
+            "(status IN ('approved', 'reversed')) = (approved_at IS NOT NULL)", "approved_when_so"
+        ),
+        CheckConstraint("(status IN ('proposed', 'approved')) = (ended_at IS NULL)", "ended_when_so"),
+        Index(
+            "uq_write_offs_standing",
+            "discrepancy_id",
+            unique=True,
+            postgresql_where=text("status IN ('proposed', 'approved')"),
+        ),
+        Index("ix_write_offs_proposed", "instance_id", "proposed_at"),
+    )
+
+
+class RuleSet(Base):
+    """The rules of reconciliation from one moment on (`domain.rules`). Append-only; the highest version is in force."""
+
+    __tablename__ = "rule_sets"
+
+    version: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    document: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    comment: Mapped[str | None]
 
 
 class LinkCreation(Base):
