@@ -132,8 +132,8 @@ def test_a_contradiction_is_raised_and_resolved_when_it_goes_away(
     shop.pass_time(timedelta(days=2))
     shop.check()
     assert shop.open() == []
-    closed = shop.rows("SELECT resolution FROM discrepancies")
-    assert {row.resolution for row in closed} == {"no longer differs"}
+    closed = shop.rows("SELECT reason FROM discrepancies")
+    assert {row.reason for row in closed} == {"caught_up"}
 
 
 def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:

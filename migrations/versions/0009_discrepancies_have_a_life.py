@@ -204,18 +204,21 @@ def _merge() -> None:
                 sum(times_seen) AS times_seen, count(*) - 1 AS times_reopened,
                 (array_agg(first_run_id ORDER BY life))[1] AS first_run_id
             FROM lives GROUP BY kept_id
+        ), merged AS (
+            DELETE FROM discrepancies WHERE discrepancy_id NOT IN (SELECT kept_id FROM lives)
         )
         UPDATE discrepancies d SET first_seen_at = w.first_seen_at, last_seen_at = w.last_seen_at,
             times_seen = w.times_seen, times_reopened = w.times_reopened, first_run_id = w.first_run_id,
             reason = CASE WHEN d.closed_at IS NOT NULL THEN 'caught_up' END
         FROM whole w WHERE d.discrepancy_id = w.kept_id""")
-    op.execute(f"{lives} DELETE FROM discrepancies WHERE discrepancy_id NOT IN (SELECT kept_id FROM lives)")
-    op.drop_index("uq_discrepancies_open", table_name="discrepancies")
     for statement in (
+        "DROP INDEX uq_discrepancies_open",
         f"CREATE UNIQUE INDEX uq_discrepancies_identity ON discrepancies ({IDENTITY}) NULLS NOT DISTINCT",
         "CREATE INDEX ix_discrepancies_open ON discrepancies (instance_id, first_seen_at) WHERE closed_at IS NULL",
     ):
-        op.execute(f"-- squawk-ignore require-concurrent-index-creation\n{statement}")
+        op.execute(
+            f"-- squawk-ignore require-concurrent-index-creation, require-concurrent-index-deletion\n{statement}"
+        )
 
 
 def downgrade() -> None:
