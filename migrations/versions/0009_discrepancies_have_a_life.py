@@ -56,6 +56,7 @@ def upgrade() -> None:
             "-- squawk-ignore constraint-missing-not-valid\n"
             f"ALTER TABLE discrepancies ADD CONSTRAINT ck_discrepancies_{name} CHECK ({condition})"
         )
+    op.add_column("payment_links", sa.Column("inactive_since", MOMENT, nullable=True))
     _make_steps()
     _make_write_offs()
     op.create_table(
@@ -231,5 +232,6 @@ def downgrade() -> None:
         f"CREATE UNIQUE INDEX uq_discrepancies_open ON discrepancies ({IDENTITY}) NULLS NOT DISTINCT"
         " WHERE closed_at IS NULL"
     )
+    op.drop_column("payment_links", "inactive_since")
     for name in ("rules", "rule_set_version", "times_reopened", "reason", "owner"):
         op.drop_column("discrepancies", name)

@@ -34,6 +34,9 @@ class DiscrepancyType(StrEnum):
     TOTAL_DIFFERS = "total_differs"
     COUNT_DIFFERS = "count_differs"
     OVER_LIMIT = "over_limit"
+    ORDER_AMOUNT_DIFFERS = "order_amount_differs"
+    PAID_WHILE_INACTIVE = "paid_while_inactive"
+    DUPLICATE_PAYMENT = "duplicate_payment"
     LINK_MISSING = "link_missing"
 
 
@@ -69,6 +72,9 @@ EXPLANATIONS: dict[DiscrepancyType, str] = {
     DiscrepancyType.TOTAL_DIFFERS: "The total Wix shows on the payment link is not the sum of its payments.",
     DiscrepancyType.COUNT_DIFFERS: "The number of payments Wix shows on the payment link is not the number it lists.",
     DiscrepancyType.OVER_LIMIT: "The payment link was paid more often than its limit allows.",
+    DiscrepancyType.ORDER_AMOUNT_DIFFERS: "What was paid is not the amount the payment link asks for its order.",
+    DiscrepancyType.PAID_WHILE_INACTIVE: "A payment was made after the payment link had expired or was deactivated.",
+    DiscrepancyType.DUPLICATE_PAYMENT: "One purchase was paid twice: same amount and order, two payment ids.",
     DiscrepancyType.LINK_MISSING: "Wix no longer knows the payment link that payments were booked for.",
 }
 
@@ -97,6 +103,12 @@ ADVICE: dict[DiscrepancyType, str] = {
     ),
     DiscrepancyType.COUNT_DIFFERS: "As for a total: look for refunds, then for payments that neither side told of.",
     DiscrepancyType.OVER_LIMIT: "Ask the merchant whether to refund what came after the limit.",
+    DiscrepancyType.ORDER_AMOUNT_DIFFERS: "See in the order what is still to be paid, or was paid too much.",
+    DiscrepancyType.PAID_WHILE_INACTIVE: (
+        "The money was received. Ask the merchant whether to deliver or to refund; a checkout begun in time may have"
+        " been finished late."
+    ),
+    DiscrepancyType.DUPLICATE_PAYMENT: "Look at the buyer's receipts. If both were charged, the merchant refunds one.",
     DiscrepancyType.LINK_MISSING: "Ask the merchant whether the link was deleted. Its payments stay booked.",
 }
 """What to do about each."""

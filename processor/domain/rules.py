@@ -43,10 +43,12 @@ class Assumptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     total_falls_on_refund: whether a link's total received falls when a payment of it is refunded.
     split_counts_once: whether a purchase split over a gift card and a card counts once in a link's payment count.
+    checkout_outlives_link: whether a checkout begun in time can be paid after its link expired or was deactivated.
     """
 
     total_falls_on_refund: bool | None = None
     split_counts_once: bool | None = None
+    checkout_outlives_link: bool | None = None
 
 
 NOTHING_ASSUMED = Assumptions()
@@ -60,7 +62,9 @@ class RuleSet(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     assumptions: Assumptions = NOTHING_ASSUMED
 
 
-TOLERABLE = frozenset((DiscrepancyType.AMOUNT_DIFFERS, DiscrepancyType.TOTAL_DIFFERS))
+TOLERABLE = frozenset(
+    (DiscrepancyType.AMOUNT_DIFFERS, DiscrepancyType.ORDER_AMOUNT_DIFFERS, DiscrepancyType.TOTAL_DIFFERS)
+)
 """Types that measure a difference in money; of any other a tolerance could say nothing."""
 
 

@@ -13,7 +13,15 @@ from sqlalchemy import Connection
 
 from processor.domain.discrepancy import Difference
 from processor.domain.payment import Payment
-from processor.domain.reconciliation import LinkBooks, Outcome, Totals, match, match_link, next_check
+from processor.domain.reconciliation import (
+    LinkBooks,
+    Outcome,
+    Totals,
+    closed_since,
+    match,
+    match_link,
+    next_check,
+)
 from processor.domain.rules import BUILT_IN, Rules
 from processor.errors import StoreUnavailable
 from processor.jobs.asking import Theirs
@@ -164,6 +172,14 @@ def _match_links(
     links.save(connection, [*described, *theirs.others], now)
     links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
 
+    inactive = links.inactive_since(connection, instance_id, link_ids)
+    closed = {
+        one.link.payment_link_id: moment
+        for one in described
+        if (moment := closed_since(one.link, inactive.get(one.link.payment_link_id))) is not None
+    }
+    late = matching.late(connection, instance_id, closed)
+    duplicates = matching.duplicates(connection, instance_id, link_ids)
     totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
     told_twice = events.conflicts(connection, instance_id, link_ids)
     known = discrepancies.open_types(connection, instance_id, link_ids)
@@ -184,6 +200,9 @@ def _match_links(
                 unsettled_since=claim.unsettled_since,
                 has_expected=of_link.has_expected,
                 open_types=known.get(link_id, frozenset()),
+                closed_at=closed.get(link_id),
+                duplicates=duplicates.get(link_id, ()),
+                late=late.get(link_id, ()),
             ),
             now=now,
             settling=settling,

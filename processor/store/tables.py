@@ -400,7 +400,10 @@ class PaymentBuyer(Base):
 
 
 class PaymentLinkRow(Base):
-    """A payment link as Wix last described it. missing_since: Wix no longer knows it."""
+    """A payment link as Wix last described it. missing_since: Wix no longer knows it.
+
+    inactive_since: when it was first seen deactivated, NULL unless it still is.
+    """
 
     __tablename__ = "payment_links"
 
@@ -423,6 +426,7 @@ class PaymentLinkRow(Base):
     rest: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     seen_at: Mapped[datetime]
     missing_since: Mapped[datetime | None]
+    inactive_since: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
