@@ -831,3 +831,25 @@ class Counter(Base):
     value: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
 
     __table_args__ = (CheckConstraint("value >= 0", "value_not_negative"),)
+
+
+report_readers = Table(
+    "report_readers",
+    Base.metadata,
+    Column("role_name", Text(), nullable=False),
+    Column("instance_id", Uuid(), nullable=True),
+    Column("granted_at", DateTime(timezone=True), server_default=NOW, nullable=False),
+    CheckConstraint("octet_length(role_name) BETWEEN 1 AND 63", "role_name_length"),
+    Index(
+        "uq_report_readers_role_instance",
+        "role_name",
+        "instance_id",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+"""Which roles of the database see which instances in the views of the schema `report` (`store.report_readers`).
+
+It has no key, since instance_id is NULL for a role that sees every instance. The view `report_reach` says what the role
+that asks may see; the owner of this table sees everything.
+"""

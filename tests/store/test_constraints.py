@@ -14,7 +14,7 @@ from processor.domain.rules import BUILT_IN
 from processor.errors import Unreadable
 from processor.store import checks, creations, discrepancies, inbox, links, matching, runs
 from processor.store.database import Database
-from processor.store.tables import Base, TokenArchive
+from processor.store.tables import Base, TokenArchive, report_readers
 from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
 from tests.store.helpers import install, receive
 
@@ -25,6 +25,7 @@ IMPOSSIBLE = {
     "ck_rejected_deliveries_body_digest_is_sha256": f"body_digest = {SHORT}",
     "ck_rejected_deliveries_delivery_count_positive": "delivery_count = 0",
     "ck_rejection_counts_delivery_count_positive": "delivery_count = 0",
+    "ck_report_readers_role_name_length": "role_name = ''",
     "ck_token_archives_event_count_not_negative": "event_count = -1",
     "ck_token_archives_file_digest_is_sha256": f"file_digest = {SHORT}",
     "ck_unread_deliveries_delivery_count_positive": "delivery_count = 0",
@@ -153,6 +154,7 @@ def fill(database: Database) -> None:
                 archived_at=NOW,
             )
         )
+        connection.execute(insert(report_readers).values(role_name="auditor"))
         link = make_link()
         connection.execute(
             text(
