@@ -27,6 +27,7 @@ from processor.commands.books import events, instances, payments
 from processor.commands.common import NotInTime
 from processor.commands.discrepancies import discrepancies, rules
 from processor.commands.links import links
+from processor.commands.reports import report, reports
 from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
 from processor.errors import (
@@ -118,7 +119,10 @@ def _stop_on_signals() -> threading.Event:
 
 # The sandbox imitates Wix for programs in any language, so its commands are its own.
 cli.add_command(sandbox)
-for command in (links, events, payments, instances, reconcile, discrepancies, rules, replay, archive):
+for command in (
+    *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
+    *(report, reports, archive),
+):
     cli.add_command(command)
 
 
