@@ -156,6 +156,7 @@ TABLES: dict[str, dict[str, str]] = {
         "order_amount": "Amount asked for of an order, in main units. NULL for other links.",
         "seen_at": "When Wix last described it to us (UTC).",
         "missing_since": "Since when Wix does not know it (UTC). NULL when it does.",
+        "inactive_since": "When it was first seen deactivated (UTC). NULL unless it still is.",
     },
     "payment_versions": {
         "version_id": "Order of the tellings.",
