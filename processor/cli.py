@@ -24,7 +24,7 @@ import click
 from processor import __version__
 from processor.commands.archive import archive
 from processor.commands.books import events, instances, payments
-from processor.commands.common import NotInTime
+from processor.commands.common import NotInTime, printable
 from processor.commands.discrepancies import discrepancies, rules
 from processor.commands.links import links
 from processor.commands.reports import report, reports
@@ -66,7 +66,8 @@ class _Group(click.Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"processor: {message}", err=True)
+    # A message may name what a file or an argument held.
+    click.echo(f"processor: {printable(message)}", err=True)
     raise SystemExit(code)
 
 

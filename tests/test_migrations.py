@@ -129,7 +129,7 @@ SELECT gen_random_uuid(), r.instance_id, v.type, 'error', CASE WHEN v.ended IS N
     CAST('00000000-0000-0000-0000-000000000001' AS uuid), CAST(v.payment AS uuid), '{}',
     timestamptz '2026-11-01Z' + v.began * interval '1 h', timestamptz '2026-11-01Z' + v.began * interval '1 h', v.times,
     r.run_id, r.run_id, timestamptz '2026-11-01Z' + v.ended * interval '1 h',
-    CASE WHEN v.ended IS NOT NULL THEN 'gone' END
+    CASE WHEN v.ended IS NOT NULL THEN 'no longer differs' END
 FROM reconciliation_runs r CROSS JOIN (VALUES
     ('total_differs', NULL, 1, 2, 3),
     ('total_differs', NULL, 4, 6, 2),

@@ -31,17 +31,21 @@ KINDS = (
 IDENTITY = "instance_id, type, payment_link_id, payment_id"
 MONEY = sa.Numeric(19, 3)
 MOMENT = sa.DateTime(timezone=True)
-APPEND_ONLY = ("discrepancy_steps", "rule_sets")
+APPEND_ONLY = ("discrepancy_steps", "rule_sets", "rule_set_approvals")
 
 
 def upgrade() -> None:
-    # All of a discrepancy's rows at once, so nobody writes one meanwhile. The table is small; checks wait for it.
-    op.execute("LOCK TABLE discrepancies IN SHARE ROW EXCLUSIVE MODE")
+    # At once what a column needs later: a check that has read and waits to write would wait for us, and we for it.
+    op.execute("LOCK TABLE discrepancies IN ACCESS EXCLUSIVE MODE")
     op.add_column("discrepancies", sa.Column("owner", sa.Text(), nullable=True))
     op.add_column("discrepancies", sa.Column("reason", sa.Text(), nullable=True))
     op.add_column(
         "discrepancies",
         sa.Column("times_reopened", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+    )
+    op.add_column(
+        "discrepancies",
+        sa.Column("opened_at", MOMENT, server_default=sa.text("now()"), nullable=False),
     )
     op.add_column("discrepancies", sa.Column("rule_set_version", sa.BigInteger(), nullable=True))
     op.add_column("discrepancies", sa.Column("rules", sa.Text(), nullable=True))
@@ -67,6 +71,24 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("comment", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("version", name=op.f("pk_rule_sets")),
+        sa.UniqueConstraint("version", "created_by", name=op.f("uq_rule_sets_version_created_by")),
+    )
+    op.create_table(
+        "rule_set_approvals",
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("approved_by", sa.Text(), nullable=False),
+        sa.Column("approved_at", MOMENT, nullable=False),
+        sa.CheckConstraint(
+            "lower(approved_by) <> lower(created_by)", name=op.f("ck_rule_set_approvals_two_persons")
+        ),
+        sa.CheckConstraint("lower(approved_by) <> 'automation'", name=op.f("ck_rule_set_approvals_person")),
+        sa.ForeignKeyConstraint(
+            ["version", "created_by"],
+            ["rule_sets.version", "rule_sets.created_by"],
+            name=op.f("fk_rule_set_approvals_rule_sets"),
+        ),
+        sa.PrimaryKeyConstraint("version", name=op.f("pk_rule_set_approvals")),
     )
     _merge()
     op.execute("""
@@ -79,6 +101,10 @@ def upgrade() -> None:
         op.execute(
             f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table}"
             " FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+        )
+        op.execute(
+            f"CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
         )
 
 
@@ -154,8 +180,8 @@ def _make_write_offs() -> None:
                 "reason": f"reason IN ({REASONS})",
                 "amount_not_negative": "amount >= 0",
                 "amount_has_currency": "amount = 0 OR currency IS NOT NULL",
-                "two_persons": "approved_by <> proposed_by",
-                "persons": "proposed_by <> 'automation' AND approved_by IS DISTINCT FROM 'automation'",
+                "two_persons": "lower(approved_by) <> lower(proposed_by)",
+                "persons": "lower(proposed_by) <> 'automation' AND lower(approved_by) IS DISTINCT FROM 'automation'",
                 "approval_whole": "(approved_by IS NULL) = (approved_at IS NULL)",
                 "end_whole": "(ended_by IS NULL) = (ended_at IS NULL)",
                 "approved_when_so": "(status IN ('approved', 'reversed')) = (approved_at IS NOT NULL)",
@@ -178,39 +204,49 @@ def _make_write_offs() -> None:
 
 
 def _merge() -> None:
-    """Rows of one difference become the newest of them; what they say of openings and ends become its steps."""
+    """Rows of one difference become one of them; what they say of openings and ends become its steps.
+
+    The open one is kept, else the newest. What somebody set by hand keeps its state, and its words as a comment.
+    """
     lives = f"""
-        WITH lives AS (
+        WITH lives AS MATERIALIZED (
             SELECT *, row_number() OVER (PARTITION BY {IDENTITY} ORDER BY first_seen_at, closed_at, discrepancy_id)
                     AS life,
                 first_value(discrepancy_id) OVER (PARTITION BY {IDENTITY}
-                    ORDER BY first_seen_at DESC, closed_at DESC NULLS FIRST, discrepancy_id DESC) AS kept_id
+                    ORDER BY closed_at IS NULL DESC, first_seen_at DESC, closed_at DESC, discrepancy_id DESC) AS kept_id
             FROM discrepancies
         )"""
     op.execute(f"""
         {lives}
         INSERT INTO discrepancy_steps (discrepancy_id, instance_id, at, kind, actor, run_id, state, severity, sides,
-            amount_at_risk, currency, reason)
-        SELECT kept_id, instance_id, first_seen_at, CASE WHEN life = 1 THEN 'opened' ELSE 'reopened' END,
-            'automation', first_run_id, 'open', severity, sides, amount_at_risk, currency, NULL
-        FROM lives
-        UNION ALL
-        SELECT kept_id, instance_id, closed_at, 'resolved', 'automation', last_run_id, 'resolved', severity, sides,
-            amount_at_risk, currency, 'caught_up'
-        FROM lives WHERE closed_at IS NOT NULL
-        ORDER BY 3, 4 DESC""")
+            amount_at_risk, currency, reason, comment)
+        SELECT kept_id, instance_id, at, kind, 'automation', run_id, state, severity, sides, amount_at_risk, currency,
+            reason, comment
+        FROM (
+            SELECT kept_id, instance_id, life, 1 AS place, first_seen_at AS at,
+                CASE WHEN life = 1 THEN 'opened' ELSE 'reopened' END AS kind, first_run_id AS run_id, 'open' AS state,
+                severity, sides, amount_at_risk, currency, NULL AS reason, NULL AS comment
+            FROM lives
+            UNION ALL
+            SELECT kept_id, instance_id, life, 2, closed_at, 'resolved', last_run_id, state, severity, sides,
+                amount_at_risk, currency, CASE WHEN resolution = 'no longer differs' THEN 'caught_up' END,
+                NULLIF(resolution, 'no longer differs')
+            FROM lives WHERE closed_at IS NOT NULL
+        ) AS s ORDER BY kept_id, life, place""")
     op.execute(f"""
         {lives}, whole AS (
             SELECT kept_id, min(first_seen_at) AS first_seen_at, max(last_seen_at) AS last_seen_at,
-                sum(times_seen) AS times_seen, count(*) - 1 AS times_reopened,
+                max(first_seen_at) AS opened_at, sum(times_seen) AS times_seen, count(*) - 1 AS times_reopened,
                 (array_agg(first_run_id ORDER BY life))[1] AS first_run_id
             FROM lives GROUP BY kept_id
         ), merged AS (
-            DELETE FROM discrepancies WHERE discrepancy_id NOT IN (SELECT kept_id FROM lives)
+            DELETE FROM discrepancies d USING lives l
+            WHERE d.discrepancy_id = l.discrepancy_id AND l.discrepancy_id <> l.kept_id
         )
         UPDATE discrepancies d SET first_seen_at = w.first_seen_at, last_seen_at = w.last_seen_at,
-            times_seen = w.times_seen, times_reopened = w.times_reopened, first_run_id = w.first_run_id,
-            reason = CASE WHEN d.closed_at IS NOT NULL THEN 'caught_up' END
+            opened_at = w.opened_at, times_seen = w.times_seen, times_reopened = w.times_reopened,
+            first_run_id = w.first_run_id,
+            reason = CASE WHEN d.resolution = 'no longer differs' THEN 'caught_up' END
         FROM whole w WHERE d.discrepancy_id = w.kept_id""")
     for statement in (
         "DROP INDEX uq_discrepancies_open",
@@ -223,7 +259,7 @@ def _merge() -> None:
 
 
 def downgrade() -> None:
-    for table in ("discrepancy_steps", "write_offs", "rule_sets"):
+    for table in ("discrepancy_steps", "write_offs", "rule_set_approvals", "rule_sets"):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_change")
     op.drop_index("ix_discrepancies_open", table_name="discrepancies")
@@ -233,5 +269,5 @@ def downgrade() -> None:
         " WHERE closed_at IS NULL"
     )
     op.drop_column("payment_links", "inactive_since")
-    for name in ("rules", "rule_set_version", "times_reopened", "reason", "owner"):
+    for name in ("rules", "rule_set_version", "opened_at", "times_reopened", "reason", "owner"):
         op.drop_column("discrepancies", name)

@@ -23,6 +23,8 @@ from processor.commands.common import (
     limit_option,
     open_services,
     plain,
+    printable,
+    shown,
     window_options,
 )
 from processor.domain import discrepancy as domain
@@ -30,8 +32,8 @@ from processor.domain.discrepancy import DiscrepancyType, Reason, State
 
 if TYPE_CHECKING:
     from processor.store.listings import DiscrepancyLine, StepLine, WriteOffLine
-    from processor.wiring import Services
 
+STEPS_MAX = 1_000
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -105,7 +107,7 @@ def list_discrepancies(
                 one.type,
                 one.severity,
                 one.state,
-                domain.aging(services.now() - one.first_seen_at),
+                domain.aging(services.now() - one.opened_at),
                 one.amount_at_risk,
                 one.currency,
                 one.owner,
@@ -120,7 +122,7 @@ def list_discrepancies(
 
 
 def _document(one: DiscrepancyLine, now: datetime) -> dict[str, Any]:
-    return {**plain(one), "aging": domain.aging(now - one.first_seen_at)}
+    return {**plain(one), "aging": domain.aging(now - one.opened_at)}
 
 
 @discrepancies.command("show")
@@ -137,7 +139,7 @@ def show_discrepancy(discrepancy_id: UUID, as_json: bool) -> None:
         )
         if not found:
             raise Impossible("no such discrepancy: `processor discrepancies list` shows what there is")
-        steps = listings.steps(connection, discrepancy_id)
+        steps = listings.steps(connection, discrepancy_id, STEPS_MAX)
         offs = listings.write_offs(
             connection, listings.Narrowing(), limit=1_000, discrepancy_id=discrepancy_id
         )
@@ -153,9 +155,9 @@ def show_discrepancy(discrepancy_id: UUID, as_json: bool) -> None:
         return
     click.echo(f"{domain.EXPLANATIONS[type_]}\n{domain.ADVICE[type_]}\n")
     fields = {name: value for name, value in dataclasses.asdict(one).items() if name != "sides"}
-    fields["aging"] = domain.aging(services.now() - one.first_seen_at)
+    fields["aging"] = domain.aging(services.now() - one.opened_at)
     echo_fields([*fields.items(), *((f"{side} says", told) for side, told in one.sides.items())])
-    click.echo("\nHistory")
+    click.echo("\nHistory" + (f", the newest {STEPS_MAX} steps" if len(steps) == STEPS_MAX else ""))
     echo_table(
         ("when", "step", "by", "state", "what"),
         [(step.at, step.kind, step.actor, step.state, _told(step)) for step in steps],
@@ -376,20 +378,25 @@ def show_rules(version: int | None, as_json: bool) -> None:
 
     services = open_services()
     with services.database.begin() as connection:
-        found = store.versions(connection, 10_000)
-    if version is not None:
-        found = [one for one in found if one.version == version]
-        if not found:
-            raise Impossible("no such version: `processor rules list` shows what there is")
-    document = found[0].document if found else msgspec.to_builtins(BUILT_IN.rule_set)
+        number = version or store.in_force(connection).version
+        one = store.find(connection, number) if number is not None else None
+    if version is not None and one is None:
+        raise Impossible("no such version: `processor rules list` shows what there is")
+    document = one.document if one else msgspec.to_builtins(BUILT_IN.rule_set)
     if as_json:
-        echo_json({"version": found[0].version if found else None, "rules": document})
+        echo_json({"version": one.version if one else None, "rules": document})
         return
-    if found:
-        one = found[0]
-        click.echo(f"version {one.version}, set by {one.created_by} at {one.created_at:%Y-%m-%dT%H:%M:%SZ}")
-    else:
+    if one is None:
         click.echo("built in: nothing is tolerated, write-offs have no limit, nothing is assumed of Wix")
+    else:
+        click.echo(
+            f"version {one.version}, proposed by {printable(one.created_by)} at {shown(one.created_at)},"
+            + (
+                f" approved by {printable(one.approved_by)} at {shown(one.approved_at)}"
+                if one.approved_by
+                else " not in force: nobody approved it"
+            )
+        )
     echo_json(document)
 
 
@@ -407,12 +414,13 @@ def list_rules(limit: int, as_json: bool) -> None:
         echo_json(found)
         return
     echo_table(
-        ("version", "set", "by", "tolerances", "comment"),
+        ("version", "proposed", "by", "approved by", "tolerances", "comment"),
         [
             (
                 one.version,
                 one.created_at,
                 one.created_by,
+                one.approved_by,
                 len(one.document.get("tolerances", ())),
                 one.comment,
             )
@@ -422,25 +430,44 @@ def list_rules(limit: int, as_json: bool) -> None:
     )
 
 
-@rules.command("set")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@rules.command("propose")
+@click.argument("file", type=click.File("rb"))
 @actor_option
 @_comment_option
 @click.option("--dry-run", is_flag=True, help="Only say whether they can be read.")
-def set_rules(file: Any, actor: str, comment: str | None, dry_run: bool) -> None:
-    """Put the rules in FILE, a JSON document, in force; - is standard input."""
+def propose_rules(file: Any, actor: str, comment: str | None, dry_run: bool) -> None:
+    """Propose the rules in FILE, a JSON document; - is standard input."""
+    from processor import decisions
     from processor.domain.rules import parse
 
     try:
-        document = json.load(file, parse_float=str)
-    except (json.JSONDecodeError, UnicodeDecodeError) as why:
-        raise Impossible(f"{file.name} is no JSON: {why}") from None
+        document = json.loads(file.read(), parse_float=str, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as why:
+        raise Impossible(f"the rules in {file.name} cannot be read as JSON: {why}") from None
     if dry_run:
         parse(document)
         click.echo("they can be read")
         return
-    services: Services = open_services()
+    version = decisions.propose_rules(open_services(), document, actor=actor, comment=comment)
+    click.echo(
+        f"version {version} is proposed; another person puts it in force:"
+        f" processor rules approve {version} --as NAME"
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is given twice")
+    return dict(pairs)
+
+
+@rules.command("approve")
+@click.argument("version", type=click.IntRange(1))
+@actor_option
+def approve_rules(version: int, actor: str) -> None:
+    """Put rules another person proposed in force."""
     from processor import decisions
 
-    version = decisions.set_rules(services, document, actor=actor, comment=comment)
+    decisions.approve_rules(open_services(), version, actor=actor)
     click.echo(f"version {version} is in force from the next check on")

@@ -6,6 +6,8 @@ A discrepancy is one row for as long as there are books, however often it closes
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -135,9 +137,12 @@ class Difference:
 
 # -- What it lives through -------------------------------------------------------------------------
 
+DIFFERENCE = "difference"
+"""The side that says, with its sign, how much more Wix says than is booked; of differences that have a size."""
 AUTOMATION = "automation"
 """Who a check is, as the actor of a step. No person may use the name."""
 NAME_MAX = 100
+_URL = re.compile(r"https?://[A-Za-z0-9\[][!-~]+")
 TEXT_MAX = 2_000
 
 
@@ -228,12 +233,14 @@ class Standing:
     """Where a discrepancy stands.
 
     proposed: a write-off that waits for a second person, None when none does. written_off: the one in force, None
-    unless the state is WRITTEN_OFF. owner: who looks after it, None for nobody.
+    unless the state is WRITTEN_OFF. owner: who looks after it, None for nobody. reason: why it was closed, None while
+    it is open, and of what a release before 0009 closed.
     """
 
     difference: Difference
     state: State = State.OPEN
     owner: str | None = None
+    reason: Reason | None = None
     proposed: WriteOff | None = None
     written_off: WriteOff | None = None
 
@@ -267,46 +274,70 @@ class Step:
 def opened(difference: Difference, tolerated: Tolerated | None) -> tuple[Step, ...]:
     """A check sees a difference for the first time. tolerated: by which rules it needs no decision, None if it does."""
     first = Step(kind=StepKind.OPENED, after=Standing(difference=difference))
-    return (first,) if tolerated is None else (first, *_tolerated(first.after, tolerated))
+    return (
+        (first,)
+        if tolerated is None
+        else (first, *_resolved(first.after, Reason.WITHIN_TOLERANCE, tolerated))
+    )
 
 
-def seen(standing: Standing, difference: Difference, tolerated: Tolerated | None) -> tuple[Step, ...]:
+def seen(
+    standing: Standing,
+    difference: Difference,
+    tolerated: Tolerated | None,
+    *,
+    tolerated_anew: Tolerated | None,
+) -> tuple[Step, ...]:
     """A check sees the difference again. No step when nothing is new.
 
-    What was written off stays so while no more is at risk than was accepted. What was resolved and is seen again
-    recurs, whoever resolved it, unless the rules allow it: a difference that stays, and is to stay, is written off.
+    What was written off stays so while it is the same difference and no more is at risk than was accepted. What was
+    resolved and is seen again recurs, whoever resolved it: a difference that stays, and is to stay, is written off.
+    tolerated, tolerated_anew: what the rules say of it at its age, and of one that recurs only now.
     """
+    if standing.written_off is not None:
+        if _covers(standing.written_off, standing.difference, difference):
+            return ()
+        return _reopened(standing, difference, tolerated)
+    if standing.reason is Reason.WITHIN_TOLERANCE:
+        if tolerated is None:
+            return _reopened(standing, difference, None)
+        if not _says_other(standing.difference, difference):
+            return ()
+        return _resolved(replace(standing, difference=difference), Reason.WITHIN_TOLERANCE, tolerated)
     if standing.is_closed:
-        if tolerated is not None:
-            return ()
-        if standing.written_off is not None and _covers(
-            standing.written_off, standing.difference, difference
-        ):
-            return ()
-        after = replace(standing, difference=difference, state=State.OPEN, written_off=None)
-        return (Step(kind=StepKind.REOPENED, after=after),)
+        return _reopened(standing, difference, tolerated_anew)
     if tolerated is not None:
-        return _tolerated(replace(standing, difference=difference), tolerated)
+        return _resolved(replace(standing, difference=difference), Reason.WITHIN_TOLERANCE, tolerated)
     if not _says_other(standing.difference, difference):
         return ()
-    voided = _voided(standing) if _risk(standing.difference) != _risk(difference) else ()
+    voided = _voided(standing)
     before = voided[-1].after if voided else standing
     return (*voided, Step(kind=StepKind.CHANGED, after=replace(before, difference=difference)))
 
 
+def is_new_life(standing: Standing) -> bool:
+    """Whether what is seen again now had gone, or was said to have: its age counts from now."""
+    return standing.state is State.RESOLVED and standing.reason is not Reason.WITHIN_TOLERANCE
+
+
 def absent(standing: Standing) -> tuple[Step, ...]:
-    """A check of a settled link does not see the difference any more."""
-    return () if standing.is_closed else _resolved(standing, Reason.CAUGHT_UP, None)
+    """A check of a settled link does not see the difference any more: it is over, whatever was decided about it.
+
+    What was written off was not lost after all, so the write-off is taken back.
+    """
+    is_over = standing.state is State.RESOLVED and standing.reason is not Reason.WITHIN_TOLERANCE
+    return () if is_over else _resolved(standing, Reason.CAUGHT_UP, None)
 
 
-def _tolerated(standing: Standing, tolerated: Tolerated) -> tuple[Step, ...]:
-    return _resolved(standing, Reason.WITHIN_TOLERANCE, tolerated)
+def _reopened(standing: Standing, difference: Difference, tolerated: Tolerated | None) -> tuple[Step, ...]:
+    after = Standing(difference=difference, owner=standing.owner)
+    step = Step(kind=StepKind.REOPENED, after=after)
+    return (step,) if tolerated is None else (step, *_resolved(after, Reason.WITHIN_TOLERANCE, tolerated))
 
 
 def _resolved(standing: Standing, reason: Reason, tolerated: Tolerated | None) -> tuple[Step, ...]:
     voided = _voided(standing)
-    before = voided[-1].after if voided else standing
-    after = replace(before, state=State.RESOLVED)
+    after = replace(standing, state=State.RESOLVED, reason=reason, proposed=None, written_off=None)
     return (*voided, Step(kind=StepKind.RESOLVED, after=after, reason=reason, tolerated=tolerated))
 
 
@@ -318,18 +349,27 @@ def _voided(standing: Standing) -> tuple[Step, ...]:
     return (Step(kind=StepKind.WRITE_OFF_VOIDED, after=after, write_off=standing.proposed),)
 
 
-def _risk(difference: Difference) -> tuple[Decimal | None, str | None]:
-    return difference.amount_at_risk, difference.currency
-
-
 def _says_other(known: Difference, now: Difference) -> bool:
-    return (known.severity, known.sides, _risk(known)) != (now.severity, now.sides, _risk(now))
+    return (known.severity, known.sides, known.amount_at_risk, known.currency) != (
+        *(now.severity, now.sides, now.amount_at_risk, now.currency),
+    )
 
 
 def _covers(write_off: WriteOff, known: Difference, now: Difference) -> bool:
-    if now.amount_at_risk is None or now.currency != known.currency:
+    """Whether the difference is what was accepted: as grave, in the same direction, and no larger.
+
+    A total moves with every payment of its link, so what each side says may change; where no direction can be told, it
+    must not.
+    """
+    known_way, now_way = known.sides.get(DIFFERENCE, ""), now.sides.get(DIFFERENCE, "")
+    if not known_way or not now_way or now.amount_at_risk is None:
         return not _says_other(known, now)
-    return now.amount_at_risk <= write_off.amount
+    return (
+        known.severity is now.severity
+        and known.currency == now.currency
+        and known_way[:1] == now_way[:1]
+        and now.amount_at_risk <= write_off.amount
+    )
 
 
 # What a person may do. Texts are at most TEXT_MAX letters, names NAME_MAX.
@@ -426,28 +466,32 @@ def act(standing: Standing, action: Action, *, actor: str, limits: Mapping[str, 
     actor: a person's name. limits: by currency, the most that may be written off of one discrepancy; a currency that
     is not named has no limit.
     """
-    _check_name(actor)
-    if actor == AUTOMATION:
-        raise NotAllowed(f"{AUTOMATION} is what checks are called: act under a person's name")
+    check_person(actor)
     match action:
         case Comment(text):
             return Step(kind=StepKind.COMMENTED, after=standing, comment=_text(text))
         case AddEvidence(url):
-            if not url.startswith(("https://", "http://")) or not url.isprintable() or " " in url:
+            if not _URL.fullmatch(url):
                 raise NotAllowed("evidence is a link: write it whole, beginning with https://")
             return Step(kind=StepKind.EVIDENCE_ADDED, after=standing, evidence=_text(url))
         case Reopen(comment):
             if not standing.is_closed:
                 raise NotAllowed("it is open: nothing was decided that could be taken back")
-            after = replace(standing, state=State.OPEN, written_off=None)
+            after = Standing(difference=standing.difference, owner=standing.owner)
             return Step(kind=StepKind.REOPENED, after=after, comment=_text(comment))
         case ApproveWriteOff(comment):
             proposed = _proposed(standing)
-            if proposed.proposed_by == actor:
+            if is_same_person(proposed.proposed_by, actor):
                 raise NotAllowed("whoever proposes a write-off does not approve it: another person must")
             # Limits may have been lowered since.
             _write_off_amount(standing.difference, proposed.amount, limits)
-            after = replace(standing, state=State.WRITTEN_OFF, proposed=None, written_off=proposed)
+            after = replace(
+                standing,
+                state=State.WRITTEN_OFF,
+                reason=proposed.reason,
+                proposed=None,
+                written_off=proposed,
+            )
             return Step(
                 kind=StepKind.WRITE_OFF_APPROVED,
                 after=after,
@@ -457,7 +501,7 @@ def act(standing: Standing, action: Action, *, actor: str, limits: Mapping[str, 
             )
         case RejectWriteOff(comment):
             proposed = _proposed(standing)
-            if proposed.proposed_by == actor:
+            if is_same_person(proposed.proposed_by, actor):
                 raise NotAllowed("it is your own proposal: withdraw it instead")
             after = replace(standing, proposed=None)
             return Step(
@@ -465,7 +509,7 @@ def act(standing: Standing, action: Action, *, actor: str, limits: Mapping[str, 
             )
         case WithdrawWriteOff(comment):
             proposed = _proposed(standing)
-            if proposed.proposed_by != actor:
+            if not is_same_person(proposed.proposed_by, actor):
                 raise NotAllowed(f"{proposed.proposed_by} proposed it: reject it instead")
             after = replace(standing, proposed=None)
             return Step(
@@ -497,7 +541,7 @@ def _act_on_open(
             return Step(kind=StepKind.INVESTIGATED, after=after)
         case Assign(owner):
             if owner is not None:
-                _check_name(owner)
+                check_person(owner)
             if owner == standing.owner:
                 raise NotAllowed("nobody has it" if owner is None else f"{owner} has it already")
             return Step(kind=StepKind.ASSIGNED, after=replace(standing, owner=owner))
@@ -507,7 +551,7 @@ def _act_on_open(
                 raise NotAllowed("a write-off of it waits for approval: reject or withdraw that first")
             if reason is Reason.EXPLAINED and not comment:
                 raise NotAllowed("say in a comment why both sides are right")
-            after = replace(standing, state=State.RESOLVED)
+            after = replace(standing, state=State.RESOLVED, reason=reason)
             return Step(kind=StepKind.RESOLVED, after=after, reason=reason, comment=_text_or_none(comment))
         case ProposeWriteOff(reason, amount, comment):
             _check_reason(reason, WRITING_OFF, "write it off")
@@ -549,7 +593,7 @@ def _write_off_amount(
 
 
 def _proposed(standing: Standing) -> WriteOff:
-    if standing.proposed is None:
+    if standing.proposed is None or standing.is_closed:
         raise NotAllowed("no write-off of it waits for approval")
     return standing.proposed
 
@@ -559,9 +603,24 @@ def _check_reason(reason: Reason, allowed: frozenset[Reason], what: str) -> None
         raise NotAllowed(f"{reason} is no reason to {what}: choose of {', '.join(sorted(allowed))}")
 
 
-def _check_name(name: str) -> None:
-    if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
-        raise NotAllowed(f"a name is 1 to {NAME_MAX} printable letters")
+def check_person(name: str) -> None:
+    """Raises NotAllowed unless it is a person's name.
+
+    Names that only look alike would pass for two persons, so there are no others than what NFKC leaves as it is.
+    """
+    if not name or len(name) > NAME_MAX or name != unicodedata.normalize("NFKC", name).strip():
+        raise NotAllowed(
+            f"a name is 1 to {NAME_MAX} letters, without blanks around them or compatibility letters"
+        )
+    if not all(letter.isalnum() or letter in " ._@+-'" for letter in name):
+        raise NotAllowed("a name has letters, digits, blanks and . _ @ + - ' alone")
+    if is_same_person(name, AUTOMATION):
+        raise NotAllowed(f"{AUTOMATION} is what checks are called: act under a person's name")
+
+
+def is_same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's."""
+    return one.casefold() == other.casefold()
 
 
 def _text(text: str) -> str:

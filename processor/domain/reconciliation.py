@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from processor.domain.discrepancy import Difference, DiscrepancyType, Severity
+from processor.domain.discrepancy import DIFFERENCE, Difference, DiscrepancyType, Severity
 from processor.domain.link import Link
 from processor.domain.money import shown
 from processor.domain.payment import Payment, Verdict, differences, judge
@@ -299,10 +299,7 @@ def _control_total(
                     type=DiscrepancyType.TOTAL_DIFFERS,
                     payment_link_id=payment_link_id,
                     severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
-                    sides={
-                        "booked": f"{shown(booked, currency)} {currency}",
-                        "wix": f"{shown(link.total_amount, currency)} {currency}",
-                    },
+                    sides=_sized(booked, link.total_amount, currency),
                     amount_at_risk=abs(booked - link.total_amount),
                     currency=currency,
                     base_amount=booked,
@@ -316,10 +313,7 @@ def _control_total(
                 Difference(
                     type=DiscrepancyType.ORDER_AMOUNT_DIFFERS,
                     payment_link_id=payment_link_id,
-                    sides={
-                        "booked": f"{shown(paid, currency)} {currency}",
-                        "wix": f"{shown(link.order_amount, currency)} {currency}",
-                    },
+                    sides=_sized(paid, link.order_amount, currency),
                     amount_at_risk=abs(paid - link.order_amount),
                     currency=currency,
                     base_amount=paid,
@@ -541,17 +535,29 @@ def _contradictions(link_id: UUID, ours: Payment, theirs: Payment) -> list[Diffe
                 type=_NAMED.get(name, DiscrepancyType.DETAIL_DIFFERS),
                 payment_link_id=link_id,
                 payment_id=ours.payment_id,
-                sides={
-                    "field": name,
-                    "booked": _side(ours, name),
-                    "wix": _side(theirs, name),
-                },
+                sides=_sides(ours, theirs, name),
                 amount_at_risk=risk if name in _NAMED else None,
                 currency=ours.currency,
                 base_amount=ours.amount if name == "amount" else None,
             )
         )
     return found
+
+
+def _sides(ours: Payment, theirs: Payment, name: str) -> dict[str, str | None]:
+    sides: dict[str, str | None] = {"field": name, "booked": _side(ours, name), "wix": _side(theirs, name)}
+    if name == "amount" and ours.currency == theirs.currency:
+        sides |= _sized(ours.amount, theirs.amount, ours.currency)
+    return sides
+
+
+def _sized(booked: Decimal, wix: Decimal, currency: str) -> dict[str, str | None]:
+    sign = "+" if wix > booked else "-"
+    return {
+        "booked": f"{shown(booked, currency)} {currency}",
+        "wix": f"{shown(wix, currency)} {currency}",
+        DIFFERENCE: f"{sign}{shown(abs(wix - booked), currency)} {currency}",
+    }
 
 
 def _side(payment: Payment, name: str) -> str:

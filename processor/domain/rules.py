@@ -26,8 +26,8 @@ RULES_MAX = 200
 class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A difference up to a limit, of one type.
 
-    currency: None for each. amount: in main units. percent: of the booked amount. days: for so long from when it was
-    first seen. None: no limit of that kind. All limits of all rules that fit must hold: the strictest wins.
+    currency: None for each. amount: in main units. percent: of the booked amount. days: for so long from when it came
+    up. None: no limit of that kind. All limits of all rules that fit must hold: the strictest wins.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
@@ -70,10 +70,15 @@ TOLERABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules in force. version: None for the built-in ones: nothing tolerated, no limits, nothing assumed."""
+    """The rules in force. version: None for the built-in ones: nothing tolerated, no limits, nothing assumed.
+
+    is_readable: False when another release put rules in force that this one does not understand. Then nothing is
+    tolerated or assumed, and nothing may be written off; checks go on.
+    """
 
     version: int | None
     rule_set: RuleSet
+    is_readable: bool = True
 
 
 BUILT_IN = Rules(None, RuleSet())
@@ -97,6 +102,14 @@ def parse(document: Any) -> RuleSet:
     return rules
 
 
+def stored(version: int, document: Any) -> Rules:
+    """Rules as they were put in force, by this release or another."""
+    try:
+        return Rules(version, parse(document))
+    except NotAllowed:
+        return Rules(version, RuleSet(), is_readable=False)
+
+
 def _check_tolerance(one: Tolerance) -> None:
     if one.type not in TOLERABLE:
         raise NotAllowed(
@@ -110,10 +123,18 @@ def _check_tolerance(one: Tolerance) -> None:
         _check_amount(f"tolerance {one.id}", one.currency, one.amount)
     elif one.currency is not None and one.currency not in MINOR_DIGITS:
         raise NotAllowed(f"tolerance {one.id}: {one.currency} is no ISO 4217 code in use")
-    if one.percent is not None and not (one.percent.is_finite() and 0 <= one.percent <= 100):
-        raise NotAllowed(f"tolerance {one.id}: percent is 0 to 100")
-    if one.days is not None and not (one.days.is_finite() and 0 <= one.days <= 3_650):
-        raise NotAllowed(f"tolerance {one.id}: days are 0 to 3650")
+    if one.percent is not None and not _is_within_range(one.percent, 100):
+        raise NotAllowed(f"tolerance {one.id}: percent is 0 to 100, with at most three decimals")
+    if one.days is not None and not _is_within_range(one.days, 3_650):
+        raise NotAllowed(f"tolerance {one.id}: days are 0 to 3650, with at most three decimals")
+
+
+def _is_within_range(number: Decimal, most: int) -> bool:
+    if not number.is_finite() or not 0 <= number <= most:
+        return False
+    exponent = number.as_tuple().exponent
+    # A short number of very many decimals would become a very long text.
+    return isinstance(exponent, int) and exponent >= -3
 
 
 def _check_amount(place: str, currency: str, amount: Decimal) -> None:
@@ -126,10 +147,11 @@ def _check_amount(place: str, currency: str, amount: Decimal) -> None:
         raise NotAllowed(f"{place}: {currency} has {digits} decimals")
 
 
-def tolerate(
-    difference: Difference, rules: Rules, *, first_seen_at: datetime, now: datetime
-) -> Tolerated | None:
-    """Whether the rules allow the difference. None when they do not, or say nothing of it."""
+def tolerate(difference: Difference, rules: Rules, *, opened_at: datetime, now: datetime) -> Tolerated | None:
+    """Whether the rules allow the difference. None when they do not, or say nothing of it.
+
+    opened_at: when it came up, or came up again after it had gone.
+    """
     risk, currency = difference.amount_at_risk, difference.currency
     if rules.version is None or risk is None or currency is None:
         return None
@@ -138,7 +160,7 @@ def tolerate(
         for one in rules.rule_set.tolerances
         if one.type is difference.type and one.currency in (None, currency)
     ]
-    if not fitting or not all(_is_within(one, difference, risk, now - first_seen_at) for one in fitting):
+    if not fitting or not all(_is_within(one, difference, risk, now - opened_at) for one in fitting):
         return None
     return Tolerated(rules.version, "; ".join(_told(one) for one in fitting))
 

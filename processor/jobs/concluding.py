@@ -74,6 +74,8 @@ def conclude(
                     raise StoreUnavailable("the database lost what Wix listed; it is asked again")
                 matching.write_unlisted(connection, instance_id, lease.lease_id, held)
                 in_force = rules.in_force(connection)
+                if not in_force.is_readable:
+                    log.warning("rules_unreadable", version=in_force.version, run_id=str(account.run_id))
             part = matching.match_part(
                 connection, lease.lease_id, held, after=after, limit=PART_PAYMENTS, now=now
             )

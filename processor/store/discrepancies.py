@@ -20,8 +20,10 @@ from processor.domain.discrepancy import (
     AUTOMATION,
     REASONS,
     Action,
+    ApproveWriteOff,
     Difference,
     DiscrepancyType,
+    ProposeWriteOff,
     Reason,
     Severity,
     Standing,
@@ -31,6 +33,7 @@ from processor.domain.discrepancy import (
     WriteOff,
 )
 from processor.domain.rules import BUILT_IN, Rules, tolerate
+from processor.errors import NotAllowed
 
 BATCH = 500  # rows locked and written at once
 
@@ -42,7 +45,7 @@ class Held:
     discrepancy_id: UUID
     instance_id: UUID
     standing: Standing
-    first_seen_at: datetime
+    opened_at: datetime
     write_off_id: UUID | None
 
 
@@ -64,10 +67,11 @@ def _held(row: Any) -> Held:
         ),
         state=State(row.state),
         owner=row.owner,
+        reason=Reason(row.reason) if row.reason else None,
         proposed=write_off if row.write_off_status == "proposed" else None,
         written_off=write_off if row.write_off_status == "approved" else None,
     )
-    return Held(row.discrepancy_id, row.instance_id, standing, row.first_seen_at, row.write_off_id)
+    return Held(row.discrepancy_id, row.instance_id, standing, row.opened_at, row.write_off_id)
 
 
 def _read(connection: Connection, discrepancy_ids: Collection[UUID]) -> list[Held]:
@@ -75,7 +79,7 @@ def _read(connection: Connection, discrepancy_ids: Collection[UUID]) -> list[Hel
     rows = connection.execute(
         text("""
             SELECT d.discrepancy_id, d.instance_id, d.type, d.severity, d.state, d.payment_link_id, d.payment_id,
-                d.sides, d.amount_at_risk, d.currency, d.owner, d.first_seen_at,
+                d.sides, d.amount_at_risk, d.currency, d.owner, d.reason, d.opened_at,
                 w.write_off_id, w.amount AS write_off_amount, w.reason AS write_off_reason,
                 w.status AS write_off_status, w.proposed_by
             FROM discrepancies d
@@ -142,12 +146,14 @@ def _note(
     moved: list[_Moved] = []
     for one in (*new, *known):
         difference = wanted[_identity(one.standing.difference)]
-        tolerated = tolerate(difference, rules, first_seen_at=one.first_seen_at, now=now)
+        tolerated = tolerate(difference, rules, opened_at=one.opened_at, now=now)
+        anew = tolerate(difference, rules, opened_at=now, now=now)
         if one.discrepancy_id in opened:
-            moved.append((one, domain.opened(difference, tolerated)))
+            steps = domain.opened(difference, tolerated)
         else:
-            moved.append((one, domain.seen(one.standing, difference, tolerated)))
-    _write(connection, moved, actor=AUTOMATION, now=now, run_id=run_id)
+            steps = domain.seen(one.standing, difference, tolerated, tolerated_anew=anew)
+        moved.append((one, steps))
+    _write(connection, moved, actor=AUTOMATION, now=now, run_id=run_id, rule_set_version=rules.version)
     return sum(
         any(step.kind in (StepKind.OPENED, StepKind.REOPENED) for step in steps)
         and not steps[-1].after.is_closed
@@ -175,9 +181,9 @@ def _open(
     made = connection.execute(
         text("""
             INSERT INTO discrepancies (discrepancy_id, instance_id, type, severity, state, payment_link_id, payment_id,
-                sides, amount_at_risk, currency, first_seen_at, last_seen_at, first_run_id, last_run_id)
+                sides, amount_at_risk, currency, first_seen_at, last_seen_at, opened_at, first_run_id, last_run_id)
             SELECT r.id, :instance_id, r.type, r.severity, 'open', r.link_id, r.payment_id, r.sides, r.risk, r.currency,
-                :now, :now, :run_id, :run_id
+                :now, :now, :now, :run_id, :run_id
             FROM jsonb_to_recordset(CAST(:records AS jsonb)) AS r (id uuid, type text, severity text, link_id uuid,
                 payment_id uuid, sides jsonb, risk numeric, currency text)
             ORDER BY r.link_id, r.type, r.payment_id
@@ -193,19 +199,26 @@ def _lock(connection: Connection, instance_id: UUID, identities: Iterable[_Ident
     asked = sorted(identities, key=str)
     whole = [(type_, link_id) for type_, link_id, payment_id in asked if payment_id is None]
     single = [one for one in asked if one[2] is not None]
+    # One probe of the key for each, whatever the planner believes of the table: a link may have very many.
     rows = connection.execute(
         text("""
-            SELECT discrepancy_id FROM discrepancies WHERE discrepancy_id IN (
-                SELECT k.discrepancy_id FROM discrepancies k
-                JOIN unnest(CAST(:types AS text[]), CAST(:links AS uuid[]), CAST(:payments AS uuid[]))
+            SELECT discrepancy_id FROM discrepancies WHERE discrepancy_id = ANY(ARRAY(
+                SELECT k.discrepancy_id
+                FROM unnest(CAST(:types AS text[]), CAST(:links AS uuid[]), CAST(:payments AS uuid[]))
                     AS t (type, link_id, payment_id)
-                ON k.instance_id = :instance_id AND k.type = t.type AND k.payment_link_id = t.link_id
-                    AND k.payment_id = t.payment_id
+                CROSS JOIN LATERAL (
+                    SELECT d.discrepancy_id FROM discrepancies d
+                    WHERE d.instance_id = :instance_id AND d.type = t.type AND d.payment_link_id = t.link_id
+                        AND d.payment_id = t.payment_id
+                    OFFSET 0) AS k
                 UNION ALL
-                SELECT k.discrepancy_id FROM discrepancies k
-                JOIN unnest(CAST(:whole_types AS text[]), CAST(:whole_links AS uuid[])) AS t (type, link_id)
-                ON k.instance_id = :instance_id AND k.type = t.type AND k.payment_link_id = t.link_id
-                    AND k.payment_id IS NULL)
+                SELECT k.discrepancy_id
+                FROM unnest(CAST(:whole_types AS text[]), CAST(:whole_links AS uuid[])) AS t (type, link_id)
+                CROSS JOIN LATERAL (
+                    SELECT d.discrepancy_id FROM discrepancies d
+                    WHERE d.instance_id = :instance_id AND d.type = t.type AND d.payment_link_id = t.link_id
+                        AND d.payment_id IS NULL
+                    OFFSET 0) AS k))
             ORDER BY discrepancy_id FOR UPDATE"""),
         {
             "instance_id": instance_id,
@@ -227,9 +240,9 @@ def open_types(
         text("""
             SELECT payment_link_id, array_agg(type) AS types FROM discrepancies
             WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids) AND payment_id IS NULL
-                AND closed_at IS NULL
+                AND closed_at IS NULL AND type = ANY(:known)
             GROUP BY payment_link_id"""),
-        {"instance_id": instance_id, "link_ids": list(link_ids)},
+        {"instance_id": instance_id, "link_ids": list(link_ids), "known": _KNOWN},
     )
     return {row.payment_link_id: frozenset(map(DiscrepancyType, row.types)) for row in rows}
 
@@ -242,28 +255,40 @@ def resolve_absent(
     run_id: UUID,
     now: datetime,
 ) -> int:
-    """Resolve open discrepancies of these links that run `run_id` did not see. Returns how many."""
+    """Close every discrepancy of these links that run `run_id` did not see, whatever was decided. Returns how many.
+
+    Of types this release does not know, which a newer one beside it may have opened, nothing is touched.
+    """
     resolved = 0
+    last = UUID(int=0)
     while True:
         rows = connection.execute(
             text("""
                 SELECT discrepancy_id FROM discrepancies
-                WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
-                    AND closed_at IS NULL AND last_run_id <> :run_id
+                WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids) AND last_run_id <> :run_id
+                    AND (closed_at IS NULL OR state = 'written_off' OR reason = 'within_tolerance')
+                    AND type = ANY(:known) AND discrepancy_id > :last
                 ORDER BY discrepancy_id LIMIT :limit FOR UPDATE"""),
             {
                 "instance_id": instance_id,
                 "link_ids": list(link_ids),
                 "run_id": run_id,
+                "known": _KNOWN,
+                "last": last,
                 "limit": BATCH,
             },
         )
-        held = _read(connection, rows.scalars().all())
+        ids = rows.scalars().all()
+        if not ids:
+            return resolved
+        held = _read(connection, ids)
         moved = [(one, domain.absent(one.standing)) for one in held]
         _write(connection, moved, actor=AUTOMATION, now=now, run_id=run_id)
-        resolved += len(held)
-        if not held:
-            return resolved
+        resolved += sum(bool(steps) for _, steps in moved)
+        last = ids[-1]
+
+
+_KNOWN = [one.value for one in DiscrepancyType]
 
 
 # -- What persons do -------------------------------------------------------------------------------
@@ -273,6 +298,11 @@ def act(
     connection: Connection, held: Held, action: Action, *, actor: str, rules: Rules, now: datetime
 ) -> Step:
     """Do it, in the caller's transaction. Raises NotAllowed."""
+    if not rules.is_readable and isinstance(action, ProposeWriteOff | ApproveWriteOff):
+        raise NotAllowed(
+            f"version {rules.version} of the rules was put in force by another release, and this one cannot read what"
+            " may be written off: upgrade, or set rules that it can read"
+        )
     step = domain.act(held.standing, action, actor=actor, limits=rules.rule_set.write_off_limits)
     _write(connection, [(held, (step,))], actor=actor, now=now, run_id=None, rule_set_version=rules.version)
     return step
@@ -317,10 +347,12 @@ def _write(
                 amount_at_risk = r.risk, currency = r.currency, owner = r.owner, reason = r.reason,
                 resolution = r.resolution, rule_set_version = r.version, rules = r.rules,
                 closed_at = CASE WHEN r.is_closed THEN COALESCE(d.closed_at, :now) END,
-                times_reopened = d.times_reopened + r.reopened
+                times_reopened = d.times_reopened + r.reopened,
+                opened_at = CASE WHEN r.is_new_life THEN :now ELSE d.opened_at END
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, severity text, state text, sides jsonb,
                 risk numeric, currency text, owner text, reason text, resolution text, version bigint,
-                rules text, is_closed boolean, reopened bigint, is_decided boolean)
+                rules text, is_closed boolean, reopened bigint, is_new_life boolean,
+                is_decided boolean)
             WHERE d.discrepancy_id = r.id AND r.is_decided"""),
         {"now": now, "rows": json.dumps(rows)},
     )
@@ -363,6 +395,8 @@ def _row(held: Held, steps: Sequence[Step]) -> dict[str, Any]:
         "version": last.tolerated.version if last.tolerated else None,
         "rules": last.tolerated.rules if last.tolerated else None,
         "is_closed": last.after.is_closed,
+        "is_new_life": domain.is_new_life(held.standing)
+        and any(step.kind is StepKind.REOPENED for step in steps),
         "reopened": sum(step.kind is StepKind.REOPENED for step in steps),
         "is_decided": any(step.kind not in _UNDECIDED for step in steps),
     }
@@ -397,8 +431,10 @@ _ENDS = {
     StepKind.WRITE_OFF_REJECTED: "rejected",
     StepKind.WRITE_OFF_WITHDRAWN: "withdrawn",
     StepKind.WRITE_OFF_VOIDED: "voided",
-    StepKind.REOPENED: "reversed",
 }
+
+
+_TAKE_BACK = frozenset((StepKind.REOPENED, StepKind.RESOLVED))
 
 
 def _write_write_off(connection: Connection, held: Held, step: Step, actor: str, now: datetime) -> None:
@@ -427,10 +463,12 @@ def _write_write_off(connection: Connection, held: Held, step: Step, actor: str,
                 WHERE write_off_id = :id"""),
             values,
         )
-    elif step.kind in _ENDS and held.write_off_id is not None:
+    elif step.kind in _ENDS or (held.write_off_id is not None and step.kind in _TAKE_BACK):
+        is_in_force = held.standing.written_off is not None
         connection.execute(
             text("""
                 UPDATE write_offs SET status = :status, ended_by = :actor, ended_at = :now
-                WHERE write_off_id = :id"""),
-            values | {"status": _ENDS[step.kind]},
+                WHERE write_off_id = :id AND ended_at IS NULL"""),
+            # What a release before closed beside us may have a proposal left.
+            values | {"status": _ENDS.get(step.kind, "reversed" if is_in_force else "voided")},
         )

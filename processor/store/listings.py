@@ -314,6 +314,7 @@ class DiscrepancyLine:
     currency: str | None
     owner: str | None
     first_seen_at: datetime
+    opened_at: datetime
     last_seen_at: datetime
     times_seen: int
     times_reopened: int
@@ -395,16 +396,16 @@ class StepLine:
     evidence: str | None
 
 
-def steps(connection: Connection, discrepancy_id: UUID, limit: int = 1_000) -> list[StepLine]:
-    """Everything that happened to a discrepancy, in its order."""
+def steps(connection: Connection, discrepancy_id: UUID, limit: int) -> list[StepLine]:
+    """The newest steps of a discrepancy, in their order."""
     row = DiscrepancyStep
     found = connection.execute(
         select(*(getattr(row, name) for name in StepLine.__dataclass_fields__))
         .where(row.discrepancy_id == discrepancy_id)
-        .order_by(row.step_id)
+        .order_by(row.step_id.desc())
         .limit(limit)
     )
-    return [StepLine(*line) for line in found]
+    return [StepLine(*line) for line in found][::-1]
 
 
 @dataclass(frozen=True, slots=True)

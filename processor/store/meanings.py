@@ -70,6 +70,7 @@ TABLES: dict[str, dict[str, str]] = {
         "amount_at_risk": "Amount in question, in main units. NULL when it is of no amount.",
         "currency": "Currency of the amount at risk. NULL without one.",
         "first_seen_at": "When a check first saw it (UTC).",
+        "opened_at": "When it came up, or came up again after it had gone (UTC).",
         "last_seen_at": "When a check last saw it (UTC).",
         "times_seen": "How many checks saw it.",
         "times_reopened": "How often it recurred after it was closed.",
@@ -210,11 +211,17 @@ TABLES: dict[str, dict[str, str]] = {
         "instance_id": "App instance it sees in the reports. NULL: every instance.",
         "granted_at": "When it was let in (UTC).",
     },
+    "rule_set_approvals": {
+        "version": "Version of the rules that was put in force.",
+        "created_by": "Person who proposed it.",
+        "approved_by": "Another person, who put it in force.",
+        "approved_at": "When it was put in force (UTC).",
+    },
     "rule_sets": {
-        "version": "The version; the highest is in force.",
+        "version": "The version; the highest that was approved is in force.",
         "document": "The rules.",
-        "created_by": "Who made them.",
-        "created_at": "From when on they hold (UTC).",
+        "created_by": "Person who proposed them.",
+        "created_at": "When they were proposed (UTC).",
         "comment": "Why. NULL when nothing was said.",
     },
     "sweeps": {

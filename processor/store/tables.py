@@ -29,6 +29,7 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     any_,
     literal,
@@ -601,8 +602,8 @@ class Discrepancy(Base):
 
     It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks after
     it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open; the
-    release before wrote no reason. rule_set_version, rules: under which rules it was within tolerance, and the ids of
-    those that said so, NULL where none did.
+    release before wrote no reason. opened_at: when it came up, or came up again after it had gone. rule_set_version,
+    rules: under which rules it was within tolerance, and those that said so, NULL where none did.
     """
 
     __tablename__ = "discrepancies"
@@ -627,6 +628,7 @@ class Discrepancy(Base):
     owner: Mapped[str | None]
     reason: Mapped[str | None]
     times_reopened: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
     rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
     rules: Mapped[str | None]
 
@@ -733,9 +735,10 @@ class WriteOffRow(Base):
         CheckConstraint(one_of("reason", *Reason), "reason"),
         CheckConstraint("amount >= 0", "amount_not_negative"),
         CheckConstraint("amount = 0 OR currency IS NOT NULL", "amount_has_currency"),
-        CheckConstraint("approved_by <> proposed_by", "two_persons"),
+        CheckConstraint("lower(approved_by) <> lower(proposed_by)", "two_persons"),
         CheckConstraint(
-            "proposed_by <> 'automation' AND approved_by IS DISTINCT FROM 'automation'", "persons"
+            "lower(proposed_by) <> 'automation' AND lower(approved_by) IS DISTINCT FROM 'automation'",
+            "persons",
         ),
         CheckConstraint("(approved_by IS NULL) = (approved_at IS NULL)", "approval_whole"),
         CheckConstraint("(ended_by IS NULL) = (ended_at IS NULL)", "end_whole"),
@@ -754,7 +757,7 @@ class WriteOffRow(Base):
 
 
 class RuleSet(Base):
-    """The rules of reconciliation from one moment on (`domain.rules`). Append-only; the highest version is in force."""
+    """Rules of reconciliation (`domain.rules`), as proposed. Append-only; the highest approved version is in force."""
 
     __tablename__ = "rule_sets"
 
@@ -763,6 +766,25 @@ class RuleSet(Base):
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     comment: Mapped[str | None]
+
+    __table_args__ = (UniqueConstraint("version", "created_by"),)
+
+
+class RuleSetApproval(Base):
+    """Rules put in force, by another person than proposed them. Append-only."""
+
+    __tablename__ = "rule_set_approvals"
+
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_by: Mapped[str]
+    approved_by: Mapped[str]
+    approved_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["version", "created_by"], ["rule_sets.version", "rule_sets.created_by"]),
+        CheckConstraint("lower(approved_by) <> lower(created_by)", "two_persons"),
+        CheckConstraint("lower(approved_by) <> 'automation'", "person"),
+    )
 
 
 class LinkCreation(Base):

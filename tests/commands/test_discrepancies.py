@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from processor.domain.discrepancy import RESOLVING, WRITING_OFF
 from tests.commands.running import Run
@@ -32,6 +33,12 @@ def look(shop: Shop, link_id: UUID) -> None:
         shop.request(link_id)
         shop.check()
         shop.pass_time()
+
+
+def in_force(run: Run, file: Path) -> None:
+    run("rules", "propose", file, "--as", "joan")
+    [newest, *_] = json.loads(run("rules", "list", "--json").stdout)
+    run("rules", "approve", newest["version"], "--as", "grace")
 
 
 def shown(run: Run, *more: object) -> Any:
@@ -71,8 +78,8 @@ def test_a_difference_is_listed_investigated_and_written_off_by_two(run: Run, sh
     told = run("discrepancies", "show", one).stdout
     assert "The total Wix shows on the payment link is not the sum" in told
     assert "look for refunds" in told
-    for text in ("asked the merchant", "https://example.com/t/7", "write_off_approved", "grace", "15.00 USD"):
-        assert text in told
+    for said in ("asked the merchant", "https://example.com/t/7", "write_off_approved", "grace", "15.00 USD"):
+        assert said in told
     document = json.loads(run("discrepancies", "show", one, "--json").stdout)
     assert [step["kind"] for step in document["steps"]] == [
         *(
@@ -119,11 +126,15 @@ def test_rules_tolerate_limit_and_are_kept_by_version(run: Run, shop: Shop, tmp_
             }
         )
     )
-    assert "can be read" in run("rules", "set", file, "--dry-run").stdout
+    assert "can be read" in run("rules", "propose", file, "--dry-run").stdout
     assert "built in" in run("rules", "show").stdout
-    assert (
-        "version 1 is in force" in run("rules", "set", file, "--as", "ada", "--comment", "as agreed").stdout
-    )
+    proposed = run("rules", "propose", file, "--as", "ada", "--comment", "as agreed").stdout
+    assert "processor rules approve 1 --as NAME" in proposed
+    assert "built in" in run("rules", "show").stdout, "one person puts nothing in force"
+    assert "another person must" in run("rules", "approve", "1", "--as", "Ada", code=2).stderr
+    assert "version 1 is in force" in run("rules", "approve", "1", "--as", "grace").stdout
+    assert "approved by grace" in run("rules", "show").stdout
+    assert "approved it already" in run("rules", "approve", "1", "--as", "joan", code=2).stderr
 
     differing(shop, by="5.00")
     differing(shop, by="5.01")
@@ -135,13 +146,16 @@ def test_rules_tolerate_limit_and_are_kept_by_version(run: Run, shop: Shop, tmp_
     assert tolerated["rules"] == "small (5.00 USD, 30 days)"
 
     file.write_text(json.dumps({"write_off_limits": {"USD": "5"}}))
-    run("rules", "set", file, "--as", "grace")
+    in_force(run, file)
     refused = run(
         "discrepancies", "write-off", open_["discrepancy_id"], "--reason", "fee", "--as", "ada", code=2
     )
     assert "at most 5.00 USD may be written off of one discrepancy; 5.01 USD are at risk" in refused.stderr
     versions = json.loads(run("rules", "list", "--json").stdout)
-    assert [(one["version"], one["created_by"]) for one in versions] == [(2, "grace"), (1, "ada")]
+    assert [(one["version"], one["created_by"], one["approved_by"]) for one in versions] == [
+        (2, "joan", "grace"),
+        (1, "ada", "grace"),
+    ]
     first = json.loads(run("rules", "show", "--version", "1", "--json").stdout)
     assert Decimal(first["rules"]["tolerances"][0]["amount"]) == 5
     assert "no such version" in run("rules", "show", "--version", "3", code=2).stderr
@@ -154,7 +168,7 @@ def test_what_wix_does_not_document_is_informational_until_it_is_assumed(
     assert [one["severity"] for one in shown(run)] == ["informational"]
     file = tmp_path / "rules.json"
     file.write_text('{"assumptions": {"total_falls_on_refund": false}}')
-    run("rules", "set", file, "--as", "ada")
+    in_force(run, file)
 
     look(shop, link_id)
 
@@ -164,17 +178,72 @@ def test_what_wix_does_not_document_is_informational_until_it_is_assumed(
     assert [step["kind"] for step in steps] == ["opened", "changed"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"tolerance": []}', "\xff"], ids=ascii)
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"tolerance": []}',
+        "\xff",
+        "[" * 100_000,
+        "1" * 5_000,
+        '{"assumptions": {}, "assumptions": {}}',
+    ],
+    ids=lambda content: ascii(content)[:20],
+)
 def test_rules_that_cannot_be_read_are_refused_and_change_nothing(
     run: Run, shop: Shop, tmp_path: Path, content: str
 ) -> None:
     file = tmp_path / "rules.json"
     file.write_bytes(content.encode("latin-1"))
 
-    refused = run("rules", "set", file, "--as", "ada", code=2)
+    refused = run("rules", "propose", file, "--as", "ada", code=2)
 
     assert "rules" in refused.stderr
     assert "built in" in run("rules", "show").stdout
+
+
+def test_an_older_proposal_does_not_replace_newer_rules(run: Run, shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text("{}")
+    run("rules", "propose", file, "--as", "ada")
+    in_force(run, file)
+
+    refused = run("rules", "approve", "1", "--as", "grace", code=2)
+
+    assert "version 2 is in force" in refused.stderr
+    assert "no such version" in run("rules", "approve", "3", "--as", "grace", code=2).stderr
+    assert "nobody approved it" in run("rules", "show", "--version", "1").stdout
+
+
+def test_rules_of_another_release_stop_no_check_and_write_nothing_off(run: Run, shop: Shop) -> None:
+    with shop.services.database.begin() as connection:
+        for statement in (
+            "INSERT INTO rule_sets (document, created_by, created_at) VALUES ('{\"moon\": 1}', 'ada', now())",
+            "INSERT INTO rule_set_approvals VALUES (1, 'ada', 'grace', now())",
+        ):
+            connection.execute(text(statement))
+
+    differing(shop)
+    one = the_one(run)
+
+    run("discrepancies", "comment", one, "still to be said", "--as", "ada")
+    refused = run("discrepancies", "write-off", one, "--reason", "fee", "--as", "ada", code=2)
+    assert "this one cannot read what may be written off" in refused.stderr
+
+
+def test_what_is_reopened_is_checked_again(run: Run, shop: Shop) -> None:
+    link_id, fault = differing(shop)
+    one = the_one(run)
+    shop.sandbox.faults.remove(fault["id"])
+    shop.pass_time(timedelta(days=2))
+    look(shop, link_id)
+
+    run("discrepancies", "reopen", one, "was it really over?", "--as", "ada")
+    assert [found["state"] for found in shown(run)] == ["open"]
+    shop.check()
+
+    assert shown(run) == []
 
 
 def test_what_is_not_there_is_said(run: Run, shop: Shop) -> None:

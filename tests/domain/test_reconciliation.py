@@ -114,7 +114,12 @@ def test_the_amount_at_risk_of_a_differing_amount_is_the_difference() -> None:
     [found] = check([make_payment()], [make_payment(amount=Decimal("12.00"))]).differences
 
     assert found.amount_at_risk == Decimal("1.01")
-    assert found.sides == {"field": "amount", "booked": "10.99 USD", "wix": "12.00 USD"}
+    assert found.sides == {
+        "field": "amount",
+        "booked": "10.99 USD",
+        "wix": "12.00 USD",
+        "difference": "+1.01 USD",
+    }
 
 
 @pytest.mark.fact("L20", "U17")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
-from processor.domain.rules import BUILT_IN, Rules, parse, tolerate
+from processor.domain.rules import BUILT_IN, Rules, parse, stored, tolerate
 from processor.errors import NotAllowed
 from tests.builders import LINK, NOW, PAYMENT
 
@@ -32,7 +32,7 @@ def difference(risk: str | None = "0.05", base: str | None = "10", currency: str
 
 
 def is_tolerated(one: Difference, by: Rules, *, days: float = 0) -> bool:
-    return tolerate(one, by, first_seen_at=NOW - timedelta(days=days), now=NOW) is not None
+    return tolerate(one, by, opened_at=NOW - timedelta(days=days), now=NOW) is not None
 
 
 CENTS = {"amount": "0.05", "currency": "EUR"}
@@ -75,7 +75,7 @@ def test_a_rule_is_of_its_currency_and_type() -> None:
 def test_what_tolerates_is_told_with_its_version_and_limits() -> None:
     by = rules(CENTS | {"days": 3}, {"percent": "50"})
 
-    told = tolerate(difference(), by, first_seen_at=NOW, now=NOW)
+    told = tolerate(difference(), by, opened_at=NOW, now=NOW)
 
     assert told is not None
     assert (told.version, told.rules) == (7, "r0 (0.05 EUR, 3 days); r1 (50%)")
@@ -91,6 +91,11 @@ UNREADABLE: tuple[tuple[Any, str], ...] = (
     ({"tolerances": [{"id": "a b", "type": "amount_differs", "percent": "1"}]}, "regex"),
     ({"tolerances": [{"id": "a", "type": "amount_differs", "percent": "101"}]}, "0 to 100"),
     ({"tolerances": [{"id": "a", "type": "amount_differs", "percent": "NaN"}]}, "0 to 100"),
+    ({"tolerances": [{"id": "a", "type": "amount_differs", "percent": "0.0001"}]}, "three decimals"),
+    (
+        {"tolerances": [{"id": "a", "type": "amount_differs", "percent": "1", "days": "0E-999999999"}]},
+        "three decimals",
+    ),
     ({"tolerances": [{"id": "a", "type": "amount_differs", "percent": "1", "days": -1}]}, "days are"),
     ({"tolerances": [{"id": "a", "type": "amount_differs", "percent": "1"}] * 2}, "one id: a"),
     (
@@ -120,3 +125,13 @@ def test_rules_are_the_same_after_they_were_kept() -> None:
     read = parse(document)
 
     assert parse(msgspec.to_builtins(read)) == read
+
+
+def test_rules_of_another_release_stop_no_check_and_allow_nothing() -> None:
+    rules_of_tomorrow = stored(
+        9, {"tolerances": [CENTS | {"id": "a", "type": "amount_differs"}], "moon": "full"}
+    )
+
+    assert (rules_of_tomorrow.version, rules_of_tomorrow.is_readable) == (9, False)
+    assert not is_tolerated(difference("0.01"), rules_of_tomorrow)
+    assert rules_of_tomorrow.rule_set.assumptions == BUILT_IN.rule_set.assumptions

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
 from processor.domain.rules import BUILT_IN
 from processor.errors import Unreadable
-from processor.store import checks, creations, discrepancies, inbox, links, matching, runs
+from processor.store import checks, creations, discrepancies, inbox, links, matching, rules, runs
 from processor.store.database import Database
 from processor.store.tables import Base, TokenArchive, report_readers
 from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
@@ -79,6 +79,8 @@ IMPOSSIBLE = {
     "ck_discrepancy_steps_kind": "kind = 'forgotten', amount = NULL",
     "ck_discrepancy_steps_reason": "reason = 'whim'",
     "ck_discrepancy_steps_state": "state = 'forgotten'",
+    "ck_rule_set_approvals_person": "approved_by = 'Automation'",
+    "ck_rule_set_approvals_two_persons": "approved_by = 'Ada'",
     "ck_write_offs_amount_has_currency": "amount = 1, currency = NULL",
     "ck_write_offs_amount_not_negative": "amount = -1, currency = 'USD'",
     "ck_write_offs_approval_whole": "status = 'approved', approved_at = now()",
@@ -88,7 +90,7 @@ IMPOSSIBLE = {
     "ck_write_offs_persons": "proposed_by = 'automation'",
     "ck_write_offs_reason": "reason = 'whim'",
     "ck_write_offs_status": "status = 'forgotten', ended_by = 'ada', ended_at = now()",
-    "ck_write_offs_two_persons": ("status = 'approved', approved_by = proposed_by, approved_at = now()"),
+    "ck_write_offs_two_persons": ("status = 'approved', approved_by = 'Ada', approved_at = now()"),
     "ck_discrepancies_resolution_when_closed": "resolution = 'done'",
     "ck_discrepancies_severity": "severity = 'meh'",
     "ck_discrepancies_state": "state = 'forgotten'",
@@ -141,6 +143,8 @@ def fill(database: Database) -> None:
         [held] = discrepancies.lock(connection, found)
         propose = ProposeWriteOff(Reason.FEE)
         discrepancies.act(connection, held, propose, actor="ada", rules=BUILT_IN, now=NOW)
+        version = rules.add(connection, BUILT_IN.rule_set, created_by="ada", comment=None, now=NOW)
+        rules.approve(connection, version, approved_by="grace", now=NOW)
         hold = creations.Hold(INSTANCE, "r1", uuid4())
         until = NOW + timedelta(minutes=1)
         creations.begin(connection, hold, request={}, digest=b"z" * 32, now=NOW, until=until)

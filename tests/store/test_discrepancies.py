@@ -138,7 +138,6 @@ def test_a_check_leaves_what_is_written_off_until_more_is_at_risk(database: Data
     decide(database, ApproveWriteOff(), "grace")
 
     assert seen(database, DIFFERENCE, minutes=1) == (0, 0)
-    assert seen(database, minutes=2) == (0, 0)
     assert one(database, "SELECT state, times_seen FROM discrepancies") == ("written_off", 2)
     more = replace(DIFFERENCE, amount_at_risk=Decimal(2))
     assert seen(database, more, minutes=3) == (1, 0)
@@ -152,6 +151,49 @@ def test_a_check_leaves_what_is_written_off_until_more_is_at_risk(database: Data
         "proposed",
         "reversed",
     ]
+
+
+def test_what_was_written_off_and_goes_is_taken_back(database: Database) -> None:
+    confirm(database)
+    seen(database, DIFFERENCE)
+    decide(database, ProposeWriteOff(Reason.ROUNDING), "ada")
+    decide(database, ApproveWriteOff(), "grace")
+
+    assert seen(database, minutes=1) == (0, 1)
+    assert seen(database, minutes=2) == (0, 0)
+
+    assert one(database, "SELECT state, reason FROM discrepancies") == ("resolved", "caught_up")
+    assert one(database, "SELECT status, ended_by FROM write_offs") == ("reversed", "automation")
+    assert seen(database, DIFFERENCE, minutes=3) == (1, 0)
+
+
+def test_a_proposal_left_by_what_a_release_before_closed_is_void_when_it_recurs(database: Database) -> None:
+    confirm(database)
+    seen(database, DIFFERENCE)
+    decide(database, ProposeWriteOff(Reason.ROUNDING), "ada")
+    with database.begin() as connection:
+        # As the release before resolves: it knows no write-offs.
+        connection.execute(
+            text(
+                "UPDATE discrepancies SET state = 'resolved', closed_at = now(), resolution = 'no longer differs'"
+            )
+        )
+
+    with pytest.raises(NotAllowed, match="no write-off"):
+        decide(database, ApproveWriteOff(), "grace")
+    assert seen(database, DIFFERENCE, minutes=1) == (1, 0)
+    assert one(database, "SELECT status FROM write_offs").status == "voided"
+
+
+def test_what_a_newer_release_opened_is_left_to_it(database: Database) -> None:
+    confirm(database)
+    seen(database, DIFFERENCE)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE discrepancies SET type = 'of_tomorrow', payment_id = NULL"))
+
+    assert seen(database, minutes=1) == (0, 0)
+    with database.begin() as connection:
+        assert discrepancies.open_types(connection, INSTANCE, [LINK]) == {}
 
 
 def test_a_proposal_is_void_when_the_difference_goes(database: Database) -> None:
@@ -272,6 +314,7 @@ def test_two_checks_that_see_one_difference_first_open_one_row(database: Databas
         "DELETE FROM discrepancy_steps",
         "UPDATE rule_sets SET document = '{}'",
         "DELETE FROM rule_sets",
+        "TRUNCATE discrepancy_steps",
     ],
 )
 def test_history_cannot_be_edited_away(database: Database, statement: str) -> None:

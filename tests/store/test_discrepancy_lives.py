@@ -58,6 +58,7 @@ class Model:
     owner: str | None = None
     proposer: str | None = None
     accepted: Decimal | None = None
+    why: str | None = None
     reopened: int = 0
     seen: int = 0
     approvals: int = 0
@@ -66,9 +67,15 @@ class Model:
     def is_open(self) -> bool:
         return self.state in ("open", "investigating")
 
-    def close(self, state: str) -> None:
+    def close(self, state: str, why: str = "decided") -> None:
         self.state = state
+        self.why = why
         self.proposer = None
+
+    def reopen(self, amount: Decimal) -> None:
+        self.state, self.amount = "open", amount
+        self.accepted = self.why = self.proposer = None
+        self.reopened += 1
 
 
 class Lives(RuleBasedStateMachine):
@@ -92,7 +99,7 @@ class Lives(RuleBasedStateMachine):
                     type=DiscrepancyType.AMOUNT_DIFFERS,
                     payment_link_id=self.link_id,
                     payment_id=PAYMENT,
-                    sides={"booked": str(amount)},
+                    sides={"booked": str(amount), "difference": f"-{amount} USD"},
                     amount_at_risk=amount,
                     currency="USD",
                 )
@@ -115,25 +122,34 @@ class Lives(RuleBasedStateMachine):
         model = self.model
         model.seen += 1
         is_new = model.state is None
-        if amount <= TOLERATED:
-            if is_new or model.is_open:
-                model.amount = amount
-                model.close("resolved")
-        elif is_new:
-            model.state, model.amount = "open", amount
-        elif model.is_open:
-            if amount != model.amount:
-                model.proposer = None
+        if model.accepted is not None:
+            # Each amount here says something else, in one direction: less is covered, more is not.
+            if amount > model.accepted:
+                model.reopen(amount)
+                if amount <= TOLERATED:
+                    model.close("resolved", "tolerated")
+        elif model.why == "tolerated":
             model.amount = amount
-        elif model.accepted is None or amount > model.accepted:
-            model.state, model.amount, model.accepted = "open", amount, None
-            model.reopened += 1
+            if amount > TOLERATED:
+                model.reopen(amount)
+        elif is_new or model.is_open:
+            if not is_new and amount != model.amount:
+                model.proposer = None
+            model.state = model.state or "open"
+            model.amount = amount
+            if amount <= TOLERATED:
+                model.close("resolved", "tolerated")
+        else:
+            model.reopen(amount)
+            if amount <= TOLERATED:
+                model.close("resolved", "tolerated")
 
     @rule()
     def a_check_does_not_see_it(self) -> None:
         self.look(None)
-        if self.model.is_open:
-            self.model.close("resolved")
+        if self.model.is_open or self.model.accepted is not None or self.model.why == "tolerated":
+            self.model.accepted = None
+            self.model.close("resolved", "gone")
 
     def does(self, action: Action, actor: str, *, is_allowed: bool) -> bool:
         """Do it, and say whether it is there to be done at all."""
@@ -215,8 +231,7 @@ class Lives(RuleBasedStateMachine):
     def reopens(self, actor: str) -> None:
         is_allowed = self.model.state in ("resolved", "written_off")
         if self.does(Reopen("look again"), actor, is_allowed=is_allowed):
-            self.model.state, self.model.accepted = "open", None
-            self.model.reopened += 1
+            self.model.reopen(self.model.amount)
 
     @invariant()
     def the_row_is_what_the_model_says(self) -> None:
