@@ -250,7 +250,10 @@ def _merge() -> None:
         FROM whole w WHERE d.discrepancy_id = w.kept_id""")
     for statement in (
         "DROP INDEX uq_discrepancies_open",
-        f"CREATE UNIQUE INDEX uq_discrepancies_identity ON discrepancies ({IDENTITY}) NULLS NOT DISTINCT",
+        (
+            "CREATE UNIQUE INDEX uq_discrepancies_identity"
+            " ON discrepancies (payment_id, type, payment_link_id, instance_id) NULLS NOT DISTINCT"
+        ),
         "CREATE INDEX ix_discrepancies_open ON discrepancies (instance_id, first_seen_at) WHERE closed_at IS NULL",
     ):
         op.execute(

@@ -199,7 +199,8 @@ def _lock(connection: Connection, instance_id: UUID, identities: Iterable[_Ident
     asked = sorted(identities, key=str)
     whole = [(type_, link_id) for type_, link_id, payment_id in asked if payment_id is None]
     single = [one for one in asked if one[2] is not None]
-    # One probe of the key for each, whatever the planner believes of the table: a link may have very many.
+    # One probe of the key for each, whatever the planner believes of the table: a link may have very many. IS NOT
+    # DISTINCT FROM is no condition for an index, so only the key, which begins with the payment, can serve it.
     rows = connection.execute(
         text("""
             SELECT discrepancy_id FROM discrepancies WHERE discrepancy_id = ANY(ARRAY(
@@ -208,16 +209,16 @@ def _lock(connection: Connection, instance_id: UUID, identities: Iterable[_Ident
                     AS t (type, link_id, payment_id)
                 CROSS JOIN LATERAL (
                     SELECT d.discrepancy_id FROM discrepancies d
-                    WHERE d.instance_id = :instance_id AND d.type = t.type AND d.payment_link_id = t.link_id
-                        AND d.payment_id = t.payment_id
+                    WHERE d.payment_id = t.payment_id AND d.type = t.type AND d.payment_link_id = t.link_id
+                        AND d.instance_id IS NOT DISTINCT FROM :instance_id
                     OFFSET 0) AS k
                 UNION ALL
                 SELECT k.discrepancy_id
                 FROM unnest(CAST(:whole_types AS text[]), CAST(:whole_links AS uuid[])) AS t (type, link_id)
                 CROSS JOIN LATERAL (
                     SELECT d.discrepancy_id FROM discrepancies d
-                    WHERE d.instance_id = :instance_id AND d.type = t.type AND d.payment_link_id = t.link_id
-                        AND d.payment_id IS NULL
+                    WHERE d.payment_id IS NULL AND d.type = t.type AND d.payment_link_id = t.link_id
+                        AND d.instance_id IS NOT DISTINCT FROM :instance_id
                     OFFSET 0) AS k))
             ORDER BY discrepancy_id FOR UPDATE"""),
         {

@@ -647,11 +647,12 @@ class Discrepancy(Base):
         CheckConstraint("times_reopened >= 0", "times_reopened_not_negative"),
         CheckConstraint("rules IS NULL OR rule_set_version IS NOT NULL", "rules_of_a_version"),
         Index(
+            # Begins with the payment, so that no other index comes into question for it: see migration 0008.
             "uq_discrepancies_identity",
-            "instance_id",
+            "payment_id",
             "type",
             "payment_link_id",
-            "payment_id",
+            "instance_id",
             unique=True,
             postgresql_nulls_not_distinct=True,
         ),

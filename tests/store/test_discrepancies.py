@@ -258,6 +258,27 @@ def test_thousands_of_differences_are_rows_and_steps_of_their_own(database: Data
     assert len(history(database)) == 2 * len(many)
 
 
+def test_a_few_of_very_many_are_found_by_their_key(database: Database) -> None:
+    confirm(database)
+    many = [replace(DIFFERENCE, payment_id=uuid4()) for _ in range(3_000)]
+    whole = [
+        Difference(type=type_, payment_link_id=LINK)
+        for type_ in (DiscrepancyType.TOTAL_DIFFERS, DiscrepancyType.COUNT_DIFFERS)
+    ]
+    seen(database, *many, *whole)
+
+    with database.begin() as connection:
+        run_id = runs.start(connection, INSTANCE, "check", NOW)
+        discrepancies.note(connection, INSTANCE, [*many[:10], *whole], run_id=run_id, now=NOW)
+        read = connection.execute(
+            text(
+                "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'discrepancies'"
+            )
+        ).scalar_one()
+
+    assert read < 200
+
+
 def together(database: Database, *actions: tuple[Action, str]) -> list[str]:
     """Several persons act at once, each in a transaction; returns what became of it, sorted."""
     barrier = Barrier(len(actions))
