@@ -24,8 +24,10 @@ import click
 from processor import __version__
 from processor.commands.archive import archive
 from processor.commands.books import events, instances, payments
-from processor.commands.common import NotInTime
+from processor.commands.common import NotInTime, printable
+from processor.commands.discrepancies import discrepancies, rules
 from processor.commands.links import links
+from processor.commands.reports import report, reports
 from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
 from processor.errors import (
@@ -64,7 +66,8 @@ class _Group(click.Group):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"processor: {message}", err=True)
+    # A message may name what a file or an argument held.
+    click.echo(f"processor: {printable(message)}", err=True)
     raise SystemExit(code)
 
 
@@ -117,7 +120,10 @@ def _stop_on_signals() -> threading.Event:
 
 # The sandbox imitates Wix for programs in any language, so its commands are its own.
 cli.add_command(sandbox)
-for command in (links, events, payments, instances, reconcile, replay, archive):
+for command in (
+    *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
+    *(report, reports, archive),
+):
     cli.add_command(command)
 
 

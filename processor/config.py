@@ -123,6 +123,17 @@ def _guid(text: str) -> UUID:
         raise ValueError("must be a GUID such as 3c1f3e0a-9a55-4a8e-8a2b-1d2e3f405162") from None
 
 
+def _time_zone(text: str) -> str:
+    if text != "UTC":
+        # Imported here: the names are read from the machine's files, and few processes need them. PostgreSQL would
+        # take more, such as UTC+2, which it reads as two hours west.
+        from zoneinfo import available_timezones
+
+        if text not in available_timezones() or text in ("localtime", "Factory"):
+            raise ValueError("must be the IANA name of a time zone, such as Europe/Berlin")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What is known of one setting. default: as it would be written in the environment, None for none."""
@@ -257,6 +268,12 @@ class Settings:
         "whether the webhook statement is prepared; 0 behind a pooler in transaction mode that cannot follow",
         _flag,
         "1",
+    )
+    report_time_zone: str = setting(
+        "REPORT_TIME_ZONE",
+        "time zone of the days in reports, by its IANA name such as Europe/Berlin",
+        _time_zone,
+        "UTC",
     )
     metrics_token: str | None = setting(
         "METRICS_TOKEN", "who scrapes /metrics must bear it; open when not set", secret=True

@@ -7,6 +7,7 @@ ProcessorError
   Rejected             answer 401: this delivery was not signed by Wix
   CreationConflict     do not try again: the reference stands for another link
   CreationUnclear      ask again later: the link may have been made
+  NotAllowed           do something else: the rules of the books forbid it, and the message says what they allow
   WixError
     WixUnavailable     try again later: Wix did not answer, or asked us to wait
     WixUnauthorized    stop for this instance: credentials or permission
@@ -66,6 +67,10 @@ class CreationUnclear(ProcessorError):
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class NotAllowed(ProcessorError):
+    """What a person asked for is against the rules of the books. The message says what is allowed instead."""
 
 
 @dataclass(frozen=True, slots=True)

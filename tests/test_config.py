@@ -42,6 +42,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "DATABASE_POOL_SIZE": ("1", "x"),
     "INTAKE_LANES": ("4", "0"),
     "DATABASE_PREPARES": ("0", "yes"),
+    "REPORT_TIME_ZONE": ("Europe/Berlin", "UTC+2"),
     "METRICS_TOKEN": ("t", None),
     "LOG_LEVEL": ("DEBUG", "LOUD"),
     "LOG_FORMAT": ("console", "xml"),

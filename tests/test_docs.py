@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
+from processor import logs, wiring
+from processor.cli import cli
+from processor.config import Settings, declared_settings
 from processor.config import database_url as sqlalchemy_url
-from processor.config import declared_settings
 from processor.sandbox import scenarios
 from processor.sandbox.core import Rules
 from processor.sandbox.faults import FAULTS
+from processor.store import dictionary
+from processor.store.meanings import EVERYWHERE, TABLES, meaning
+from processor.store.report_views import REPORTS
+from processor.store.tables import Base
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +43,8 @@ def test_every_setting_that_is_named_exists(document: Path) -> None:
     known = {declared.variable for declared in declared_settings().values()}
     named = set(
         re.findall(
-            r"\b(?:WIX|SWEEP|WEB|DATABASE|REDIS|METRICS|LOG|SETTLING|LEASE)_[A-Z_]+\b", document.read_text()
+            r"\b(?:WIX|SWEEP|WEB|DATABASE|REDIS|METRICS|LOG|SETTLING|LEASE|REPORT)_[A-Z_]+\b",
+            document.read_text(),
         )
     )
 
@@ -82,8 +92,64 @@ def test_the_questions_to_the_tables_can_be_asked(database_url: str) -> None:
     statements = re.findall(r"^    ((?:SELECT|select).*?;)$", told, re.DOTALL | re.MULTILINE)
     engine = create_engine(sqlalchemy_url(database_url))
 
-    assert len(statements) == 6
+    assert len(statements) == 7
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement.replace("'…'", "NULL")))
     engine.dispose()
+
+
+def reports_told() -> str:
+    return (ROOT / "docs" / "operations.md").read_text().partition("## Reports\n")[2].partition("\n## ")[0]
+
+
+def test_the_reports_can_be_asked_as_told(database_url: str) -> None:
+    statements = re.findall(r"^    ((?:SELECT|SET) .*?;)$", reports_told(), re.DOTALL | re.MULTILINE)
+    engine = create_engine(sqlalchemy_url(database_url))
+
+    assert len(statements) == 6
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+        zone = connection.execute(text("SELECT current_setting('processor.report_time_zone')")).scalar_one()
+    assert zone == "Europe/Berlin"
+    engine.dispose()
+
+
+def test_the_commands_of_the_reports_can_be_run_as_told(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = re.findall(r"^    processor (reports? .*)$", reports_told(), re.MULTILINE)
+    services = wiring.build(Settings.read({"DATABASE_URL": database_url}), role="cli")
+    monkeypatch.setattr(wiring, "from_environ", lambda *_: services)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+
+    assert len(commands) == 7
+    for command in commands:
+        words = shlex.split(command.replace("INSTANCE_ID", str(uuid4())).partition(">")[0], comments=True)
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 0, (command, result.output)
+    for view in REPORTS:
+        assert f"| `report.{view}` | `processor report {view.replace('_', '-')}` |" in reports_told()
+
+
+def test_the_data_dictionary_is_that_of_this_release(database_url: str) -> None:
+    engine = create_engine(sqlalchemy_url(database_url))
+    with engine.connect() as connection:
+        expected = dictionary.written(connection)
+    engine.dispose()
+
+    assert (ROOT / "docs" / "data-dictionary.md").read_text() == expected, (
+        "run `processor reports dictionary > docs/data-dictionary.md`"
+    )
+
+
+def test_every_column_of_every_table_has_a_meaning_and_no_meaning_is_of_none() -> None:
+    columns = {
+        (table.name, column.name) for table in Base.metadata.tables.values() for column in table.columns
+    }
+
+    assert {f"{table}.{column}" for table, column in columns if not meaning(table, column)} == set()
+    told = {(table, column) for table, meanings in TABLES.items() for column in meanings}
+    assert told - columns == set()
+    assert set(EVERYWHERE) - {column for _, column in columns} == set()

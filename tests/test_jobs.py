@@ -132,8 +132,75 @@ def test_a_contradiction_is_raised_and_resolved_when_it_goes_away(
     shop.pass_time(timedelta(days=2))
     shop.check()
     assert shop.open() == []
-    closed = shop.rows("SELECT resolution FROM discrepancies")
-    assert {row.resolution for row in closed} == {"no longer differs"}
+    closed = shop.rows("SELECT reason FROM discrepancies")
+    assert {row.reason for row in closed} == {"caught_up"}
+
+
+def settle(shop: Shop) -> None:
+    for _ in range(2):
+        shop.check()
+        shop.pass_time()
+
+
+def rewritten(shop: Shop, kind: str, id_: UUID, **changed: Any) -> None:
+    """Wix holds something else of an entity than it told; what else there is in it stays."""
+    document = shop.sandbox.documents.get(kind, str(id_))
+    assert document is not None
+    document["entity"] |= changed
+    shop.sandbox.documents.put(kind, str(id_), document)
+
+
+def test_a_payment_after_the_link_expired_is_raised_for_a_person_to_decide(shop: Shop) -> None:
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    rewritten(shop, "link", link_id, expirationDate="2026-01-01T00:00:00.000Z")
+
+    settle(shop)
+
+    row = shop.one("SELECT type, severity, payment_id, amount_at_risk, sides FROM discrepancies")
+    assert (row.type, row.severity, row.payment_id) == ("paid_while_inactive", "informational", payment_id)
+    assert row.amount_at_risk == Decimal(10)
+    assert row.sides["wix"] == "closed 2026-01-01T00:00:00Z"
+
+
+def test_only_what_is_paid_after_the_link_was_seen_deactivated_is_raised(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.services.wix.deactivate_link(shop.instance_id, link_id)
+    shop.request(link_id)
+
+    settle(shop)
+
+    assert shop.open() == []
+    assert shop.one("SELECT inactive_since FROM payment_links").inactive_since is not None
+    shop.services.wix.activate_link(shop.instance_id, link_id)
+    shop.request(link_id)
+    settle(shop)
+    assert shop.one("SELECT inactive_since FROM payment_links").inactive_since is None
+
+
+def test_a_purchase_paid_twice_is_raised(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.deliver()
+    first, second = *shop.pay(link_id), *shop.pay(link_id)
+    paid = shop.sandbox.documents.get("payment", str(first))
+    assert paid is not None
+    rewritten(
+        shop,
+        "payment",
+        second,
+        regularPaymentLinkPayment=paid["entity"]["regularPaymentLinkPayment"],
+        ecomCheckout=paid["entity"].get("ecomCheckout"),
+    )
+    shop.request(link_id)
+
+    settle(shop)
+
+    row = shop.one("SELECT type, payment_id FROM discrepancies WHERE closed_at IS NULL")
+    assert row.type == "duplicate_payment"
+    assert row.payment_id in (first, second)
 
 
 def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:

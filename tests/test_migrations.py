@@ -116,3 +116,46 @@ def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPat
     migrations._run(url, "head", look)
 
     assert seen == {"lock_timeout": "5s", "statement_timeout": "10min", "locks": 1}
+
+
+# As the release before left them: a row for each time a difference came up. (type, payment, hour opened, closed, seen)
+LIVES = """
+INSERT INTO app_instances (instance_id, installed_at) VALUES (gen_random_uuid(), now());
+INSERT INTO reconciliation_runs (run_id, instance_id, kind, status, started_at, finished_at, code_version)
+SELECT gen_random_uuid(), instance_id, 'check', 'succeeded', now(), now(), '0' FROM app_instances;
+INSERT INTO discrepancies (discrepancy_id, instance_id, type, severity, state, payment_link_id, payment_id, sides,
+    first_seen_at, last_seen_at, times_seen, first_run_id, last_run_id, closed_at, resolution)
+SELECT gen_random_uuid(), r.instance_id, v.type, 'error', CASE WHEN v.ended IS NULL THEN 'open' ELSE 'resolved' END,
+    CAST('00000000-0000-0000-0000-000000000001' AS uuid), CAST(v.payment AS uuid), '{}',
+    timestamptz '2026-11-01Z' + v.began * interval '1 h', timestamptz '2026-11-01Z' + v.began * interval '1 h', v.times,
+    r.run_id, r.run_id, timestamptz '2026-11-01Z' + v.ended * interval '1 h',
+    CASE WHEN v.ended IS NOT NULL THEN 'no longer differs' END
+FROM reconciliation_runs r CROSS JOIN (VALUES
+    ('total_differs', NULL, 1, 2, 3),
+    ('total_differs', NULL, 4, 6, 2),
+    ('total_differs', NULL, 8, NULL, 1),
+    ('amount_differs', '00000000-0000-0000-0000-000000000009', 1, 5, 4)) AS v (type, payment, began, ended, times)
+"""
+MERGED = """
+SELECT type, state, times_seen, times_reopened, CAST(extract(hour FROM first_seen_at AT TIME ZONE 'UTC') AS int),
+    reason,    array(SELECT kind FROM discrepancy_steps s WHERE s.discrepancy_id = d.discrepancy_id ORDER BY step_id)
+FROM discrepancies d ORDER BY type
+"""
+
+
+def test_rows_of_one_difference_become_one_with_a_step_for_each_time(url: str) -> None:
+    migrations.upgrade(url, "0008")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(LIVES))
+
+    migrations.upgrade(url)
+
+    with engine.connect() as connection:
+        amount, total = connection.execute(text(MERGED)).all()
+    assert tuple(amount) == ("amount_differs", "resolved", 4, 0, 1, "caught_up", ["opened", "resolved"])
+    steps = ["opened", "resolved", "reopened", "resolved", "reopened"]
+    assert tuple(total) == ("total_differs", "open", 6, 2, 1, None, steps)
+    migrations.downgrade(url, "0008")
+    migrations.upgrade(url)
+    engine.dispose()

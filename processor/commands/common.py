@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -132,21 +132,32 @@ def shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def echo_json(value: Any, *, indent: int | None = 2) -> None:
-    """One JSON document. What could steer a terminal is escaped, as JSON can."""
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """`value` as JSON. What could steer a terminal is escaped, as JSON can."""
     text = json.dumps(plain(value), indent=indent, ensure_ascii=False)
-    click.echo(
-        "".join(
-            letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text
-        )
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1] for letter in text
     )
+
+
+def echo_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document."""
+    click.echo(json_text(value, indent=indent))
 
 
 NUMBERS = frozenset(("amount", "payments", "links", "held", "due", "open", "deliveries", "revision", "price"))
 
 
-def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing: str) -> None:
-    """A table, or `nothing` when it would be empty. What may be copied is never cut off."""
+def echo_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    nothing: str,
+    numbers: Collection[str] = NUMBERS,
+) -> None:
+    """A table, or `nothing` when it would be empty. What may be copied is never cut off. numbers: set to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -160,8 +171,8 @@ def echo_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, nothing
         is_id = any(len(line[number]) == 36 for line in lines)
         table.add_column(
             name,
-            no_wrap=is_id or name in NUMBERS,
-            justify="right" if name in NUMBERS else "left",
+            no_wrap=is_id or name in numbers,
+            justify="right" if name in numbers else "left",
             overflow="fold",
         )
     for line in lines:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from processor.domain.discrepancy import Difference, DiscrepancyType, Severity
+from processor.domain.discrepancy import DIFFERENCE, Difference, DiscrepancyType, Severity
 from processor.domain.link import Link
 from processor.domain.money import shown
 from processor.domain.payment import Payment, Verdict, differences, judge
+from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 
 
 class Outcome(StrEnum):
@@ -76,6 +77,39 @@ class Totals:
     changed_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A payment that pays for what another one paid already: `of_id`, the earlier."""
+
+    payment_id: UUID
+    of_id: UUID
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A payment made at `paid_at`, after its link had closed."""
+
+    payment_id: UUID
+    paid_at: datetime
+    amount: Decimal
+    currency: str
+
+
+def closed_since(link: Link, inactive_since: datetime | None) -> datetime | None:
+    """From when on the link takes no payments: its expiry, or when we first saw it deactivated. None: it may take them.
+
+    inactive_since: None when it was not seen deactivated. That it expired says its date; its status follows later.
+    """
+    moments = [link.expires_at, inactive_since if link.status == INACTIVE else None]
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+INACTIVE = "INACTIVE"
+"""The status of a link that was deactivated."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkBooks:
     """Everything of a link but its single payments, all of which have been matched.
@@ -84,7 +118,8 @@ class LinkBooks:
     conflicting_events: ids of events that came with two bodies. unreadable: what Wix lists that cannot be
     read, by id text, with the reason. unsettled_since: when a check of this link first found something still
     open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
-    open_types: of discrepancies of the link itself that are open already; their difference is not new.
+    open_types: of discrepancies of the link itself that are open already; their difference is not new. closed_at: as of
+    `closed_since`. duplicates, late: of the payments booked under it.
     """
 
     payment_link_id: UUID
@@ -96,6 +131,9 @@ class LinkBooks:
     unsettled_since: datetime | None = None
     has_expected: bool = False
     open_types: frozenset[DiscrepancyType] = frozenset()
+    closed_at: datetime | None = None
+    duplicates: Sequence[Duplicate] = ()
+    late: Sequence[Late] = ()
 
 
 # Facts whose difference has a name of its own; any other is a difference in detail.
@@ -171,7 +209,7 @@ def match(pair: Pair, *, now: datetime, settling: timedelta, unsettled_since: da
 
 
 def match_link(
-    books: LinkBooks, *, now: datetime, settling: timedelta
+    books: LinkBooks, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
 ) -> tuple[tuple[Difference, ...], bool]:
     """Match a link itself: its description, its control total, and what hangs on no single payment.
 
@@ -196,7 +234,7 @@ def match_link(
             add(DiscrepancyType.LINK_MISSING, wix="not found")
     elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
-        differing = _control_total(books.payment_link_id, books.link, books.totals)
+        differing = _control_total(books.payment_link_id, books.link, books.totals, assumptions)
         # When the books last moved, on any side; or when the difference was noticed.
         moved = [books.totals.changed_at, books.link.last_payment_at]
         if not {one.type for one in differing} <= books.open_types:
@@ -205,10 +243,48 @@ def match_link(
             is_settled = False
         else:
             found.extend(differing)
+    if is_settled:
+        found.extend(_duplicates(books))
+        found.extend(_late(books, assumptions))
     return _merged(found), is_settled
 
 
-def _control_total(payment_link_id: UUID, link: Link, totals: Totals) -> list[Difference]:
+def _duplicates(books: LinkBooks) -> Iterator[Difference]:
+    for one in books.duplicates:
+        yield Difference(
+            type=DiscrepancyType.DUPLICATE_PAYMENT,
+            payment_link_id=books.payment_link_id,
+            payment_id=one.payment_id,
+            sides={"booked": f"{shown(one.amount, one.currency)} {one.currency}, as payment {one.of_id}"},
+            amount_at_risk=one.amount,
+            currency=one.currency,
+        )
+
+
+def _late(books: LinkBooks, assumptions: Assumptions) -> Iterator[Difference]:
+    if assumptions.checkout_outlives_link is True or books.closed_at is None:
+        return
+    # How long a checkout begun in time may take is not documented.
+    is_innocent = assumptions.checkout_outlives_link is not False
+    for one in books.late:
+        yield Difference(
+            type=DiscrepancyType.PAID_WHILE_INACTIVE,
+            payment_link_id=books.payment_link_id,
+            payment_id=one.payment_id,
+            severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
+            sides={"booked": f"paid {_moment(one.paid_at)}", "wix": f"closed {_moment(books.closed_at)}"},
+            amount_at_risk=one.amount,
+            currency=one.currency,
+        )
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _control_total(
+    payment_link_id: UUID, link: Link, totals: Totals, assumptions: Assumptions
+) -> list[Difference]:
     """Wix's `totalReceived` and limit against our payments of this link."""
     found: list[Difference] = []
     # A total without a currency is of the only one there is.
@@ -216,30 +292,44 @@ def _control_total(payment_link_id: UUID, link: Link, totals: Totals) -> list[Di
     if link.total_amount is not None and currency is not None:
         booked = totals.sums.get(currency, Decimal(0))
         if booked != link.total_amount:
-            # Wix does not document whether the total falls after a refund, so less may be innocent.
-            less = link.total_amount < booked
+            # Unless it is known that a total stays as it is after a refund, less may be innocent.
+            is_innocent = link.total_amount < booked and assumptions.total_falls_on_refund is not False
             found.append(
                 Difference(
                     type=DiscrepancyType.TOTAL_DIFFERS,
                     payment_link_id=payment_link_id,
-                    severity=Severity.INFORMATIONAL if less else Severity.ERROR,
-                    sides={
-                        "booked": f"{shown(booked, currency)} {currency}",
-                        "wix": f"{shown(link.total_amount, currency)} {currency}",
-                    },
+                    severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
+                    sides=_sized(booked, link.total_amount, currency),
                     amount_at_risk=abs(booked - link.total_amount),
                     currency=currency,
+                    base_amount=booked,
                 )
             )
-    # Whether Wix counts a purchase split over a gift card and a card once or twice is not documented:
-    # any number from purchases to payments is explained.
-    if link.payment_count is not None and not totals.purchases <= link.payment_count <= totals.payments:
-        fewer = link.payment_count < totals.purchases
+    # What an order's link asks for is fixed; an item's price is not what a buyer pays in the end.
+    if link.order_amount is not None and currency is not None and totals.payments:
+        paid = totals.sums.get(currency, Decimal(0))
+        if paid != link.order_amount:
+            found.append(
+                Difference(
+                    type=DiscrepancyType.ORDER_AMOUNT_DIFFERS,
+                    payment_link_id=payment_link_id,
+                    sides=_sized(paid, link.order_amount, currency),
+                    amount_at_risk=abs(paid - link.order_amount),
+                    currency=currency,
+                    base_amount=paid,
+                )
+            )
+    # A purchase may be split over a gift card and a card.
+    least = totals.payments if assumptions.split_counts_once is False else totals.purchases
+    most = totals.purchases if assumptions.split_counts_once is True else totals.payments
+    if link.payment_count is not None and not least <= link.payment_count <= most:
+        # A count may fall after a refund as the total may.
+        is_innocent = link.payment_count < least and assumptions.total_falls_on_refund is not False
         found.append(
             Difference(
                 type=DiscrepancyType.COUNT_DIFFERS,
                 payment_link_id=payment_link_id,
-                severity=Severity.INFORMATIONAL if fewer else Severity.ERROR,
+                severity=Severity.INFORMATIONAL if is_innocent else Severity.ERROR,
                 sides={"booked": str(totals.payments), "wix": str(link.payment_count)},
             )
         )
@@ -276,6 +366,7 @@ class Books:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     unsettled_since: datetime | None = None
     open_types: frozenset[DiscrepancyType] = frozenset()
+    inactive_since: datetime | None = None
 
     def pairs(self) -> Iterator[Pair]:
         """Every payment either side names, in no order."""
@@ -289,28 +380,67 @@ class Books:
                 has_version_conflict=payment_id in self.conflicting_versions,
             )
 
-    def totals(self, repairs: Sequence[Payment]) -> Totals:
-        """What is booked under the link once `repairs` are."""
-        kept = {
-            payment_id: one
+    def booked(self, repairs: Sequence[Payment]) -> list[Payment]:
+        """The payments of the link once `repairs` are booked."""
+        found = {
+            payment_id: one.payment
             for payment_id, one in self.believed.items()
             if one.payment.payment_link_id == self.payment_link_id
         }
-        booked = {payment_id: one.payment for payment_id, one in kept.items()}
-        booked |= {payment.payment_id: payment for payment in repairs}
+        return list((found | {payment.payment_id: payment for payment in repairs}).values())
+
+    def totals(self, repairs: Sequence[Payment]) -> Totals:
+        """What is booked under the link once `repairs` are."""
+        booked = self.booked(repairs)
         sums: dict[str, Decimal] = defaultdict(Decimal)
-        for payment in booked.values():
+        for payment in booked:
             sums[payment.currency] += payment.amount
         repaired = {payment.payment_id for payment in repairs}
         return Totals(
             payments=len(booked),
-            purchases=len({purchase(payment) for payment in booked.values()}),
+            purchases=len({purchase(payment) for payment in booked}),
             sums=sums,
             changed_at=max(
-                (one.changed_at for payment_id, one in kept.items() if payment_id not in repaired),
+                (
+                    self.believed[payment.payment_id].changed_at
+                    for payment in booked
+                    if payment.payment_id not in repaired
+                ),
                 default=None,
             ),
         )
+
+
+def duplicates(booked: Sequence[Payment]) -> list[Duplicate]:
+    """Payments of one link that pay for what an earlier one paid: the same purchase, type, amount and currency.
+
+    Gift cards are left out: two of them, worth the same, may pay for one purchase.
+    """
+    first: dict[tuple[str, str | None, Decimal, str], Payment] = {}
+    found: list[Duplicate] = []
+    for payment in sorted(booked, key=lambda one: (one.created_at or _FAR, one.payment_id)):
+        if payment.type == GIFT_CARD or not (payment.ecom_checkout_id or payment.ecom_order_id):
+            continue
+        key = (purchase(payment), payment.type, payment.amount, payment.currency)
+        earlier = first.setdefault(key, payment)
+        if earlier is not payment:
+            found.append(Duplicate(payment.payment_id, earlier.payment_id, payment.amount, payment.currency))
+    return found
+
+
+GIFT_CARD = "GIFT_CARD"
+_FAR = datetime.max.replace(tzinfo=UTC)
+
+
+def late(booked: Sequence[Payment], closed_at: datetime | None) -> list[Late]:
+    """Payments of one link made after it closed. closed_at: None when it did not."""
+    return [
+        Late(payment.payment_id, paid_at, payment.amount, payment.currency)
+        for payment in booked
+        if closed_at is not None
+        and (paid_at := payment.transaction_at or payment.created_at) is not None
+        and paid_at > closed_at
+    ]
 
 
 def purchase(payment: Payment) -> str:
@@ -333,7 +463,9 @@ class Findings:
     is_settled: bool
 
 
-def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
+def compare(
+    books: Books, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
+) -> Findings:
     """Match one link's payments and its control total, all in memory.
 
     What a check decides, said over values. A check itself matches in parts, where only what is not plainly the
@@ -349,6 +481,8 @@ def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
         if matched.repair is not None:
             repairs.append(matched.repair)
         found.extend(matched.differences)
+    booked = books.booked(repairs)
+    closed_at = closed_since(books.link, books.inactive_since) if books.link else None
     of_link, is_settled = match_link(
         LinkBooks(
             payment_link_id=books.payment_link_id,
@@ -360,9 +494,13 @@ def compare(books: Books, *, now: datetime, settling: timedelta) -> Findings:
             unsettled_since=books.unsettled_since,
             has_expected=Outcome.EXPECTED in outcomes.values(),
             open_types=books.open_types,
+            closed_at=closed_at,
+            duplicates=duplicates(booked),
+            late=late(booked, closed_at),
         ),
         now=now,
         settling=settling,
+        assumptions=assumptions,
     )
     return Findings(books.payment_link_id, outcomes, tuple(repairs), (*found, *of_link), is_settled)
 
@@ -397,16 +535,29 @@ def _contradictions(link_id: UUID, ours: Payment, theirs: Payment) -> list[Diffe
                 type=_NAMED.get(name, DiscrepancyType.DETAIL_DIFFERS),
                 payment_link_id=link_id,
                 payment_id=ours.payment_id,
-                sides={
-                    "field": name,
-                    "booked": _side(ours, name),
-                    "wix": _side(theirs, name),
-                },
+                sides=_sides(ours, theirs, name),
                 amount_at_risk=risk if name in _NAMED else None,
                 currency=ours.currency,
+                base_amount=ours.amount if name == "amount" else None,
             )
         )
     return found
+
+
+def _sides(ours: Payment, theirs: Payment, name: str) -> dict[str, str | None]:
+    sides: dict[str, str | None] = {"field": name, "booked": _side(ours, name), "wix": _side(theirs, name)}
+    if name == "amount" and ours.currency == theirs.currency:
+        sides |= _sized(ours.amount, theirs.amount, ours.currency)
+    return sides
+
+
+def _sized(booked: Decimal, wix: Decimal, currency: str) -> dict[str, str | None]:
+    sign = "+" if wix > booked else "-"
+    return {
+        "booked": f"{shown(booked, currency)} {currency}",
+        "wix": f"{shown(wix, currency)} {currency}",
+        DIFFERENCE: f"{sign}{shown(abs(wix - booked), currency)} {currency}",
+    }
 
 
 def _side(payment: Payment, name: str) -> str:

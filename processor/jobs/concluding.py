@@ -13,11 +13,20 @@ from sqlalchemy import Connection
 
 from processor.domain.discrepancy import Difference
 from processor.domain.payment import Payment
-from processor.domain.reconciliation import LinkBooks, Outcome, Totals, match, match_link, next_check
+from processor.domain.reconciliation import (
+    LinkBooks,
+    Outcome,
+    Totals,
+    closed_since,
+    match,
+    match_link,
+    next_check,
+)
+from processor.domain.rules import BUILT_IN, Rules
 from processor.errors import StoreUnavailable
 from processor.jobs.asking import Theirs
 from processor.jobs.common import Account, Beat, TakenOver
-from processor.store import checks, discrepancies, events, links, matching, payments, runs
+from processor.store import checks, discrepancies, events, links, matching, payments, rules, runs
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -50,6 +59,7 @@ def conclude(
     counts = runs.Counts()
     progress = {claim.payment_link_id: _Progress() for claim in lease.claims}
     after: matching.Place | None = matching.BEGINNING
+    in_force = BUILT_IN
     is_first = True
     while after is not None:
         beat()
@@ -63,15 +73,30 @@ def conclude(
                 if matching.count(connection, lease.lease_id) != theirs.payments:
                     raise StoreUnavailable("the database lost what Wix listed; it is asked again")
                 matching.write_unlisted(connection, instance_id, lease.lease_id, held)
+                in_force = rules.in_force(connection)
+                if not in_force.is_readable:
+                    log.warning("rules_unreadable", version=in_force.version, run_id=str(account.run_id))
             part = matching.match_part(
                 connection, lease.lease_id, held, after=after, limit=PART_PAYMENTS, now=now
             )
             _match_part(
-                connection, services, instance_id, lease, claims, part, progress, account.run_id, counts
+                *(connection, services, instance_id, lease, claims, part, progress, account.run_id, counts),
+                in_force,
             )
             if part.last is None:
                 _match_links(
-                    connection, services, instance_id, lease, claims, theirs, progress, account.run_id, counts
+                    *(
+                        connection,
+                        services,
+                        instance_id,
+                        lease,
+                        claims,
+                        theirs,
+                        progress,
+                        account.run_id,
+                        counts,
+                    ),
+                    in_force,
                 )
                 account.counts = counts
                 account.close(connection, services.now())
@@ -89,6 +114,7 @@ def _match_part(
     progress: dict[UUID, _Progress],
     run_id: UUID,
     counts: runs.Counts,
+    in_force: Rules,
 ) -> None:
     """Decide on what is not plainly the same, and write it, in the caller's transaction."""
     now = services.now()
@@ -122,7 +148,9 @@ def _match_part(
             run_id=str(run_id),
         )
     payments.note_outcomes(connection, instance_id, outcomes, now)
-    counts.opened += discrepancies.note(connection, instance_id, found, run_id=run_id, now=now)
+    counts.opened += discrepancies.note(
+        connection, instance_id, found, run_id=run_id, now=now, rules=in_force
+    )
 
 
 def _match_links(
@@ -135,6 +163,7 @@ def _match_links(
     progress: dict[UUID, _Progress],
     run_id: UUID,
     counts: runs.Counts,
+    in_force: Rules,
 ) -> None:
     """Match the links themselves once their payments are, and finish their checks, in the caller's transaction."""
     now = services.now()
@@ -145,6 +174,14 @@ def _match_links(
     links.save(connection, [*described, *theirs.others], now)
     links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
 
+    inactive = links.inactive_since(connection, instance_id, link_ids)
+    closed = {
+        one.link.payment_link_id: moment
+        for one in described
+        if (moment := closed_since(one.link, inactive.get(one.link.payment_link_id))) is not None
+    }
+    late = matching.late(connection, instance_id, closed)
+    duplicates = matching.duplicates(connection, instance_id, link_ids)
     totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
     told_twice = events.conflicts(connection, instance_id, link_ids)
     known = discrepancies.open_types(connection, instance_id, link_ids)
@@ -165,9 +202,13 @@ def _match_links(
                 unsettled_since=claim.unsettled_since,
                 has_expected=of_link.has_expected,
                 open_types=known.get(link_id, frozenset()),
+                closed_at=closed.get(link_id),
+                duplicates=duplicates.get(link_id, ()),
+                late=late.get(link_id, ()),
             ),
             now=now,
             settling=settling,
+            assumptions=in_force.rule_set.assumptions,
         )
         found.extend(differences)
         if is_settled:
@@ -180,7 +221,9 @@ def _match_links(
         )
         due_at = now + timedelta(seconds=wait) if wait is not None else None
         finished.append(checks.Finished(claim, is_settled, due_at))
-    counts.opened += discrepancies.note(connection, instance_id, found, run_id=run_id, now=now)
+    counts.opened += discrepancies.note(
+        connection, instance_id, found, run_id=run_id, now=now, rules=in_force
+    )
     counts.resolved = discrepancies.resolve_absent(connection, instance_id, settled, run_id=run_id, now=now)
 
     counts.links = len(claims)

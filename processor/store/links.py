@@ -15,11 +15,13 @@ _FIELDS = tuple(Link.__dataclass_fields__)
 _KEY = ("instance_id", "payment_link_id")
 
 _SAVE = text(f"""
-    INSERT INTO payment_links AS l ({", ".join(_FIELDS)}, rest, seen_at)
-    VALUES ({", ".join(f":{name}" for name in _FIELDS)}, :rest, :seen_at)
+    INSERT INTO payment_links AS l ({", ".join(_FIELDS)}, rest, seen_at, inactive_since)
+    VALUES ({", ".join(f":{name}" for name in _FIELDS)}, :rest, :seen_at,
+        CASE WHEN :status = 'INACTIVE' THEN CAST(:seen_at AS timestamptz) END)
     ON CONFLICT (instance_id, payment_link_id) DO UPDATE SET
         {", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name not in _KEY)},
-        rest = excluded.rest, seen_at = excluded.seen_at, missing_since = NULL
+        rest = excluded.rest, seen_at = excluded.seen_at, missing_since = NULL,
+        inactive_since = CASE WHEN excluded.status = 'INACTIVE' THEN COALESCE(l.inactive_since, excluded.seen_at) END
     -- Two checks may read the same link: the later reading stands.
     WHERE l.seen_at <= excluded.seen_at""").bindparams(
     bindparam("rest", type_=PaymentLinkRow.__table__.c.rest.type)
@@ -60,3 +62,17 @@ def creation_dates(
         )
     )
     return {row.payment_link_id: row.created_at for row in rows if row.created_at is not None}
+
+
+def inactive_since(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, datetime]:
+    """By link, when it was first seen deactivated, of those that are since."""
+    rows = connection.execute(
+        select(PaymentLinkRow.payment_link_id, PaymentLinkRow.inactive_since).where(
+            PaymentLinkRow.instance_id == instance_id,
+            is_any_of(PaymentLinkRow.payment_link_id, link_ids),
+            PaymentLinkRow.inactive_since.is_not(None),
+        )
+    )
+    return {row.payment_link_id: row.inactive_since for row in rows if row.inactive_since is not None}

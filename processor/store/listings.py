@@ -15,11 +15,13 @@ from processor.store import evidence
 from processor.store.tables import (
     AppInstance,
     Discrepancy,
+    DiscrepancyStep,
     LinkCheck,
     PaymentBuyer,
     PaymentLinkRow,
     PaymentRow,
     WebhookEvent,
+    WriteOffRow,
     is_any_of,
 )
 
@@ -294,8 +296,14 @@ def buyer(connection: Connection, instance_id: UUID, payment_id: UUID) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class DiscrepancyLine:
-    """A discrepancy. sides: what each side says, as text."""
+    """A discrepancy. sides: what each side says, as text.
 
+    reason, resolution: why it was closed, None while it is open. rules: by which it is within tolerance, of the
+    version rule_set_version; None where none says so.
+    """
+
+    discrepancy_id: UUID
+    instance_id: UUID
     type: str
     severity: str
     state: str
@@ -304,8 +312,20 @@ class DiscrepancyLine:
     sides: dict[str, Any]
     amount_at_risk: Decimal | None
     currency: str | None
+    owner: str | None
     first_seen_at: datetime
+    opened_at: datetime
     last_seen_at: datetime
+    times_seen: int
+    times_reopened: int
+    closed_at: datetime | None
+    reason: str | None
+    resolution: str | None
+    rule_set_version: int | None
+    rules: str | None
+
+
+_DISCREPANCY = [getattr(Discrepancy, name) for name in DiscrepancyLine.__dataclass_fields__]
 
 
 def open_discrepancies(
@@ -316,22 +336,115 @@ def open_discrepancies(
     link_ids: Collection[UUID] | None = None,
 ) -> list[DiscrepancyLine]:
     """Those that are open, the oldest first. link_ids: of these links alone."""
+    return discrepancies(connection, by, limit=limit, is_closed=False, link_ids=link_ids)
+
+
+def discrepancies(
+    connection: Connection,
+    by: Narrowing,
+    *,
+    limit: int,
+    is_closed: bool | None = None,
+    owner: str | None = None,
+    discrepancy_id: UUID | None = None,
+    link_ids: Collection[UUID] | None = None,
+) -> list[DiscrepancyLine]:
+    """Discrepancies, the oldest first. is_closed: None for both. since, until: when they were first seen."""
     row = Discrepancy
+    conditions = _conditions(
+        (row.instance_id, by.instance_id),
+        (row.payment_link_id, by.payment_link_id),
+        (row.payment_id, by.payment_id),
+        (row.state, by.status),
+        (row.type, by.type),
+        (row.currency, by.currency),
+        (row.owner, owner),
+        (row.discrepancy_id, discrepancy_id),
+    )
+    if is_closed is not None:
+        conditions.append(row.closed_at.is_not(None) if is_closed else row.closed_at.is_(None))
+    if link_ids is not None:
+        conditions.append(is_any_of(row.payment_link_id, link_ids))
     found = connection.execute(
-        select(*(getattr(row, name) for name in DiscrepancyLine.__dataclass_fields__))
-        .where(
-            row.closed_at.is_(None),
-            *_conditions(
-                (row.instance_id, by.instance_id),
-                (row.payment_link_id, by.payment_link_id),
-                (row.payment_id, by.payment_id),
-            ),
-            *([] if link_ids is None else [is_any_of(row.payment_link_id, link_ids)]),
-        )
+        select(*_DISCREPANCY)
+        .where(*conditions, *_between(row.first_seen_at, by))
         .order_by(row.first_seen_at, row.discrepancy_id)
         .limit(limit)
     )
     return [DiscrepancyLine(*line) for line in found]
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """One thing that happened to a discrepancy; see `store.tables.DiscrepancyStep`."""
+
+    step_id: int
+    at: datetime
+    kind: str
+    actor: str
+    run_id: UUID | None
+    rule_set_version: int | None
+    state: str
+    severity: str
+    sides: dict[str, Any]
+    amount_at_risk: Decimal | None
+    currency: str | None
+    owner: str | None
+    reason: str | None
+    amount: Decimal | None
+    comment: str | None
+    evidence: str | None
+
+
+def steps(connection: Connection, discrepancy_id: UUID, limit: int) -> list[StepLine]:
+    """The newest steps of a discrepancy, in their order."""
+    row = DiscrepancyStep
+    found = connection.execute(
+        select(*(getattr(row, name) for name in StepLine.__dataclass_fields__))
+        .where(row.discrepancy_id == discrepancy_id)
+        .order_by(row.step_id.desc())
+        .limit(limit)
+    )
+    return [StepLine(*line) for line in found][::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOffLine:
+    """A write-off and what became of it; see `store.tables.WriteOffRow`."""
+
+    write_off_id: UUID
+    discrepancy_id: UUID
+    instance_id: UUID
+    amount: Decimal
+    currency: str | None
+    reason: str
+    status: str
+    proposed_by: str
+    proposed_at: datetime
+    approved_by: str | None
+    approved_at: datetime | None
+    ended_by: str | None
+    ended_at: datetime | None
+
+
+def write_offs(
+    connection: Connection, by: Narrowing, *, limit: int, discrepancy_id: UUID | None = None
+) -> list[WriteOffLine]:
+    """The register of write-offs, the newest proposal first. since, until: when they were proposed."""
+    row = WriteOffRow
+    conditions = _conditions(
+        (row.instance_id, by.instance_id),
+        (row.status, by.status),
+        (row.currency, by.currency),
+        (row.discrepancy_id, discrepancy_id),
+    )
+    found = connection.execute(
+        select(*(getattr(row, name) for name in WriteOffLine.__dataclass_fields__))
+        .where(*conditions, *_between(row.proposed_at, by))
+        .order_by(row.proposed_at.desc(), row.write_off_id)
+        .limit(limit)
+    )
+    return [WriteOffLine(*line) for line in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment
-from processor.domain.reconciliation import Believed, Pair, Totals
+from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Totals
 from processor.store import payments
 
 _LINK_IDS = bindparam("link_ids", type_=ARRAY(Uuid()))
@@ -314,6 +314,56 @@ def totals(
             sums={**before.sums, row.currency: row.amount},
             changed_at=max(moments, default=None),
         )
+    return found
+
+
+def duplicates(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, list[Duplicate]]:
+    """By link, `domain.reconciliation.duplicates` of what is booked under it."""
+    rows = connection.execute(
+        text("""
+            SELECT * FROM (
+                SELECT payment_link_id, payment_id, amount, currency, first_value(payment_id) OVER (
+                    PARTITION BY payment_link_id, type, amount, currency,
+                        COALESCE(NULLIF(ecom_checkout_id, ''), NULLIF(ecom_order_id, ''))
+                    ORDER BY created_at NULLS LAST, payment_id) AS of_id
+                FROM payments
+                WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
+                    AND type IS DISTINCT FROM 'GIFT_CARD'
+                    AND COALESCE(NULLIF(ecom_checkout_id, ''), NULLIF(ecom_order_id, '')) IS NOT NULL) AS p
+            WHERE payment_id <> of_id ORDER BY payment_link_id, payment_id""").bindparams(_LINK_IDS),
+        {"instance_id": instance_id, "link_ids": list(link_ids)},
+    )
+    found: dict[UUID, list[Duplicate]] = {}
+    for row in rows:
+        of_link = found.setdefault(row.payment_link_id, [])
+        of_link.append(Duplicate(row.payment_id, row.of_id, row.amount, row.currency))
+    return found
+
+
+def late(
+    connection: Connection, instance_id: UUID, closed_at: Mapping[UUID, datetime]
+) -> dict[UUID, list[Late]]:
+    """By link, `domain.reconciliation.late` of what is booked under it. closed_at: by link, of those that closed."""
+    rows = connection.execute(
+        text("""
+            SELECT p.payment_link_id, p.payment_id, COALESCE(p.transaction_at, p.created_at) AS paid_at, p.amount,
+                p.currency
+            FROM unnest(CAST(:link_ids AS uuid[]), CAST(:moments AS timestamptz[])) AS c (link_id, closed_at)
+            JOIN payments p ON p.payment_link_id = c.link_id AND p.instance_id = :instance_id
+                AND COALESCE(p.transaction_at, p.created_at) > c.closed_at
+            ORDER BY p.payment_link_id, p.payment_id"""),
+        {
+            "instance_id": instance_id,
+            "link_ids": list(closed_at),
+            "moments": list(closed_at.values()),
+        },
+    )
+    found: dict[UUID, list[Late]] = {}
+    for row in rows:
+        of_link = found.setdefault(row.payment_link_id, [])
+        of_link.append(Late(row.payment_id, row.paid_at, row.amount, row.currency))
     return found
 
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     any_,
     literal,
@@ -36,6 +37,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from processor.domain.discrepancy import Reason, StepKind
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -70,7 +73,7 @@ def is_any_of(column: Any, ids: Collection[UUID]) -> ColumnElement[bool]:
 
 def one_of(column: str, *values: str) -> str:
     """SQL that holds when `column` is one of `values`."""
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 class AppInstance(Base):
@@ -398,7 +401,10 @@ class PaymentBuyer(Base):
 
 
 class PaymentLinkRow(Base):
-    """A payment link as Wix last described it. missing_since: Wix no longer knows it."""
+    """A payment link as Wix last described it. missing_since: Wix no longer knows it.
+
+    inactive_since: when it was first seen deactivated, NULL unless it still is.
+    """
 
     __tablename__ = "payment_links"
 
@@ -421,6 +427,7 @@ class PaymentLinkRow(Base):
     rest: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     seen_at: Mapped[datetime]
     missing_since: Mapped[datetime | None]
+    inactive_since: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
@@ -591,9 +598,12 @@ class ReconciliationRun(Base):
 
 
 class Discrepancy(Base):
-    """A difference that needs a decision; one row however often it is seen.
+    """A difference that needs a decision; one row however often it is seen, closes and recurs.
 
-    sides: what each side says, as text. resolution: why it was closed, NULL while it is open.
+    It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks after
+    it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open; the
+    release before wrote no reason. opened_at: when it came up, or came up again after it had gone. rule_set_version,
+    rules: under which rules it was within tolerance, and those that said so, NULL where none did.
     """
 
     __tablename__ = "discrepancies"
@@ -615,6 +625,12 @@ class Discrepancy(Base):
     last_run_id: Mapped[UUID]
     closed_at: Mapped[datetime | None]
     resolution: Mapped[str | None]
+    owner: Mapped[str | None]
+    reason: Mapped[str | None]
+    times_reopened: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
+    rules: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(one_of("severity", "informational", "error"), "severity"),
@@ -626,17 +642,149 @@ class Discrepancy(Base):
         CheckConstraint("times_seen > 0", "times_seen_positive"),
         CheckConstraint("last_seen_at >= first_seen_at", "last_seen_after_first"),
         CheckConstraint("amount_at_risk IS NULL OR currency IS NOT NULL", "amount_has_currency"),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("reason IS NULL OR closed_at IS NOT NULL", "reason_when_closed"),
+        CheckConstraint("times_reopened >= 0", "times_reopened_not_negative"),
+        CheckConstraint("rules IS NULL OR rule_set_version IS NOT NULL", "rules_of_a_version"),
         Index(
-            "uq_discrepancies_open",
-            "instance_id",
+            # Begins with the payment, so that no other index comes into question for it: see migration 0008.
+            "uq_discrepancies_identity",
+            "payment_id",
             "type",
             "payment_link_id",
-            "payment_id",
+            "instance_id",
             unique=True,
-            postgresql_where=text("closed_at IS NULL"),
             postgresql_nulls_not_distinct=True,
         ),
         Index("ix_discrepancies_link", "instance_id", "payment_link_id"),
+        Index(
+            "ix_discrepancies_open",
+            "instance_id",
+            "first_seen_at",
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+
+
+class DiscrepancyStep(Base):
+    """One thing that happened to a discrepancy. Append-only: a trigger refuses anything else.
+
+    state, severity, sides, amount_at_risk, currency, owner: of the discrepancy after the step. actor: a person's name,
+    or `automation` for a check. run_id: the check, NULL for a person. amount: of the write-off it is about.
+    """
+
+    __tablename__ = "discrepancy_steps"
+
+    step_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    discrepancy_id: Mapped[UUID] = mapped_column(ForeignKey("discrepancies.discrepancy_id"))
+    instance_id: Mapped[UUID]
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    actor: Mapped[str]
+    run_id: Mapped[UUID | None]
+    rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
+    state: Mapped[str]
+    severity: Mapped[str]
+    sides: Mapped[dict[str, Any]]
+    amount_at_risk: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    owner: Mapped[str | None]
+    reason: Mapped[str | None]
+    amount: Mapped[Decimal | None]
+    comment: Mapped[str | None]
+    evidence: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("kind", *StepKind), "kind"),
+        CheckConstraint(one_of("state", "open", "investigating", "resolved", "written_off"), "state"),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("(actor = 'automation') = (run_id IS NOT NULL)", "automation_is_a_run"),
+        CheckConstraint("(kind = 'evidence_added') = (evidence IS NOT NULL)", "evidence_when_added"),
+        CheckConstraint("starts_with(kind, 'write_off_') = (amount IS NOT NULL)", "amount_of_a_write_off"),
+        Index("ix_discrepancy_steps_discrepancy", "discrepancy_id", "step_id"),
+        Index("ix_discrepancy_steps_at", "instance_id", "at"),
+    )
+
+
+class WriteOffRow(Base):
+    """A difference accepted, or proposed to be. Who proposes is not who approves.
+
+    amount: in the discrepancy's currency, 0 where no money can be named. ended_by, ended_at: who ended it otherwise
+    than by approval, and an approval by reopening (`reversed`), NULL while it stands.
+    """
+
+    __tablename__ = "write_offs"
+
+    write_off_id: Mapped[UUID] = mapped_column(primary_key=True)
+    discrepancy_id: Mapped[UUID] = mapped_column(ForeignKey("discrepancies.discrepancy_id"))
+    instance_id: Mapped[UUID]
+    amount: Mapped[Decimal]
+    currency: Mapped[str | None]
+    reason: Mapped[str]
+    status: Mapped[str]
+    proposed_by: Mapped[str]
+    proposed_at: Mapped[datetime]
+    approved_by: Mapped[str | None]
+    approved_at: Mapped[datetime | None]
+    ended_by: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of("status", "proposed", "approved", "rejected", "withdrawn", "voided", "reversed"), "status"
+        ),
+        CheckConstraint(one_of("reason", *Reason), "reason"),
+        CheckConstraint("amount >= 0", "amount_not_negative"),
+        CheckConstraint("amount = 0 OR currency IS NOT NULL", "amount_has_currency"),
+        CheckConstraint("lower(approved_by) <> lower(proposed_by)", "two_persons"),
+        CheckConstraint(
+            "lower(proposed_by) <> 'automation' AND lower(approved_by) IS DISTINCT FROM 'automation'",
+            "persons",
+        ),
+        CheckConstraint("(approved_by IS NULL) = (approved_at IS NULL)", "approval_whole"),
+        CheckConstraint("(ended_by IS NULL) = (ended_at IS NULL)", "end_whole"),
+        CheckConstraint(
+            "(status IN ('approved', 'reversed')) = (approved_at IS NOT NULL)", "approved_when_so"
+        ),
+        CheckConstraint("(status IN ('proposed', 'approved')) = (ended_at IS NULL)", "ended_when_so"),
+        Index(
+            "uq_write_offs_standing",
+            "discrepancy_id",
+            unique=True,
+            postgresql_where=text("status IN ('proposed', 'approved')"),
+        ),
+        Index("ix_write_offs_proposed", "instance_id", "proposed_at"),
+    )
+
+
+class RuleSet(Base):
+    """Rules of reconciliation (`domain.rules`), as proposed. Append-only; the highest approved version is in force."""
+
+    __tablename__ = "rule_sets"
+
+    version: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    document: Mapped[dict[str, Any]]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    comment: Mapped[str | None]
+
+    __table_args__ = (UniqueConstraint("version", "created_by"),)
+
+
+class RuleSetApproval(Base):
+    """Rules put in force, by another person than proposed them. Append-only."""
+
+    __tablename__ = "rule_set_approvals"
+
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_by: Mapped[str]
+    approved_by: Mapped[str]
+    approved_at: Mapped[datetime]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["version", "created_by"], ["rule_sets.version", "rule_sets.created_by"]),
+        CheckConstraint("lower(approved_by) <> lower(created_by)", "two_persons"),
+        CheckConstraint("lower(approved_by) <> 'automation'", "person"),
     )
 
 
@@ -706,3 +854,25 @@ class Counter(Base):
     value: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
 
     __table_args__ = (CheckConstraint("value >= 0", "value_not_negative"),)
+
+
+report_readers = Table(
+    "report_readers",
+    Base.metadata,
+    Column("role_name", Text(), nullable=False),
+    Column("instance_id", Uuid(), nullable=True),
+    Column("granted_at", DateTime(timezone=True), server_default=NOW, nullable=False),
+    CheckConstraint("octet_length(role_name) BETWEEN 1 AND 63", "role_name_length"),
+    Index(
+        "uq_report_readers_role_instance",
+        "role_name",
+        "instance_id",
+        unique=True,
+        postgresql_nulls_not_distinct=True,
+    ),
+)
+"""Which roles of the database see which instances in the views of the schema `report` (`store.report_readers`).
+
+It has no key, since instance_id is NULL for a role that sees every instance. The view `report_reach` says what the role
+that asks may see; the owner of this table sees everything.
+"""

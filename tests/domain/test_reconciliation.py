@@ -13,6 +13,7 @@ from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType, Severity
 from processor.domain.link import Link
 from processor.domain.payment import Payment
 from processor.domain.reconciliation import Believed, Books, Findings, Outcome, compare, next_check
+from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment
 
 SETTLING = timedelta(minutes=10)
@@ -25,6 +26,7 @@ def check(
     link: Link | None = None,
     *,
     changed_at: Any = LONG_AGO,
+    assumptions: Assumptions = NOTHING_ASSUMED,
     **more: Any,
 ) -> Findings:
     books = Books(
@@ -34,7 +36,7 @@ def check(
         link=link,
         **{"unsettled_since": LONG_AGO, **more},
     )
-    return compare(books, now=NOW, settling=SETTLING)
+    return compare(books, now=NOW, settling=SETTLING, assumptions=assumptions)
 
 
 def types(findings: Findings) -> list[DiscrepancyType]:
@@ -112,7 +114,12 @@ def test_the_amount_at_risk_of_a_differing_amount_is_the_difference() -> None:
     [found] = check([make_payment()], [make_payment(amount=Decimal("12.00"))]).differences
 
     assert found.amount_at_risk == Decimal("1.01")
-    assert found.sides == {"field": "amount", "booked": "10.99 USD", "wix": "12.00 USD"}
+    assert found.sides == {
+        "field": "amount",
+        "booked": "10.99 USD",
+        "wix": "12.00 USD",
+        "difference": "+1.01 USD",
+    }
 
 
 @pytest.mark.fact("L20", "U17")
@@ -235,3 +242,140 @@ def test_a_payment_of_another_instance_of_uuid_is_not_confused() -> None:
     findings = check([mine], [mine, other], make_link(payment_count=2, total_amount=Decimal("21.98")))
 
     assert findings.outcomes == {mine.payment_id: Outcome.MATCHED, other.payment_id: Outcome.RECOVERED}
+
+
+def severities(findings: Findings) -> list[tuple[DiscrepancyType, Severity]]:
+    return [(one.type, one.severity) for one in findings.differences]
+
+
+@pytest.mark.parametrize(
+    ("falls", "severity"),
+    [(None, Severity.INFORMATIONAL), (True, Severity.INFORMATIONAL), (False, Severity.ERROR)],
+)
+def test_less_at_wix_is_an_error_only_when_refunds_are_known_not_to_lower_it(
+    falls: bool | None, severity: Severity
+) -> None:
+    less = make_link(total_amount=Decimal(1), payment_count=0)
+
+    findings = check(
+        [make_payment()], [make_payment()], less, assumptions=Assumptions(total_falls_on_refund=falls)
+    )
+
+    assert severities(findings) == [
+        (DiscrepancyType.TOTAL_DIFFERS, severity),
+        (DiscrepancyType.COUNT_DIFFERS, severity),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("once", "count", "is_right"),
+    [
+        (None, 1, True),
+        (None, 2, True),
+        (True, 1, True),
+        (True, 2, False),
+        (False, 1, False),
+        (False, 2, True),
+    ],
+)
+def test_how_a_split_purchase_counts_is_an_assumption(once: bool | None, count: int, is_right: bool) -> None:
+    split = [
+        make_payment(payment_id=uuid4(), amount=Decimal(5)),
+        make_payment(payment_id=uuid4(), amount=Decimal(6), type="GIFT_CARD"),
+    ]
+    link = make_link(total_amount=Decimal(11), payment_count=count)
+
+    findings = check(split, split, link, assumptions=Assumptions(split_counts_once=once))
+
+    assert types(findings) == ([] if is_right else [DiscrepancyType.COUNT_DIFFERS])
+
+
+@pytest.mark.parametrize(
+    ("asked", "differs"), [(None, False), (Decimal("10.99"), False), (Decimal(12), True), (Decimal(5), True)]
+)
+def test_what_an_order_is_paid_is_what_its_link_asks_for(asked: Decimal | None, differs: bool) -> None:
+    link = make_link(type="ECOM_ORDER", order_amount=asked)
+
+    findings = check([make_payment()], [make_payment()], link)
+
+    assert types(findings) == ([DiscrepancyType.ORDER_AMOUNT_DIFFERS] if differs else [])
+
+
+def test_an_order_not_paid_yet_owes_nothing_to_the_books() -> None:
+    unpaid = make_link(type="ECOM_ORDER", order_amount=Decimal(12), total_amount=Decimal(0), payment_count=0)
+
+    assert types(check([], [], unpaid)) == []
+
+
+def twice(**second: Any) -> Findings:
+    """One purchase paid by two payments, unless the second says otherwise."""
+    first = make_payment(payment_id=UUID(int=1))
+    other = make_payment(payment_id=UUID(int=2), created_at=LONG_AGO + timedelta(minutes=1), **second)
+    return check([first, other], [first, other])
+
+
+def test_a_purchase_paid_twice_is_shown_on_the_later_payment() -> None:
+    [found] = twice().differences
+
+    assert (found.type, found.payment_id) == (DiscrepancyType.DUPLICATE_PAYMENT, UUID(int=2))
+    assert (found.amount_at_risk, found.currency) == (Decimal("10.99"), "USD")
+    assert str(UUID(int=1)) in str(found.sides["booked"])
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"amount": Decimal(5)},
+        {"currency": "EUR"},
+        {"ecom_checkout_id": "another"},
+        {"type": "GIFT_CARD"},
+        {"ecom_checkout_id": None},
+    ],
+)
+def test_other_payments_of_a_purchase_are_no_duplicates(second: dict[str, Any]) -> None:
+    assert types(twice(**second)) == []
+
+
+def test_two_gift_cards_of_one_worth_may_pay_one_purchase() -> None:
+    cards = [make_payment(payment_id=uuid4(), type="GIFT_CARD") for _ in range(2)]
+
+    assert types(check(cards, cards)) == []
+
+
+@pytest.mark.parametrize(
+    ("description", "inactive_since", "is_late"),
+    [
+        ({}, None, False),
+        ({"expires_at": NOW - timedelta(hours=2)}, None, True),
+        ({"expires_at": LONG_AGO}, None, False),
+        ({"status": "INACTIVE"}, NOW - timedelta(hours=2), True),
+        ({"status": "INACTIVE"}, NOW, False),
+        ({"status": "INACTIVE"}, None, False),
+        ({"status": "ACTIVE"}, NOW - timedelta(hours=2), False),
+    ],
+)
+def test_a_payment_after_the_link_closed_is_shown(
+    description: dict[str, Any], inactive_since: Any, is_late: bool
+) -> None:
+    payment = make_payment(transaction_at=LONG_AGO)
+
+    findings = check([payment], [payment], make_link(**description), inactive_since=inactive_since)
+
+    assert severities(findings) == (
+        [(DiscrepancyType.PAID_WHILE_INACTIVE, Severity.INFORMATIONAL)] if is_late else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("outlives", "expected"),
+    [(None, [Severity.INFORMATIONAL]), (False, [Severity.ERROR]), (True, [])],
+)
+def test_whether_a_checkout_outlives_its_link_is_an_assumption(
+    outlives: bool | None, expected: list[Severity]
+) -> None:
+    payment = make_payment(transaction_at=LONG_AGO)
+    link = make_link(expires_at=LONG_AGO - timedelta(seconds=1))
+
+    findings = check([payment], [payment], link, assumptions=Assumptions(checkout_outlives_link=outlives))
+
+    assert [one.severity for one in findings.differences] == expected

@@ -23,6 +23,7 @@ from processor.domain.reconciliation import (
     LinkBooks,
     Outcome,
     Totals,
+    closed_since,
     compare,
     match,
     match_link,
@@ -36,6 +37,7 @@ SETTLING = timedelta(minutes=10)
 LONG_AGO, JUST_NOW = NOW - timedelta(hours=1), NOW - timedelta(seconds=5)
 LINKS = [UUID(int=1), UUID(int=2)]
 PAYMENTS = [UUID(int=number) for number in range(11, 16)]
+TWINS = [UUID(int=21), UUID(int=22)]
 
 moments = st.sampled_from([LONG_AGO, JUST_NOW])
 versions = st.builds(
@@ -49,6 +51,7 @@ versions = st.builds(
     type=st.none() | st.sampled_from(["REGULAR", "GIFT_CARD"]),
     ecom_checkout_id=st.none() | st.sampled_from(["a", "b"]),
     receipt_id=st.none() | st.just(UUID(int=3)),
+    transaction_at=st.none() | st.sampled_from([LONG_AGO, LONG_AGO + timedelta(minutes=1), JUST_NOW]),
 )
 descriptions = st.builds(
     make_link,
@@ -57,6 +60,9 @@ descriptions = st.builds(
     total_amount=st.none() | st.sampled_from([Decimal(0), Decimal(1), Decimal("2.5"), Decimal("3.5")]),
     payments_limit=st.none() | st.just(1),
     last_payment_at=st.none() | moments,
+    status=st.sampled_from(["ACTIVE", "INACTIVE"]),
+    expires_at=st.none() | moments,
+    order_amount=st.none() | st.sampled_from([Decimal(1), Decimal("3.5")]),
 )
 
 
@@ -70,7 +76,7 @@ def apply(database: Database, seen: Payment, *, at: Any, personal: dict[str, Any
 
 def believed(database: Database, instance_id: UUID) -> dict[UUID, Believed]:
     with database.begin() as connection:
-        return payments.believed(connection, instance_id, PAYMENTS)
+        return payments.believed(connection, instance_id, [*PAYMENTS, *TWINS])
 
 
 def start(database: Database, instance_id: UUID) -> UUID:
@@ -88,6 +94,8 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         described=st.tuples(descriptions, descriptions),
         missing=st.sets(st.sampled_from(LINKS), max_size=1),
         unsettled_since=st.none() | moments,
+        inactive_since=st.none() | moments,
+        twins_of=st.none() | st.sampled_from(LINKS),
         open_types=st.sets(st.sampled_from(DiscrepancyType)).map(frozenset),
         page=st.integers(1, 4),
         part=st.integers(1, 4),
@@ -100,6 +108,8 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         described: Any,
         missing: set[UUID],
         unsettled_since: Any,
+        inactive_since: Any,
+        twins_of: UUID | None,
         open_types: frozenset[DiscrepancyType],
         page: int,
         part: int,
@@ -107,6 +117,12 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         instance_id, lease_id = uuid4(), uuid4()
         confirm(database, instance_id)
         run_id = start(database, instance_id)
+        if twins_of is not None:
+            twins = [
+                make_payment(payment_id=id_, payment_link_id=twins_of, created_at=LONG_AGO) for id_ in TWINS
+            ]
+            told = [*told, *((twin, LONG_AGO) for twin in twins)]
+            listed = [*listed, *twins]
         told = [(structs.replace(seen, instance_id=instance_id), at) for seen, at in told]
         listed = [structs.replace(seen, instance_id=instance_id) for seen in listed]
         contradicted = [seen for seen, at in told if apply(database, seen, at=at) is Verdict.CONFLICT]
@@ -139,6 +155,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 unreadable={str(id_): "odd" for id_ in unread} if link_id == LINKS[0] else {},
                 unsettled_since=unsettled_since,
                 open_types=open_types,
+                inactive_since=inactive_since,
             )
             for link_id, link in zip(LINKS, described, strict=True)
         }
@@ -194,6 +211,10 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 savepoint = connection.begin_nested()
                 matching.book(connection, lease_id, repairs[link_id], run_id=run_id, now=NOW)
                 booked = matching.totals(connection, instance_id, LINKS, run_id=run_id)
+                link = books[link_id].link
+                closed_at = closed_since(link, inactive_since) if link else None
+                late = matching.late(connection, instance_id, {link_id: closed_at} if closed_at else {})
+                duplicates = matching.duplicates(connection, instance_id, LINKS)
                 savepoint.rollback()
             of_link, is_settled = match_link(
                 LinkBooks(
@@ -205,6 +226,9 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                     unsettled_since=unsettled_since,
                     has_expected=Outcome.EXPECTED in outcomes[link_id].values(),
                     open_types=open_types,
+                    closed_at=closed_at,
+                    duplicates=duplicates.get(link_id, ()),
+                    late=late.get(link_id, ()),
                 ),
                 now=NOW,
                 settling=SETTLING,
@@ -223,7 +247,12 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
             matching.forget(connection, lease_id)
 
     alike()
-    assert set(Outcome) <= set(met), "the books drawn were too tame"
+    of_links = {
+        DiscrepancyType.DUPLICATE_PAYMENT,
+        DiscrepancyType.PAID_WHILE_INACTIVE,
+        DiscrepancyType.ORDER_AMOUNT_DIFFERS,
+    }
+    assert {*Outcome, *of_links} <= set(met), "the books drawn were too tame"
 
 
 def test_what_is_plainly_the_same_is_marked_and_stays_in_the_database(database: Database) -> None:

@@ -1,0 +1,79 @@
+"""What persons decide about discrepancies, and the rules they set: one transaction each, and a line in the log.
+
+The commands call this, and so does whatever else lets a person decide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from processor.domain import rules as domain_rules
+from processor.domain.discrepancy import TEXT_MAX, Action, Step, StepKind, check_person, is_same_person
+from processor.errors import NotAllowed
+from processor.store import checks, discrepancies, rules
+from processor.wiring import Services
+
+log = structlog.get_logger(__name__)
+
+
+def decide(services: Services, discrepancy_id: UUID, action: Action, *, actor: str) -> Step:
+    """Do `action` as `actor`, a person's name. Raises NotAllowed, also for a discrepancy that does not exist."""
+    with services.database.begin() as connection:
+        held = discrepancies.lock(connection, [discrepancy_id])
+        if not held:
+            raise NotAllowed(
+                "there is no such discrepancy: `processor discrepancies list` shows what there is"
+            )
+        in_force = rules.in_force(connection)
+        step = discrepancies.act(connection, held[0], action, actor=actor, rules=in_force, now=services.now())
+        if step.kind is StepKind.REOPENED:
+            # A check alone can say that it still differs, or no more.
+            links = [step.after.difference.payment_link_id]
+            checks.request(connection, held[0].instance_id, links, services.now())
+    log.info(
+        "discrepancy_decided",
+        instance_id=str(held[0].instance_id),
+        discrepancy_id=str(discrepancy_id),
+        step=step.kind.value,
+        state=step.after.state.value,
+        actor=actor,
+    )
+    return step
+
+
+def propose_rules(services: Services, document: Any, *, actor: str, comment: str | None) -> int:
+    """Propose rules; returns their version. Raises NotAllowed.
+
+    document: as `domain.rules.parse` reads it.
+    """
+    check_person(actor)
+    if comment is not None and (len(comment) > TEXT_MAX or "\0" in comment):
+        raise NotAllowed(f"a comment has at most {TEXT_MAX} letters")
+    rule_set = domain_rules.parse(document)
+    with services.database.begin() as connection:
+        version = rules.add(connection, rule_set, created_by=actor, comment=comment, now=services.now())
+    log.info("rules_proposed", version=version, actor=actor)
+    return version
+
+
+def approve_rules(services: Services, version: int, *, actor: str) -> None:
+    """Put rules that another person proposed in force for every check from now on. Raises NotAllowed."""
+    check_person(actor)
+    with services.database.begin() as connection:
+        rules.lock(connection)
+        found = rules.find(connection, version)
+        in_force = rules.in_force(connection).version
+        if found is None:
+            raise NotAllowed("there is no such version: `processor rules list` shows what there is")
+        if found.approved_by is not None:
+            raise NotAllowed(f"{found.approved_by} approved it already")
+        if in_force is not None and version < in_force:
+            raise NotAllowed(f"version {in_force} is in force, which is newer: propose these rules anew")
+        if is_same_person(found.created_by, actor):
+            raise NotAllowed("whoever proposes rules does not approve them: another person must")
+        domain_rules.parse(found.document)
+        rules.approve(connection, version, approved_by=actor, now=services.now())
+    log.info("rules_approved", version=version, actor=actor)
