@@ -28,6 +28,7 @@ from processor.commands.common import (
     window_options,
 )
 from processor.domain import discrepancy as domain
+from processor.domain import money
 from processor.domain.discrepancy import DiscrepancyType, Reason, State
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def list_discrepancies(
     as_json: bool,
     **narrowing: Any,
 ) -> None:
-    """List discrepancies, the oldest first: those that are open, unless asked otherwise."""
+    """List open discrepancies, the oldest first."""
     from processor.store import listings
 
     services = open_services()
@@ -108,7 +109,7 @@ def list_discrepancies(
                 one.severity,
                 one.state,
                 domain.aging(services.now() - one.opened_at),
-                one.amount_at_risk,
+                _money(one.amount_at_risk, one.currency),
                 one.currency,
                 one.owner,
                 one.payment_id or one.payment_link_id,
@@ -119,6 +120,11 @@ def list_discrepancies(
     )
     if len(found) == limit:
         click.echo(f"only the oldest {limit} are listed; --limit shows more")
+
+
+def _money(amount: Decimal | None, currency: str | None) -> str | None:
+    """In the currency's own decimals."""
+    return None if amount is None or currency is None else money.shown(amount, currency)
 
 
 def _document(one: DiscrepancyLine, now: datetime) -> dict[str, Any]:
@@ -155,8 +161,11 @@ def show_discrepancy(discrepancy_id: UUID, as_json: bool) -> None:
         return
     click.echo(f"{domain.EXPLANATIONS[type_]}\n{domain.ADVICE[type_]}\n")
     fields = {name: value for name, value in dataclasses.asdict(one).items() if name != "sides"}
+    fields["amount_at_risk"] = _money(one.amount_at_risk, one.currency)
     fields["aging"] = domain.aging(services.now() - one.opened_at)
-    echo_fields([*fields.items(), *((f"{side} says", told) for side, told in one.sides.items())])
+    echo_fields(
+        [*fields.items(), *((domain.SIDES.get(side, side), told) for side, told in one.sides.items())]
+    )
     click.echo("\nHistory" + (f", the newest {STEPS_MAX} steps" if len(steps) == STEPS_MAX else ""))
     echo_table(
         ("when", "step", "by", "state", "what"),
@@ -177,7 +186,7 @@ def _told(step: StepLine) -> str:
     if step.reason:
         said.append(step.reason)
     if step.amount is not None and step.currency is not None:
-        said.append(f"{step.amount:f} {step.currency}")
+        said.append(f"{_money(step.amount, step.currency)} {step.currency}")
     said += [text for text in (step.comment, step.evidence) if text]
     return "; ".join(said)
 
@@ -193,7 +202,10 @@ def _told(step: StepLine) -> str:
 @limit_option
 @json_option
 def list_write_offs(limit: int, as_json: bool, **narrowing: Any) -> None:
-    """The register of write-offs, the newest first; `--status proposed` waits for approval."""
+    """The register of write-offs, the newest first.
+
+    Those with `--status proposed` wait for approval.
+    """
     from processor.store import listings
 
     services = open_services()
@@ -221,7 +233,7 @@ def _echo_write_offs(found: list[WriteOffLine]) -> None:
         [
             (
                 one.discrepancy_id,
-                one.amount,
+                _money(one.amount, one.currency),
                 one.currency,
                 one.reason,
                 one.status,
@@ -296,7 +308,7 @@ def evidence(discrepancy_id: UUID, url: str, actor: str, as_json: bool) -> None:
 @click.option("--reason", type=_choice(*sorted(domain.RESOLVING)), required=True, help="Why it is over.")
 @_comment_option
 def resolve(discrepancy_id: UUID, reason: str, comment: str | None, actor: str, as_json: bool) -> None:
-    """Close it; a check that still sees the difference opens it again."""
+    """Close it, until a check sees it again."""
     _decide(discrepancy_id, domain.Resolve(Reason(reason), comment), actor, as_json)
 
 
@@ -354,7 +366,10 @@ def withdraw(discrepancy_id: UUID, comment: str | None, actor: str, as_json: boo
 @_deciding
 @click.argument("comment")
 def reopen(discrepancy_id: UUID, comment: str, actor: str, as_json: bool) -> None:
-    """Look at a closed one again, saying why; a write-off in force is reversed."""
+    """Look at a closed one again, saying why.
+
+    A write-off in force is reversed, and the link is checked again.
+    """
     _decide(discrepancy_id, domain.Reopen(comment), actor, as_json)
 
 

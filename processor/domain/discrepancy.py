@@ -139,6 +139,14 @@ class Difference:
 
 DIFFERENCE = "difference"
 """The side that says, with its sign, how much more Wix says than is booked; of differences that have a size."""
+SIDES = {
+    "booked": "booked here",
+    "wix": "Wix says",
+    "told": "told twice",
+    DIFFERENCE: "Wix less booked",
+    "field": "field",
+}
+"""The sides of a difference, and what people call them."""
 AUTOMATION = "automation"
 """Who a check is, as the actor of a step. No person may use the name."""
 NAME_MAX = 100
