@@ -347,7 +347,8 @@ def _write(
             UPDATE discrepancies d SET severity = r.severity, state = r.state, sides = r.sides,
                 amount_at_risk = r.risk, currency = r.currency, owner = r.owner, reason = r.reason,
                 resolution = r.resolution, rule_set_version = r.version, rules = r.rules,
-                closed_at = CASE WHEN r.is_closed THEN COALESCE(d.closed_at, :now) END,
+                closed_at = CASE WHEN NOT r.is_closed THEN NULL WHEN r.reopened > 0 THEN :now
+                    ELSE COALESCE(d.closed_at, :now) END,
                 times_reopened = d.times_reopened + r.reopened,
                 opened_at = CASE WHEN r.is_new_life THEN :now ELSE d.opened_at END
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, severity text, state text, sides jsonb,

@@ -240,6 +240,13 @@ def test_what_the_rules_tolerate_needs_nobody_and_says_by_which_rule(database: D
     assert tuple(row) == ("open", None, None)
     assert history(database) == ["opened", "resolved", "reopened"]
 
+    hours = 26
+    assert seen(database, rules=by, minutes=hours * 60) == (0, 1)
+    assert seen(database, DIFFERENCE, rules=by, minutes=hours * 60 + 1) == (0, 0), "it came up anew"
+    row = one(database, "SELECT state, closed_at, opened_at, first_seen_at FROM discrepancies")
+    again = NOW + timedelta(hours=hours, minutes=1)
+    assert tuple(row) == ("resolved", again, again, NOW)
+
 
 def test_thousands_of_differences_are_rows_and_steps_of_their_own(database: Database) -> None:
     confirm(database)
