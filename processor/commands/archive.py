@@ -12,7 +12,7 @@ from processor.commands.common import echo_json, echo_table, json_option, open_s
 
 @click.group("archive")
 def archive() -> None:
-    """Months of signed bodies: write them to files, and put them back."""
+    """Months of signed bodies leave for files, and come back."""
 
 
 @archive.command("export")

@@ -378,7 +378,7 @@ def reopen(discrepancy_id: UUID, comment: str, actor: str, as_json: bool) -> Non
 
 @click.group("rules")
 def rules() -> None:
-    """Tolerances, write-off limits and assumptions, version by version."""
+    """Tolerances, write-off limits and assumptions."""
 
 
 @rules.command("show")
