@@ -108,7 +108,7 @@ def list_discrepancies(
                 one.type,
                 one.severity,
                 one.state,
-                domain.aging(services.now() - one.opened_at),
+                domain.aging(services.now() - one.aged_from),
                 _money(one.amount_at_risk, one.currency),
                 one.currency,
                 one.owner,
@@ -128,7 +128,7 @@ def _money(amount: Decimal | None, currency: str | None) -> str | None:
 
 
 def _document(one: DiscrepancyLine, now: datetime) -> dict[str, Any]:
-    return {**plain(one), "aging": domain.aging(now - one.opened_at)}
+    return {**plain(one), "aging": domain.aging(now - one.aged_from)}
 
 
 @discrepancies.command("show")
@@ -162,7 +162,7 @@ def show_discrepancy(discrepancy_id: UUID, as_json: bool) -> None:
     click.echo(f"{domain.EXPLANATIONS[type_]}\n{domain.ADVICE[type_]}\n")
     fields = {name: value for name, value in dataclasses.asdict(one).items() if name != "sides"}
     fields["amount_at_risk"] = _money(one.amount_at_risk, one.currency)
-    fields["aging"] = domain.aging(services.now() - one.opened_at)
+    fields["aging"] = domain.aging(services.now() - one.aged_from)
     echo_fields(
         [*fields.items(), *((domain.SIDES.get(side, side), told) for side, told in one.sides.items())]
     )

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, text
 
 from processor.store import evidence
 from processor.store.tables import (
@@ -298,6 +298,7 @@ def buyer(connection: Connection, instance_id: UUID, payment_id: UUID) -> dict[s
 class DiscrepancyLine:
     """A discrepancy. sides: what each side says, as text.
 
+    aged_from: its age counts from the transaction of its payment, else the payment's creation, else first_seen_at.
     reason, resolution: why it was closed, None while it is open. rules: by which it is within tolerance, of the
     version rule_set_version; None where none says so.
     """
@@ -323,9 +324,15 @@ class DiscrepancyLine:
     resolution: str | None
     rule_set_version: int | None
     rules: str | None
+    aged_from: datetime
 
 
-_DISCREPANCY = [getattr(Discrepancy, name) for name in DiscrepancyLine.__dataclass_fields__]
+# As in the view report.open_items.
+_AGED_FROM = func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at, Discrepancy.first_seen_at)
+_DISCREPANCY = [
+    _AGED_FROM if name == "aged_from" else getattr(Discrepancy, name)
+    for name in DiscrepancyLine.__dataclass_fields__
+]
 
 
 def open_discrepancies(
@@ -349,7 +356,10 @@ def discrepancies(
     discrepancy_id: UUID | None = None,
     link_ids: Collection[UUID] | None = None,
 ) -> list[DiscrepancyLine]:
-    """Discrepancies, the oldest first. is_closed: None for both. since, until: when they were first seen."""
+    """Discrepancies, the oldest by aged_from first. is_closed: None for both.
+
+    since, until: when they were first seen.
+    """
     row = Discrepancy
     conditions = _conditions(
         (row.instance_id, by.instance_id),
@@ -367,8 +377,12 @@ def discrepancies(
         conditions.append(is_any_of(row.payment_link_id, link_ids))
     found = connection.execute(
         select(*_DISCREPANCY)
+        .outerjoin(
+            PaymentRow,
+            and_(PaymentRow.instance_id == row.instance_id, PaymentRow.payment_id == row.payment_id),
+        )
         .where(*conditions, *_between(row.first_seen_at, by))
-        .order_by(row.first_seen_at, row.discrepancy_id)
+        .order_by(_AGED_FROM, row.discrepancy_id)
         .limit(limit)
     )
     return [DiscrepancyLine(*line) for line in found]

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from processor.domain.discrepancy import RESOLVING, WRITING_OFF
-from tests.commands.running import Run
+from processor.domain.discrepancy import RESOLVING, WRITING_OFF, Difference, DiscrepancyType
+from processor.store import discrepancies, runs
+from tests.commands.running import Run, told
 from tests.shop import Shop
 
 
@@ -75,11 +76,11 @@ def test_a_difference_is_listed_investigated_and_written_off_by_two(run: Run, sh
 
     assert shown(run) == []
     assert run("reconcile", "--link", link_id, "--here").stdout, "what is written off is no open discrepancy"
-    told = run("discrepancies", "show", one).stdout
-    assert "The total Wix shows on the payment link is not the sum" in told
-    assert "look for refunds" in told
+    page = run("discrepancies", "show", one).stdout
+    assert "The total Wix shows on the payment link is not the sum" in page
+    assert "look for refunds" in page
     for said in ("asked the merchant", "https://example.com/t/7", "write_off_approved", "grace", "15.00 USD"):
-        assert said in told
+        assert said in page
     document = json.loads(run("discrepancies", "show", one, "--json").stdout)
     assert [step["kind"] for step in document["steps"]] == [
         *(
@@ -92,6 +93,45 @@ def test_a_difference_is_listed_investigated_and_written_off_by_two(run: Run, sh
         ),
     ]
     assert document["discrepancy"]["aging"] == "under 1 hour"
+
+
+@pytest.mark.parametrize(
+    ("transaction", "creation", "expected"),
+    [(10, 5, "8 to 30 days"), (None, 5, "4 to 7 days"), (None, None, "under 1 hour")],
+)
+def test_age_counts_from_the_transaction_else_the_creation_else_when_it_was_first_seen(
+    run: Run, shop: Shop, transaction: int | None, creation: int | None, expected: str
+) -> None:
+    differing(shop)  # of the link as a whole: it has no transaction
+    now = shop.services.now()
+    payment = shop.one("SELECT payment_id, payment_link_id FROM payments")
+    with shop.services.database.begin() as connection:
+        connection.execute(
+            text("UPDATE payments SET transaction_at = :transaction, created_at = :creation"),
+            {
+                "transaction": transaction and now - timedelta(days=transaction),
+                "creation": creation and now - timedelta(days=creation),
+            },
+        )
+        found = Difference(
+            type=DiscrepancyType.MISSING_AT_WIX,
+            payment_link_id=payment.payment_link_id,
+            payment_id=payment.payment_id,
+        )
+        run_id = runs.start(connection, shop.instance_id, "check", now)
+        discrepancies.note(connection, shop.instance_id, [found], run_id=run_id, now=now)
+
+    listed = shown(run)
+
+    assert {one["type"]: one["aging"] for one in listed} == {
+        "missing_at_wix": expected,
+        "total_differs": "under 1 hour",
+    }
+    assert [one["aged_from"] for one in listed] == sorted(one["aged_from"] for one in listed)
+    assert expected in run("discrepancies", "list").stdout
+    one = next(one["discrepancy_id"] for one in listed if one["type"] == "missing_at_wix")
+    assert expected in run("discrepancies", "show", one).stdout
+    assert told(run("discrepancies", "show", one, "--json"))["discrepancy"]["aging"] == expected
 
 
 def test_what_is_resolved_and_still_differs_is_open_again(run: Run, shop: Shop) -> None:
