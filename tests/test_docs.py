@@ -107,7 +107,7 @@ def test_the_reports_can_be_asked_as_told(database_url: str) -> None:
     statements = re.findall(r"^    ((?:SELECT|SET) .*?;)$", reports_told(), re.DOTALL | re.MULTILINE)
     engine = create_engine(sqlalchemy_url(database_url))
 
-    assert len(statements) == 6
+    assert len(statements) == 10
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
@@ -124,7 +124,7 @@ def test_the_commands_of_the_reports_can_be_run_as_told(
     monkeypatch.setattr(wiring, "from_environ", lambda *_: services)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
-    assert len(commands) == 7
+    assert len(commands) == 10
     for command in commands:
         words = shlex.split(command.replace("INSTANCE_ID", str(uuid4())).partition(">")[0], comments=True)
         result = CliRunner().invoke(cli, words)

@@ -41,6 +41,9 @@ NAMES = {
     "out_of_order": ("Tellings that were late or changed nothing.", False),
     "control_totals": ("Our sum of each link beside Wix's total.", True),
     "completeness": ("What became of every delivery, by UTC day.", False),
+    "open_items": ("What needs a decision, and how old it is.", True),
+    "roll_forward": ("How open items came and went, day by day.", True),
+    "write_offs": ("The register of write-offs.", True),
 }
 """The view of each report: what it is, and whether it has a currency."""
 
@@ -178,6 +181,8 @@ def cell(value: Any, currency: str | None = None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return json_text(value, indent=None)
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
     return str(plain(told(value, currency)))

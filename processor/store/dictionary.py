@@ -19,8 +19,8 @@ Made by `processor reports dictionary > docs/data-dictionary.md`; do not edit. R
 the migrated database, where psql's `\\d+` shows them as well, tables by the models of this release.
 
 Times are aware and in UTC. Amounts are in main units of the currency beside them, exact to three decimals. NULL means
-"not known" or what the column says, never zero. Columns said to be personal hold what identifies a person; no report
-does.
+"not known" or what the column says, never zero. Columns said to be personal hold what identifies a buyer or whoever
+caused an event; no report does. Reports name the persons who decide discrepancies.
 """
 _REPORTS = """
 ## Reports

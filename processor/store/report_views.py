@@ -142,6 +142,45 @@ REPORTS = {
             is_daily=True,
             is_utc=True,
         ),
+        Report(
+            view="open_items",
+            at="aged_from",
+            key=("discrepancy_id", "instance_id"),
+            sums=("amount_at_risk",),
+            shown=(
+                *("aged_from", "aging", "discrepancy_id", "type", "state", "amount_at_risk", "currency"),
+                *("owner", "is_write_off_waiting"),
+            ),
+            has_currency=True,
+        ),
+        # What was open at the two ends of a day is of that day: over several, it does not add up.
+        Report(
+            view="roll_forward",
+            at="reporting_day",
+            key=("type", "currency", "instance_id"),
+            sums=(
+                *("opened", "opened_amount", "reopened", "reopened_amount", "adjusted_amount"),
+                *("resolved", "resolved_amount", "written_off", "written_off_amount"),
+                *("unexplained", "unexplained_amount"),
+            ),
+            shown=(
+                *("reporting_day", "type", "currency", "opening_amount", "opened_amount", "reopened_amount"),
+                *("adjusted_amount", "resolved_amount", "written_off_amount", "closing", "closing_amount"),
+            ),
+            is_daily=True,
+            has_currency=True,
+        ),
+        Report(
+            view="write_offs",
+            at="proposed_at",
+            key=("write_off_id", "instance_id"),
+            sums=("amount", "approved_amount", "in_force_amount"),
+            shown=(
+                *("proposed_at", "discrepancy_id", "type", "amount", "currency", "reason", "status"),
+                *("proposed_by", "approved_by", "ended_by"),
+            ),
+            has_currency=True,
+        ),
     )
 }
 
@@ -259,7 +298,7 @@ def totals(connection: Connection, report: Report, scope: Scope) -> list[Total]:
     ]
 
 
-MONEY = frozenset(("amount_difference",))
+MONEY = frozenset(("amount_difference", "amount_at_risk"))
 """Columns that are money, beside those whose name ends with `amount`."""
 
 

@@ -12,14 +12,17 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import FeatureNotSupported, InsufficientPrivilege
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from processor.config import database_url as sqlalchemy_url
-from processor.store import migrations, report_readers
+from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
+from processor.domain.rules import BUILT_IN
+from processor.store import discrepancies, migrations, report_readers
 from processor.store.database import Database, open_database
 from processor.store.report_readers import NotGranted
 from processor.store.report_views import REPORTS
-from tests.builders import INSTANCE, claims, envelope, event, payment_entity
+from tests.builders import INSTANCE, LINK, NOW, claims, envelope, event, payment_entity
 from tests.store.helpers import confirm, receive, rows
 from tests.store.test_report_views import found_by_poll
 
@@ -80,9 +83,27 @@ def fill(database: Database) -> None:
             receive(database, told)
         late = event(payment_entity(revision="0"), slug="updated")
         receive(database, claims(envelope(late, instanceId=str(instance_id))))
-        found_by_poll(database, instance_id=instance_id, payment_id=uuid4())
+        run_id = found_by_poll(database, instance_id=instance_id, payment_id=uuid4())
+        write_off_proposed(database, instance_id, run_id)
     with database.begin() as connection:
         connection.exec_driver_sql("INSERT INTO rejection_counts VALUES ('2026-11-24', 'bad_signature', 3)")
+
+
+def write_off_proposed(database: Database, instance_id: UUID, run_id: UUID) -> None:
+    """An open item, whose write-off waits."""
+    found = Difference(type=DiscrepancyType.COUNT_DIFFERS, payment_link_id=LINK)
+    with database.begin() as connection:
+        discrepancies.note(connection, instance_id, [found], run_id=run_id, now=NOW)
+        held = discrepancies.lock(
+            connection,
+            connection.execute(
+                text("SELECT discrepancy_id FROM discrepancies WHERE instance_id = :id"), {"id": instance_id}
+            )
+            .scalars()
+            .all(),
+        )
+        propose = ProposeWriteOff(Reason.ROUNDING)
+        discrepancies.act(connection, held[0], propose, actor="ada", rules=BUILT_IN, now=NOW)
 
 
 def seen(connection: psycopg.Connection[Any], view: str) -> set[UUID | None]:
@@ -116,6 +137,42 @@ def test_a_role_without_a_restriction_sees_everything(
 
     for view in REPORTS:
         assert seen(reader, view) == {INSTANCE, OTHER, *([None] if view == "completeness" else [])}
+
+
+def test_who_read_every_report_reads_those_an_upgrade_adds(
+    empty_database_url: str, roles: Callable[[], str]
+) -> None:
+    url = sqlalchemy_url(empty_database_url)
+    migrations.upgrade(url, "0010")
+    opened = open_database(url, name="test", pool_size=2, pool_seconds=10, statement_seconds=30)
+    restricted, shut_out, of_some = roles(), roles(), roles()
+    gone = f"gone_{uuid4().hex}"
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        for role in (restricted, shut_out, of_some, gone):
+            report_readers.run(opened, report_readers.granting(role, [OTHER]))
+        report_readers.run(opened, report_readers.revoking(shut_out))
+        owner.execute(f"DROP OWNED BY {gone}")
+        owner.execute(f"DROP ROLE {gone}")
+        who = sql.Identifier(of_some)
+        owner.execute(sql.SQL("REVOKE SELECT ON report.payments FROM {}").format(who))
+
+        migrations.upgrade(url)
+
+        fill(opened)
+        opened.dispose()
+        for role in (restricted, shut_out, of_some):
+            owner.execute(sql.SQL("ALTER ROLE {} PASSWORD 'p'").format(sql.Identifier(role)))
+    added = ("open_items", "roll_forward", "write_offs")
+    with psycopg.connect(empty_database_url, user=restricted, password="p", autocommit=True) as reader:
+        assert {view: seen(reader, view) for view in added} == {view: {OTHER} for view in added}
+    for role in (shut_out, of_some):
+        with psycopg.connect(empty_database_url, user=role, password="p", autocommit=True) as reader:
+            for view in added:
+                with pytest.raises(InsufficientPrivilege):
+                    seen(reader, view)
+    with psycopg.connect(empty_database_url, autocommit=True) as owner:
+        for role in (restricted, of_some):
+            owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
 
 
 def test_a_reader_chooses_the_zone_of_its_days(
