@@ -1,7 +1,7 @@
 """open items are reported
 
-Revision: 0011, after 0010. Adds three views to the schema `report`: what is open and how old it is, how that came about
-from day to day, and the register of write-offs. They are as those of 0010 are: barriers, filtered by `report_reach`,
+Revision: 0011, after 0010. Adds four views to the schema `report`: what is open and how old it is, how that came about
+from day to day, what was resolved and by whom, and the register of write-offs. They are as those of 0010 are: barriers, filtered by `report_reach`,
 described in the catalogue. They name the persons who decide, and nothing of a buyer.
 
 Whoever is let in by `report_readers` and may read every view there was may read these, too, without a further grant.
@@ -241,6 +241,54 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             r.unexplained = 0 AND r.unexplained_amount = 0 AS is_explained
         FROM proven r
         LEFT JOIN app_instances a ON a.instance_id = r.instance_id""",
+    ),
+    "resolutions": (
+        (
+            "What was resolved, and by whom: one row for each time an item was, also if it was opened again. Number and"
+            " amount of a day are resolved and resolved_amount of roll_forward; the rest of what closed is in write_offs."
+        ),
+        {
+            "instance_id": INSTANCE,
+            "site_id": SITE,
+            "step_id": "The step of the discrepancy's history that resolved it.",
+            "discrepancy_id": "The discrepancy.",
+            "type": TYPE,
+            "severity": "error or informational, as it was then.",
+            "payment_link_id": LINK,
+            "payment_id": PAYMENT,
+            "amount_at_risk": "Amount in question as it was resolved, in main units. NULL when it is of no amount.",
+            "currency": CURRENCY,
+            "reason": "Why, as a code: caught_up (a check saw no difference any more), within_tolerance (the rules allow"
+            " it), or by a person corrected_at_wix, corrected_here, explained or test_data.",
+            "resolved_by": "The person who resolved it; automation for a check.",
+            "run_id": "Reconciliation run that resolved it. NULL for a person.",
+            "rule_set_version": "Version of the rules it followed. NULL where none did, and when no rules were set.",
+            "owner": "Who looked after it. NULL: nobody.",
+            "opened_at": "When it was opened, or opened again, before that (UTC). NULL where the release before 0009"
+            " opened it.",
+            "resolved_at": "When it was resolved (UTC).",
+            "reporting_day": "Calendar day of resolved_at in the zone of reporting_zone.",
+            "reporting_zone": "Time zone of reporting_day, as in roll_forward.",
+            "reopened_at": "When it was opened again after that, the first time (UTC). NULL: it was not.",
+        },
+        f"""
+        WITH ordered AS (
+            SELECT s.*, max(s.at) OVER until_then AS moved_at, lag(s.state) OVER until_then AS state_before,
+                max(s.at) FILTER (WHERE s.kind IN ('opened', 'reopened')) OVER until_then AS opened_at,
+                min(s.at) FILTER (WHERE s.kind = 'reopened')
+                    OVER (until_then ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS reopened_at
+            FROM discrepancy_steps s
+            WHERE {seen("s.instance_id")}
+            WINDOW until_then AS (PARTITION BY s.instance_id, s.discrepancy_id ORDER BY s.step_id)
+        )
+        SELECT s.instance_id, a.site_id, s.step_id, s.discrepancy_id, d.type, s.severity, d.payment_link_id,
+            d.payment_id, s.amount_at_risk, s.currency, s.reason, s.actor AS resolved_by, s.run_id, s.rule_set_version,
+            s.owner, s.opened_at, s.at AS resolved_at, (s.moved_at AT TIME ZONE {ZONE})::date AS reporting_day,
+            {ZONE} AS reporting_zone, s.reopened_at
+        FROM ordered s
+        JOIN discrepancies d ON d.discrepancy_id = s.discrepancy_id
+        LEFT JOIN app_instances a ON a.instance_id = s.instance_id
+        WHERE s.kind = 'resolved' AND COALESCE(s.state_before IN ('open', 'investigating'), true)""",
     ),
     "write_offs": (
         (

@@ -43,6 +43,7 @@ NAMES = {
     "completeness": ("What became of every delivery, by UTC day.", False),
     "open_items": ("What needs a decision, and how old it is.", True),
     "roll_forward": ("How open items came and went, day by day.", True),
+    "resolutions": ("What was resolved, and by whom.", True),
     "write_offs": ("The register of write-offs.", True),
 }
 """The view of each report: what it is, and whether it has a currency."""

@@ -171,6 +171,17 @@ REPORTS = {
             has_currency=True,
         ),
         Report(
+            view="resolutions",
+            at="resolved_at",
+            key=("step_id", "instance_id"),
+            sums=("amount_at_risk",),
+            shown=(
+                *("resolved_at", "discrepancy_id", "type", "amount_at_risk", "currency", "reason"),
+                *("resolved_by", "opened_at", "reopened_at"),
+            ),
+            has_currency=True,
+        ),
+        Report(
             view="write_offs",
             at="proposed_at",
             key=("write_off_id", "instance_id"),

@@ -46,8 +46,8 @@ def paid(shop: Shop) -> None:
     shop.check()
 
 
-def disputed(run: Run, shop: Shop) -> str:
-    """A link whose total Wix shows 5 USD too low, of which a write-off waits; returns the discrepancy's id."""
+def differing(shop: Shop) -> str:
+    """A link whose total Wix shows 5 USD too low; returns the discrepancy's id."""
     link_id = shop.link()
     shop.pay(link_id)
     shop.deliver()
@@ -56,7 +56,15 @@ def disputed(run: Run, shop: Shop) -> str:
         shop.request(link_id)
         shop.check()
         shop.pass_time()
-    one = str(shop.one("SELECT discrepancy_id FROM discrepancies").discrepancy_id)
+    found = shop.one(
+        "SELECT discrepancy_id FROM discrepancies WHERE payment_link_id = :link_id", link_id=link_id
+    )
+    return str(found.discrepancy_id)
+
+
+def disputed(run: Run, shop: Shop) -> str:
+    """One of which a write-off waits."""
+    one = differing(shop)
     run("discrepancies", "write-off", one, "--reason", "fee", "--as", "ada")
     return one
 
@@ -80,6 +88,7 @@ def test_every_report_is_written_in_every_way_with_the_same_rows(run: Run, shop:
     assert empty.stdout == "nothing to report\n"
     paid(shop)
     disputed(run, shop)
+    run("discrepancies", "resolve", differing(shop), "--reason", "test_data", "--as", "ada")
     name = view.replace("_", "-")
 
     document = told(run("report", name, "--json"))
@@ -164,6 +173,11 @@ def test_what_is_open_is_rolled_forward_and_registered_with_its_money(run: Run, 
     assert (off["discrepancy_id"], off["amount"], off["status"]) == (one, "5.00", "proposed")
     assert "USD: 1 row, amount 5.00, approved amount 0.00" in run("report", "write-offs").stdout
     assert in_csv(run, "write-offs", "--until", off["proposed_at"]) == []
+    run("discrepancies", "reject", one, "no", "--as", "grace")
+    run("discrepancies", "resolve", one, "--reason", "corrected_at_wix", "--as", "ada")
+    [resolution] = in_csv(run, "resolutions")
+    assert (resolution["discrepancy_id"], resolution["resolved_by"]) == (one, "ada")
+    assert "USD: 1 row, amount at risk 5.00\n" in run("report", "resolutions").stdout
 
 
 def test_csv_has_its_heads_even_without_a_row(run: Run, shop: Shop) -> None:

@@ -541,6 +541,15 @@ def test_whatever_happens_each_day_closes_with_what_was_open_then(database: Data
             assert {of: sums for of, sums in closed.items() if any(sums)} == was_open[day]
         assert {line["reporting_day"] for line in lines} <= set(was_open)
         assert last_closings(lines) == open_items(database, instance_id=instance_id)
+        resolved: dict[Any, Sum] = defaultdict(lambda: (0, Decimal(0)))
+        for line in read(database, "resolutions", zone, instance_id=instance_id):
+            number, amount = resolved[line["reporting_day"], key(line)]
+            resolved[line["reporting_day"], key(line)] = number + 1, amount + (line["amount_at_risk"] or 0)
+        assert resolved == {
+            (line["reporting_day"], key(line)): (line["resolved"], line["resolved_amount"])
+            for line in lines
+            if line["resolved"]
+        }
         accepted: dict[Any, Decimal] = defaultdict(Decimal)
         for off in read(database, "write_offs", instance_id=instance_id):
             accepted[off["currency"]] += off["approved_amount"]
@@ -553,6 +562,46 @@ def test_whatever_happens_each_day_closes_with_what_was_open_then(database: Data
 
     lives()
     assert set(happened) == set(FLOWS) - {"unexplained"}, "the examples must be worth something"
+
+
+# -- What was resolved -----------------------------------------------------------------------------
+
+
+def test_each_time_an_item_was_resolved_is_listed_with_who_did_it_and_why(database: Database) -> None:
+    confirm(database)
+    at = [NOW + n * DAY for n in range(7)]
+    rules = Rules(
+        2,
+        parse({"tolerances": [{"id": "cents", "type": "amount_differs", "amount": "1", "currency": "EUR"}]}),
+    )
+    look(database, at[0], a_difference("5.00"))
+    look(database, at[1])
+    look(database, at[2], a_difference("6.00"))
+    act(database, at[3], Resolve(Reason.CORRECTED_HERE), "ada")
+    look(database, at[4], a_difference("7.00"))
+    look(database, at[5], a_difference("0.50"), rules=rules)
+    act(database, at[6], Comment("well"), "ada")
+
+    lines = read(database, "resolutions")
+
+    names = (
+        *("opened_at", "resolved_at", "reopened_at", "amount_at_risk", "reason", "resolved_by"),
+        *("rule_set_version", "reporting_day"),
+    )
+    assert [tuple(line[name] for name in names) for line in lines] == [
+        (at[0], at[1], at[2], 5, "caught_up", "automation", None, at[1].date()),
+        (at[2], at[3], at[4], 6, "corrected_here", "ada", None, at[3].date()),
+        (at[4], at[5], None, Decimal("0.5"), "within_tolerance", "automation", 2, at[5].date()),
+    ]
+    assert [line["run_id"] is None for line in lines] == [False, True, False]
+
+
+def test_a_write_off_is_no_resolution(database: Database) -> None:
+    confirm(database)
+    look(database, NOW, a_difference())
+    write_off(database, NOW)
+
+    assert read(database, "resolutions") == []
 
 
 # -- The register of write-offs --------------------------------------------------------------------

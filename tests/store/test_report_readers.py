@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from processor.config import database_url as sqlalchemy_url
-from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
+from processor.domain.discrepancy import Action, Difference, DiscrepancyType, ProposeWriteOff, Reason, Resolve
 from processor.domain.rules import BUILT_IN
 from processor.store import discrepancies, migrations, report_readers
 from processor.store.database import Database, open_database
@@ -84,16 +84,19 @@ def fill(database: Database) -> None:
         late = event(payment_entity(revision="0"), slug="updated")
         receive(database, claims(envelope(late, instanceId=str(instance_id))))
         run_id = found_by_poll(database, instance_id=instance_id, payment_id=uuid4())
-        write_off_proposed(database, instance_id, run_id)
+        decided(database, instance_id, run_id)
     with database.begin() as connection:
         connection.exec_driver_sql("INSERT INTO rejection_counts VALUES ('2026-11-24', 'bad_signature', 3)")
 
 
-def write_off_proposed(database: Database, instance_id: UUID, run_id: UUID) -> None:
-    """An open item, whose write-off waits."""
-    found = Difference(type=DiscrepancyType.COUNT_DIFFERS, payment_link_id=LINK)
+def decided(database: Database, instance_id: UUID, run_id: UUID) -> None:
+    """An item whose write-off waits, and one that was resolved."""
+    found = [
+        Difference(type=type_, payment_link_id=LINK)
+        for type_ in (DiscrepancyType.COUNT_DIFFERS, DiscrepancyType.OVER_LIMIT)
+    ]
     with database.begin() as connection:
-        discrepancies.note(connection, instance_id, [found], run_id=run_id, now=NOW)
+        discrepancies.note(connection, instance_id, found, run_id=run_id, now=NOW)
         held = discrepancies.lock(
             connection,
             connection.execute(
@@ -102,8 +105,9 @@ def write_off_proposed(database: Database, instance_id: UUID, run_id: UUID) -> N
             .scalars()
             .all(),
         )
-        propose = ProposeWriteOff(Reason.ROUNDING)
-        discrepancies.act(connection, held[0], propose, actor="ada", rules=BUILT_IN, now=NOW)
+        actions: tuple[Action, ...] = (ProposeWriteOff(Reason.ROUNDING), Resolve(Reason.TEST_DATA))
+        for one, action in zip(held, actions, strict=True):
+            discrepancies.act(connection, one, action, actor="ada", rules=BUILT_IN, now=NOW)
 
 
 def seen(connection: psycopg.Connection[Any], view: str) -> set[UUID | None]:
@@ -162,7 +166,7 @@ def test_who_read_every_report_reads_those_an_upgrade_adds(
         opened.dispose()
         for role in (restricted, shut_out, of_some):
             owner.execute(sql.SQL("ALTER ROLE {} PASSWORD 'p'").format(sql.Identifier(role)))
-    added = ("open_items", "roll_forward", "write_offs")
+    added = ("open_items", "roll_forward", "resolutions", "write_offs")
     with psycopg.connect(empty_database_url, user=restricted, password="p", autocommit=True) as reader:
         assert {view: seen(reader, view) for view in added} == {view: {OTHER} for view in added}
     for role in (shut_out, of_some):
