@@ -1,8 +1,8 @@
 """open items are reported
 
 Revision: 0011, after 0010. Adds four views to the schema `report`: what is open and how old it is, how that came about
-from day to day, what was resolved and by whom, and the register of write-offs. They are as those of 0010 are: barriers, filtered by `report_reach`,
-described in the catalogue. They name the persons who decide, and nothing of a buyer.
+from day to day, what was resolved and by whom, and the register of write-offs. They are as those of 0010 are:
+barriers, filtered by `report_reach`, described in the catalogue. They name the persons who decide, and nothing of a buyer.
 
 Whoever is let in by `report_readers` and may read every view there was may read these, too, without a further grant.
 
@@ -86,8 +86,8 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "payment_id": PAYMENT,
             "booked": "What our books say, as text. NULL when they say nothing.",
             "wix": "What Wix says, as text. NULL when it says nothing.",
-            "sides": "Everything each side says, as JSON: booked and wix, and where it is so field (what of the payment"
-            " differs) or told (what webhooks told).",
+            "sides": "Everything each side says, as JSON: booked and wix, and where it is so difference (how much more"
+            " Wix says), field (what of the payment differs) or told (what webhooks told).",
             "amount_at_risk": "Amount in question, in main units. NULL when it is of no amount.",
             "currency": CURRENCY,
             "first_seen_at": "When a check first saw it (UTC).",
@@ -95,7 +95,7 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "times_seen": "How many checks saw it.",
             "times_reopened": "How often it recurred, or was taken up again, after it was closed.",
             "aged_from": "From when its age counts (UTC): transaction_at of the payment, else its created_at, else"
-            " first_seen_at.",
+            " when it came up, or came up again after it had gone.",
             "as_of": "Until when its age counts (UTC): when the report was asked for.",
             "age_days": "Whole days of 24 hours from aged_from to as_of.",
             "aging": "Bucket of that age: under 1 hour, under 1 day, 1 to 3 days, 4 to 7 days, 8 to 30 days, 31 to 60"
@@ -117,7 +117,7 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
         LEFT JOIN app_instances a ON a.instance_id = d.instance_id
         LEFT JOIN payments p ON p.instance_id = d.instance_id AND p.payment_id = d.payment_id
         LEFT JOIN write_offs w ON w.discrepancy_id = d.discrepancy_id AND w.status = 'proposed'
-        CROSS JOIN LATERAL (SELECT COALESCE(p.transaction_at, p.created_at, d.first_seen_at) AS aged_from) o
+        CROSS JOIN LATERAL (SELECT COALESCE(p.transaction_at, p.created_at, d.opened_at) AS aged_from) o
         WHERE d.closed_at IS NULL AND {seen("d.instance_id")}""",
     ),
     "roll_forward": (
@@ -307,8 +307,8 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "currency": CURRENCY,
             "reason": "Why, as a code: refund, fee, rounding, buyer_dispute, unrecoverable or test_data.",
             "status": "proposed (it waits for approval), approved (it is in force), rejected by another person, withdrawn by"
-            " who proposed it, voided (the amount changed or the difference went before it was approved), or reversed (it"
-            " was approved, and the discrepancy opened again).",
+            " who proposed it, voided (the difference changed or went before it was approved), or reversed (it was"
+            " approved, and the discrepancy opened again, or the difference went after all).",
             "proposed_by": "Who proposed it.",
             "proposed_at": "When (UTC).",
             "approved_by": "Who approved it: somebody else. NULL when nobody did.",

@@ -298,7 +298,7 @@ def buyer(connection: Connection, instance_id: UUID, payment_id: UUID) -> dict[s
 class DiscrepancyLine:
     """A discrepancy. sides: what each side says, as text.
 
-    aged_from: its age counts from the transaction of its payment, else the payment's creation, else first_seen_at.
+    aged_from: its age counts from the transaction of its payment, else the creation of that, else opened_at.
     reason, resolution: why it was closed, None while it is open. rules: by which it is within tolerance, of the
     version rule_set_version; None where none says so.
     """
@@ -328,7 +328,7 @@ class DiscrepancyLine:
 
 
 # As in the view report.open_items.
-_AGED_FROM = func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at, Discrepancy.first_seen_at)
+_AGED_FROM = func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at, Discrepancy.opened_at)
 _DISCREPANCY = [
     _AGED_FROM if name == "aged_from" else getattr(Discrepancy, name)
     for name in DiscrepancyLine.__dataclass_fields__

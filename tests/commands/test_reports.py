@@ -158,7 +158,7 @@ def test_what_is_open_is_rolled_forward_and_registered_with_its_money(run: Run, 
     [item] = in_csv(run, "open-items")
     assert (item["discrepancy_id"], item["amount_at_risk"], item["currency"]) == (one, "5.00", "USD")
     assert (item["booked"], item["wix"]) == ("10.00 USD", "5.00 USD")
-    assert json.loads(item["sides"]) == {"booked": "10.00 USD", "wix": "5.00 USD"}
+    assert json.loads(item["sides"]) == {"booked": "10.00 USD", "wix": "5.00 USD", "difference": "-5.00 USD"}
     assert (item["is_write_off_waiting"], item["write_off_proposed_by"]) == ("true", "ada")
     assert "USD: 1 row, amount at risk 5.00\n" in run("report", "open-items").stdout
     assert in_csv(run, "open-items", "--until", item["aged_from"]) == []
