@@ -86,16 +86,17 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "payment_id": PAYMENT,
             "booked": "What our books say, as text. NULL when they say nothing.",
             "wix": "What Wix says, as text. NULL when it says nothing.",
-            "sides": "Everything each side says, as JSON: booked and wix, and where it is so difference (how much more"
-            " Wix says), field (what of the payment differs) or told (what webhooks told).",
+            "sides": "Everything each side says, as JSON: booked and wix, and where it is so field (what of the payment"
+            " differs), told (what webhooks told) or difference (how much more Wix says than is booked).",
             "amount_at_risk": "Amount in question, in main units. NULL when it is of no amount.",
             "currency": CURRENCY,
             "first_seen_at": "When a check first saw it (UTC).",
+            "opened_at": "When it came up, or came up again after it had gone (UTC).",
             "last_seen_at": "When a check last saw it (UTC).",
             "times_seen": "How many checks saw it.",
             "times_reopened": "How often it recurred, or was taken up again, after it was closed.",
             "aged_from": "From when its age counts (UTC): transaction_at of the payment, else its created_at, else"
-            " when it came up, or came up again after it had gone.",
+            " opened_at.",
             "as_of": "Until when its age counts (UTC): when the report was asked for.",
             "age_days": "Whole days of 24 hours from aged_from to as_of.",
             "aging": "Bucket of that age: under 1 hour, under 1 day, 1 to 3 days, 4 to 7 days, 8 to 30 days, 31 to 60"
@@ -107,7 +108,7 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
         f"""
         SELECT d.instance_id, a.site_id, d.discrepancy_id, d.type, d.severity, d.state, d.owner, d.payment_link_id,
             d.payment_id, d.sides ->> 'booked' AS booked, d.sides ->> 'wix' AS wix, d.sides, d.amount_at_risk,
-            d.currency, d.first_seen_at, d.last_seen_at, d.times_seen, d.times_reopened,
+            d.currency, d.first_seen_at, d.opened_at, d.last_seen_at, d.times_seen, d.times_reopened,
             o.aged_from, now() AS as_of,
             GREATEST(0, floor(extract(epoch FROM now() - o.aged_from) / 86400))::bigint AS age_days,
             {BUCKET} AS aging,
@@ -148,7 +149,7 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "caught_up_amount": AT_RISK,
             "within_tolerance": "Of these, items that the rules allow.",
             "within_tolerance_amount": AT_RISK,
-            "resolved_by_person": "Of these, items that a person closed.",
+            "resolved_by_person": "Of these, items that a person closed; with them those closed by hand before 0009.",
             "resolved_by_person_amount": AT_RISK,
             "written_off": "Items of which a second person approved the write-off.",
             "written_off_amount": "The amount written off, in main units: that of report.write_offs approved that day.",
@@ -259,7 +260,8 @@ VIEWS: dict[str, tuple[str, dict[str, str], str]] = {
             "amount_at_risk": "Amount in question as it was resolved, in main units. NULL when it is of no amount.",
             "currency": CURRENCY,
             "reason": "Why, as a code: caught_up (a check saw no difference any more), within_tolerance (the rules allow"
-            " it), or by a person corrected_at_wix, corrected_here, explained or test_data.",
+            " it), or by a person corrected_at_wix, corrected_here, explained or test_data. NULL where it was closed by hand before"
+            " 0009.",
             "resolved_by": "The person who resolved it; automation for a check.",
             "run_id": "Reconciliation run that resolved it. NULL for a person.",
             "rule_set_version": "Version of the rules it followed. NULL where none did, and when no rules were set.",

@@ -157,7 +157,7 @@ def test_it_is_said_when_a_write_off_waits_and_what_is_closed_is_not_listed(data
     ],
     ids=["transaction", "creation", "neither", "of another instance", "not booked"],
 )
-def test_age_counts_from_the_transaction_else_the_creation_else_when_it_was_first_seen(
+def test_age_counts_from_the_transaction_else_the_creation_else_when_it_came_up(
     database: Database, facts: dict[str, Any] | None, expected: datetime
 ) -> None:
     confirm(database)
@@ -171,6 +171,19 @@ def test_age_counts_from_the_transaction_else_the_creation_else_when_it_was_firs
     assert line["aged_from"] == expected
     assert line["age_days"] == max(0, (line["as_of"] - expected) // DAY)
     assert line["aging"] == aging(line["as_of"] - expected)
+
+
+def test_what_came_up_again_is_as_old_as_that(database: Database) -> None:
+    confirm(database)
+    of_the_link = a_difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_id=None)
+    look(database, NOW, of_the_link)
+    look(database, NOW + DAY)
+    look(database, NOW + 2 * DAY, of_the_link)
+
+    line = only(database, "open_items")
+
+    assert (line["first_seen_at"], line["opened_at"]) == (NOW, NOW + 2 * DAY)
+    assert line["aged_from"] == NOW + 2 * DAY
 
 
 def test_the_buckets_are_those_of_the_commands_at_every_boundary(database: Database) -> None:
