@@ -203,6 +203,21 @@ def test_a_purchase_paid_twice_is_raised(shop: Shop) -> None:
     assert row.payment_id in (first, second)
 
 
+def test_what_only_the_link_can_show_is_not_over_because_the_link_is_gone(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.sandbox.faults.add({"kind": "wrong_total", "linkId": str(link_id), "by": "3.00"})
+    settle(shop)
+    assert shop.open() == ["total_differs"]
+
+    shop.sandbox.documents.remove("link", str(link_id))
+    shop.request(link_id)
+    settle(shop)
+
+    assert shop.open() == ["link_missing", "total_differs"]
+
+
 def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:
     link_id = shop.link()
     shop.pay(link_id)

@@ -208,6 +208,18 @@ def match(pair: Pair, *, now: datetime, settling: timedelta, unsettled_since: da
     return Match(outcome, repair, _merged(found))
 
 
+BY_DESCRIPTION = frozenset(
+    (
+        DiscrepancyType.TOTAL_DIFFERS,
+        DiscrepancyType.COUNT_DIFFERS,
+        DiscrepancyType.OVER_LIMIT,
+        DiscrepancyType.ORDER_AMOUNT_DIFFERS,
+        DiscrepancyType.PAID_WHILE_INACTIVE,
+    )
+)
+"""Types that only Wix's description of a link can show, or show to be over: without one nothing is known of them."""
+
+
 def match_link(
     books: LinkBooks, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
 ) -> tuple[tuple[Difference, ...], bool]:

@@ -11,9 +11,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
-from processor.domain.discrepancy import Difference
+from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Payment
 from processor.domain.reconciliation import (
+    BY_DESCRIPTION,
     LinkBooks,
     Outcome,
     Totals,
@@ -224,7 +225,13 @@ def _match_links(
     counts.opened += discrepancies.note(
         connection, instance_id, found, run_id=run_id, now=now, rules=in_force
     )
-    counts.resolved = discrepancies.resolve_absent(connection, instance_id, settled, run_id=run_id, now=now)
+    # Of a link that Wix does not describe any more, its last differences are not known to be over.
+    is_described = [one for one in settled if one in theirs.links]
+    rest = [one for one in settled if one not in theirs.links]
+    for links_of, unknown in ((is_described, frozenset[DiscrepancyType]()), (rest, BY_DESCRIPTION)):
+        counts.resolved += discrepancies.resolve_absent(
+            connection, instance_id, links_of, run_id=run_id, now=now, unknown=unknown
+        )
 
     counts.links = len(claims)
     for one in totals.values():

@@ -255,10 +255,12 @@ def resolve_absent(
     *,
     run_id: UUID,
     now: datetime,
+    unknown: Collection[DiscrepancyType] = (),
 ) -> int:
     """Close every discrepancy of these links that run `run_id` did not see, whatever was decided. Returns how many.
 
-    Of types this release does not know, which a newer one beside it may have opened, nothing is touched.
+    unknown: types the run could not look for; they stay as they are. So do types this release does not know, which a
+    newer one beside it may have opened.
     """
     resolved = 0
     last = UUID(int=0)
@@ -274,7 +276,7 @@ def resolve_absent(
                 "instance_id": instance_id,
                 "link_ids": list(link_ids),
                 "run_id": run_id,
-                "known": _KNOWN,
+                "known": [one for one in _KNOWN if one not in unknown],
                 "last": last,
                 "limit": BATCH,
             },
