@@ -78,7 +78,7 @@ def run_sweep(services: Services, instance_id: UUID) -> None:
 def _sweep_pages(
     services: Services,
     instance_id: UUID,
-    lease: sweeps.SweepLease,
+    lease: sweeps.Lease,
     lease_time: timedelta,
     counts: runs.Counts,
 ) -> bool:

@@ -33,8 +33,8 @@ def take_due(connection: Connection, now: datetime, again_after: timedelta) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class SweepLease:
-    """A sweep in our hands: payments created from position_at up to window_to are to be read."""
+class Lease:
+    """A window in our hands: payments created from position_at up to window_to are to be read."""
 
     lease_id: UUID
     window_from: datetime
@@ -45,7 +45,7 @@ class SweepLease:
 
 def claim(
     connection: Connection, instance_id: UUID, now: datetime, *, lease: timedelta, overlap: timedelta
-) -> SweepLease | None:
+) -> Lease | None:
     """Claim the instance's sweep, resuming one whose worker died. None when another worker has it.
 
     A new window begins `overlap` before the end of the last, or before the instance was first seen.
@@ -73,7 +73,7 @@ def claim(
     ).one_or_none()
     if row is None:
         return None
-    return SweepLease(lease_id, row.window_from, row.window_to, row.position_at, row.failures)
+    return Lease(lease_id, row.window_from, row.window_to, row.position_at, row.failures)
 
 
 def request(
@@ -108,7 +108,7 @@ def is_under_way(connection: Connection, instance_id: UUID, since: datetime) -> 
 
 
 def advance(
-    connection: Connection, instance_id: UUID, lease: SweepLease, position_at: datetime, until: datetime
+    connection: Connection, instance_id: UUID, lease: Lease, position_at: datetime, until: datetime
 ) -> bool:
     """Note how far the sweep has come and hold on to it. False when it was taken over."""
     return (
@@ -131,7 +131,7 @@ def advance(
 def finish(
     connection: Connection,
     instance_id: UUID,
-    lease: SweepLease,
+    lease: Lease,
     *,
     due_at: datetime,
     now: datetime,
@@ -162,7 +162,7 @@ def finish(
     return finished.rowcount == 1
 
 
-def postpone(connection: Connection, instance_id: UUID, lease: SweepLease, due_at: datetime) -> None:
+def postpone(connection: Connection, instance_id: UUID, lease: Lease, due_at: datetime) -> None:
     """Give the sweep back where it stands; it resumes at `due_at`."""
     connection.execute(
         text("""

@@ -80,7 +80,8 @@ class AppInstance(Base):
     """One installation of the app on one site.
 
     status follows from the dates: `unconfirmed` until Wix said AppInstalled or gave us a token for it,
-    `removed` from AppRemoved until a later installation. Events of an unconfirmed instance are held.
+    `removed` from AppRemoved until a later installation. Events of an unconfirmed instance are held. backfilled_at:
+    when the backfill of what was before its installation was asked for.
     """
 
     __tablename__ = "app_instances"
@@ -95,6 +96,7 @@ class AppInstance(Base):
     confirmed_at: Mapped[datetime | None]
     removed_at: Mapped[datetime | None]
     checks_enqueued_at: Mapped[datetime | None]
+    backfilled_at: Mapped[datetime | None]
     status: Mapped[str] = mapped_column(
         Computed(
             "CASE WHEN removed_at IS NOT NULL"
@@ -554,8 +556,77 @@ class Sweep(Base):
     )
 
 
+class BackfillRow(Base):
+    """The reading of one span of creation dates of one instance, resumable at any page.
+
+    reason: why it was asked for; actor: by whom, `automation` for the clock. position_at: everything created before it
+    has been read. payment_count: payments read. due_at: NULL once it ended, by `finished_at` or `cancelled_at`.
+    failures: times in a row that Wix could not be asked.
+    """
+
+    __tablename__ = "backfills"
+
+    backfill_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"))
+    reason: Mapped[str]
+    actor: Mapped[str]
+    requested_at: Mapped[datetime]
+    window_from: Mapped[datetime]
+    window_to: Mapped[datetime]
+    position_at: Mapped[datetime]
+    payment_count: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    due_at: Mapped[datetime | None]
+    enqueued_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("reason", "installed", "silence", "downtime", "requested"), "reason"),
+        CheckConstraint("window_from < window_to", "window_in_order"),
+        CheckConstraint("position_at BETWEEN window_from AND window_to", "position_in_window"),
+        CheckConstraint("payment_count >= 0 AND failures >= 0", "counts_not_negative"),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
+        CheckConstraint("num_nonnulls(due_at, finished_at, cancelled_at) = 1", "due_until_ended"),
+        Index("ix_backfills_instance", "instance_id", "requested_at"),
+        Index("ix_backfills_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    )
+
+
+swept_payments = Table(
+    "swept_payments",
+    Base.metadata,
+    Column("lease_id", Uuid(), nullable=False),
+    Column("payment_id", Uuid(), nullable=False),
+    Column("payment_link_id", Uuid()),
+    Column("reason", Text()),
+    Column("revision", BigInteger()),
+    Column("amount", Numeric(19, 3)),
+    Column("currency", Text()),
+    Column("type", Text()),
+    Column("created_at", DateTime(timezone=True)),
+    Column("transaction_at", DateTime(timezone=True)),
+    Column("receipt_id", Uuid()),
+    Column("ecom_checkout_id", Text()),
+    Column("ecom_order_id", Text()),
+    Column("method", Text()),
+    Column("payment_method", Text()),
+    Column("payment_provider", Text()),
+    Index("ix_swept_payments_lease", "lease_id"),
+    prefixes=["UNLOGGED"],
+)
+"""A payment as Wix lists it to a sweep or backfill under way; gone when its part was matched with the books.
+
+It has no key, since pages are copied in as they are, and one payment may be on two of them. Facts are NULL, with the
+reason, when it cannot be read; payment_link_id may be. Unlogged, since a part whose worker died is read again.
+"""
+
+
 class ReconciliationRun(Base):
-    """One check or sweep: what it looked at, what it found, what it cost.
+    """One check, or one part of a sweep or backfill: what it looked at, what it found, what it cost.
 
     sums: per currency, what we booked and what Wix lists for the links looked at, as decimal strings:
     {"EUR": {"booked": "10.00", "wix": "10.00"}}. abandoned: its worker died; the work was done again.
@@ -584,7 +655,7 @@ class ReconciliationRun(Base):
     code_version: Mapped[str]
 
     __table_args__ = (
-        CheckConstraint(one_of("kind", "check", "sweep"), "kind"),
+        CheckConstraint(one_of("kind", "check", "sweep", "backfill"), "kind"),
         CheckConstraint(one_of("status", "running", "succeeded", "failed", "abandoned"), "status"),
         CheckConstraint("(status = 'running') = (finished_at IS NULL)", "finished_when_not_running"),
         CheckConstraint("(status IN ('failed', 'abandoned')) = (reason IS NOT NULL)", "reason_when_failed"),

@@ -168,7 +168,7 @@ def test_an_unsettled_check_counts_its_attempts_and_remembers_since_when(databas
 def test_a_sweep_is_claimed_once_resumed_after_a_death_and_finished(database: Database) -> None:
     overlap = timedelta(days=2)
 
-    def claimed(now: datetime) -> sweeps.SweepLease | None:
+    def claimed(now: datetime) -> sweeps.Lease | None:
         with database.begin() as connection:
             return sweeps.claim(connection, INSTANCE, now, lease=LEASE, overlap=overlap)
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
 from processor.domain.rules import BUILT_IN
 from processor.errors import Unreadable
-from processor.store import checks, creations, discrepancies, inbox, links, matching, rules, runs
+from processor.store import backfills, checks, creations, discrepancies, inbox, links, matching, rules, runs
 from processor.store.database import Database
 from processor.store.tables import Base, TokenArchive, report_readers
 from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
@@ -21,6 +21,12 @@ from tests.store.helpers import install, receive
 SHORT = "'\\x00'::bytea"
 # What makes a valid row impossible, by the constraint that must refuse it.
 IMPOSSIBLE = {
+    "ck_backfills_counts_not_negative": "payment_count = -1",
+    "ck_backfills_due_until_ended": "finished_at = now()",
+    "ck_backfills_lease_whole": "lease_until = now()",
+    "ck_backfills_position_in_window": "position_at = window_from - interval '1 s'",
+    "ck_backfills_reason": "reason = 'boredom'",
+    "ck_backfills_window_in_order": "window_to = window_from",
     "ck_counters_value_not_negative": "value = -1",
     "ck_rejected_deliveries_body_digest_is_sha256": f"body_digest = {SHORT}",
     "ck_rejected_deliveries_delivery_count_positive": "delivery_count = 0",
@@ -136,6 +142,8 @@ def fill(database: Database) -> None:
         checks.drain(connection, NOW)
         links.save(connection, [], NOW)
         matching.write(connection, INSTANCE, uuid4(), [make_seen()])
+        since = NOW - timedelta(days=1)
+        backfills.request(connection, INSTANCE, since, NOW, reason="requested", actor="ada", now=NOW)
         run_id = runs.start(connection, INSTANCE, "check", NOW)
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)
