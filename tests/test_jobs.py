@@ -756,6 +756,8 @@ def test_a_check_that_reads_for_long_holds_its_links(shop: Shop, monkeypatch: py
     assert shop.one("SELECT count(*) FROM payments").count == 250
     assert len(ends) == 3
     assert ends[0] < ends[1] < ends[2], "the lease is longer with every page"
+    run = shop.one("SELECT started_at, beat_at FROM reconciliation_runs WHERE kind = 'check'")
+    assert run.beat_at > run.started_at, "who looks sees that its worker lives"
 
 
 def test_a_check_whose_links_were_taken_over_stops_reading(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -75,6 +76,23 @@ instance_option = click.option(
 )
 any_instance_option = click.option("--instance", "instance_id", type=click.UUID, help="Of one app instance.")
 personal_option = click.option("--personal", is_flag=True, help="Show personal data, too.")
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return ""
+
+
+actor_option = click.option(
+    "--as",
+    "actor",
+    default=_login,
+    show_default="your login",
+    envvar="PROCESSOR_ACTOR",
+    help="The person who acts.",
+)
 
 
 def window_options(command: F) -> F:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +14,7 @@ import click
 
 from processor.commands.common import (
     Impossible,
+    actor_option,
     any_instance_option,
     echo_fields,
     echo_json,
@@ -42,21 +42,6 @@ def _choice(*values: str) -> click.Choice[str]:
     return click.Choice([str(value) for value in values])
 
 
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in some containers
-        return ""
-
-
-actor_option = click.option(
-    "--as",
-    "actor",
-    default=_login,
-    show_default="your login",
-    envvar="PROCESSOR_ACTOR",
-    help="The person who acts.",
-)
 _comment_option = click.option("--comment", help="Why, in words.")
 
 

@@ -17,6 +17,7 @@ from processor.commands.common import (
     LOOK_SECONDS,
     Impossible,
     NotInTime,
+    actor_option,
     any_instance_option,
     echo_json,
     echo_table,
@@ -27,6 +28,7 @@ from processor.commands.common import (
     the_instance,
     window_options,
 )
+from processor.domain.discrepancy import check_person
 
 if TYPE_CHECKING:
     from processor.store.listings import CheckLine, Description
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 EXIT_NO = 1
 WAIT_SECONDS = 600
+NOBODY = "unnamed person"
+"""Who works here without a login and without --as."""
 
 
 @click.command("reconcile")
@@ -51,6 +55,7 @@ WAIT_SECONDS = 600
     type=click.IntRange(1, 86_400),
     help="Seconds to wait; without it ten minutes, and with --settle the settling time more.",
 )
+@actor_option
 @json_option
 def reconcile(
     link_ids: tuple[UUID, ...],
@@ -61,11 +66,14 @@ def reconcile(
     no_wait: bool,
     settle: bool,
     timeout: int | None,
+    actor: str,
     as_json: bool,
 ) -> None:
     """Compare our books with what Wix says now.
 
     Of some links, of a whole app instance, or of what was created in a window.
+
+    What a worker does is its own act; with --here it is that of the person named by --as.
 
     Without --link, payments that nobody told us of are looked for as well. Ends with 1 when a discrepancy
     is open.
@@ -74,7 +82,10 @@ def reconcile(
     owner = _owner(services, link_ids, instance_id)
     if timeout is None:
         timeout = WAIT_SECONDS + (_settling_seconds(services) if settle else 0)
-    waiting = _Waiting(services, owner, timeout, is_here=here, is_quiet=as_json)
+    if here:
+        actor = actor or NOBODY
+        check_person(actor)
+    waiting = _Waiting(services, owner, timeout, actor=actor if here else None, is_quiet=as_json)
     if link_ids and (since or until):
         raise Impossible("--since and --until choose payments and links by their creation: leave out --link")
     if not link_ids:
@@ -183,15 +194,15 @@ def _ask_for_checks(services: Services, owner: UUID, links: list[UUID]) -> dict[
 
 
 class _Waiting:
-    """Waits for a sweep and for checks, showing how far they are."""
+    """Waits for a sweep and for checks, showing how far they are. actor: who does them here, None for a worker."""
 
     def __init__(
-        self, services: Services, owner: UUID, timeout: float, *, is_here: bool, is_quiet: bool
+        self, services: Services, owner: UUID, timeout: float, *, actor: str | None, is_quiet: bool
     ) -> None:
         self._services = services
         self._owner = owner
         self._end = time.monotonic() + timeout
-        self._is_here = is_here
+        self._actor = actor
         self._is_quiet = is_quiet
         self._said = ""
         self._is_settling = False  # everything was checked, and time has to pass
@@ -201,7 +212,7 @@ class _Waiting:
         from processor import jobs
         from processor.store import sweeps
 
-        if self._is_here:
+        if self._actor is not None:
             jobs.run_sweep(self._services, self._owner)
         else:
             self._services.queue.enqueue_sweep(self._owner)
@@ -214,13 +225,13 @@ class _Waiting:
 
     def until_checked(self, wanted: dict[UUID, int], *, settle: bool) -> None:
         """Until the checks of these generations have ended."""
-        if not self._is_here:
+        if self._actor is None:
             self._services.queue.enqueue_check(self._owner)
         while True:
-            if self._is_here:
+            if self._actor is not None:
                 from processor import jobs
 
-                jobs.run_check(self._services, self._owner)
+                jobs.run_check(self._services, self._owner, actor=self._actor)
             found = self._checks(list(wanted))
             done = [one for one in found if one.checked >= wanted[one.payment_link_id]]
             open_ends = [one for one in done if settle and not one.is_settled]
@@ -252,7 +263,7 @@ class _Waiting:
                 )
             whom = (
                 "Wix may be away, or the links wait for their time"
-                if self._is_here
+                if self._actor is not None
                 else "is a worker running? --here works in this process"
             )
             raise NotInTime(

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from processor.domain.discrepancy import AUTOMATION
 from processor.domain.payment import Origin
 from processor.errors import ConfigurationError, WixError, WixUnauthorized
 from processor.jobs.asking import ask
@@ -22,8 +23,8 @@ log = structlog.get_logger(__name__)
 HELD_MAX = 500
 
 
-def run_check(services: Services, instance_id: UUID) -> None:
-    """One check of one instance's due links: read, decide, write."""
+def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> None:
+    """One check of one instance's due links: read, decide, write. actor: who it is that runs it."""
     now = services.now()
     lease_time = timedelta(seconds=services.settings.lease_seconds)
     with services.database.begin() as connection:
@@ -32,7 +33,11 @@ def run_check(services: Services, instance_id: UUID) -> None:
         lease = checks.claim(connection, instance_id, now, lease_time)
         if not lease.claims:
             return
-        run_id = runs.start(connection, instance_id, "check", now)
+        run_id = runs.start(
+            *(connection, instance_id, "check", now),
+            actor=actor,
+            settling_seconds=services.settings.settling_seconds,
+        )
         runs.count(connection, "jobs", {"check_links taken_over": lease.took_over})
         status = instances.status(connection, instance_id)
     with accounted(services, run_id) as account:
@@ -45,7 +50,7 @@ def run_check(services: Services, instance_id: UUID) -> None:
             if status == "removed":
                 raise WixUnauthorized("the app was removed from this site")
             release_held(services, instance_id)
-            theirs = ask(services, instance_id, lease, Beat(services, instance_id, lease))
+            theirs = ask(services, instance_id, lease, Beat(services, instance_id, lease, run_id))
             conclude(services, instance_id, lease, theirs, account)
         except TakenOver:
             account.failed = "taken over by another worker"

@@ -75,10 +75,11 @@ def accounted(services: Services, run_id: UUID) -> Iterator[Account]:
 class Beat:
     """Holds on to claims while what Wix says is read: at Wix's pace many pages outlast a lease."""
 
-    def __init__(self, services: Services, instance_id: UUID, lease: checks.Lease) -> None:
+    def __init__(self, services: Services, instance_id: UUID, lease: checks.Lease, run_id: UUID) -> None:
         self._services = services
         self._instance_id = instance_id
         self._lease = lease
+        self._run_id = run_id
         self._seconds = services.settings.lease_seconds
         self._seconds_between = self._seconds / 4
         self._last = time.monotonic()
@@ -88,10 +89,12 @@ class Beat:
         if time.monotonic() - self._last < self._seconds_between:
             return
         self._last = time.monotonic()
-        until = self._services.now() + timedelta(seconds=self._seconds)
+        now = self._services.now()
+        until = now + timedelta(seconds=self._seconds)
         with self._services.database.begin() as connection:
             if not checks.extend(connection, self._instance_id, self._lease, until):
                 raise TakenOver
+            runs.beat(connection, self._run_id, now)
 
 
 class TakenOver(Exception):

@@ -56,7 +56,7 @@ def conclude(
     dies between two parts has booked what is true: the guard of revisions makes every part safe.
     Raises TakenOver.
     """
-    beat = Beat(services, instance_id, lease)
+    beat = Beat(services, instance_id, lease, account.run_id)
     counts = runs.Counts()
     progress = {claim.payment_link_id: _Progress() for claim in lease.claims}
     after: matching.Place | None = matching.BEGINNING

@@ -212,6 +212,12 @@ TABLES: dict[str, dict[str, str]] = {
         "resolved": "Discrepancies that no longer differ.",
         "sums": "Per currency, what is booked and what Wix lists, as decimal text in main units.",
         "code_version": "Release that ran it.",
+        "actor": "Who started it: a person's name, or automation for a worker. NULL in older rows.",
+        "beat_at": "When its worker was last at it (UTC). NULL in older rows.",
+        "cutoff_at": "As of when it decided (UTC). NULL unless it is a check that succeeded.",
+        "rule_set_version": "Rules it followed. NULL: those built in, or it decided nothing.",
+        "settling_seconds": "Settling time it gave differences, in seconds. NULL unless it is a check.",
+        "result_digest": "SHA-256 of its result as `processor runs export` prints it. NULL: none to reproduce.",
     },
     "rejected_deliveries": {
         "body_digest": "SHA-256 of the refused body; the body is not kept.",

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, bindparam, text
 
 from processor import __version__
+from processor.domain.discrepancy import AUTOMATION
 from processor.domain.reconciliation import Outcome
 from processor.store.tables import ReconciliationRun
 
@@ -41,14 +42,21 @@ def start(
     now: datetime,
     *,
     window: tuple[datetime, datetime] | None = None,
+    actor: str = AUTOMATION,
+    settling_seconds: float | None = None,
 ) -> UUID:
-    """Record that a run of `kind` ("check" or "sweep") begins; returns its id."""
+    """Record that a run of `kind` ("check" or "sweep") begins; returns its id.
+
+    actor: who started it, a person's name or `automation`. settling_seconds: of a run that decides, None for others.
+    """
     run_id = uuid4()
     connection.execute(
         text("""
             INSERT INTO reconciliation_runs
-                (run_id, instance_id, kind, status, started_at, window_from, window_to, code_version)
-            VALUES (:run_id, :instance_id, :kind, 'running', :now, :window_from, :window_to, :version)"""),
+                (run_id, instance_id, kind, status, started_at, beat_at, window_from, window_to, code_version, actor,
+                settling_seconds)
+            VALUES (:run_id, :instance_id, :kind, 'running', :now, :now, :window_from, :window_to, :version, :actor,
+                :settling_seconds)"""),
         {
             "run_id": run_id,
             "instance_id": instance_id,
@@ -57,9 +65,19 @@ def start(
             "window_from": window[0] if window else None,
             "window_to": window[1] if window else None,
             "version": __version__,
+            "actor": actor,
+            "settling_seconds": settling_seconds,
         },
     )
     return run_id
+
+
+def beat(connection: Connection, run_id: UUID, now: datetime) -> None:
+    """Note that the run's worker is at it."""
+    connection.execute(
+        text("UPDATE reconciliation_runs SET beat_at = :now WHERE run_id = :run_id"),
+        {"run_id": run_id, "now": now},
+    )
 
 
 def finish(
@@ -102,11 +120,11 @@ def finish(
 
 
 def abandon(connection: Connection, before: datetime, now: datetime) -> int:
-    """Close runs begun before `before` that never ended: their worker died. Returns how many."""
+    """Close runs that never ended and that no worker was at since `before`: it died. Returns how many."""
     return connection.execute(
         text("""
             UPDATE reconciliation_runs SET status = 'abandoned', reason = 'worker died', finished_at = :now
-            WHERE status = 'running' AND started_at < :before"""),
+            WHERE status = 'running' AND started_at < :before AND COALESCE(beat_at, started_at) < :before"""),
         {"before": before, "now": now},
     ).rowcount
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     Computed,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -629,7 +630,10 @@ class ReconciliationRun(Base):
     """One check, or one part of a sweep or backfill: what it looked at, what it found, what it cost.
 
     sums: per currency, what we booked and what Wix lists for the links looked at, as decimal strings:
-    {"EUR": {"booked": "10.00", "wix": "10.00"}}. abandoned: its worker died; the work was done again.
+    {"EUR": {"booked": "10.00", "wix": "10.00"}}. abandoned: its worker died; the work was done again. actor: who
+    started it, `automation` for a worker. beat_at: when its worker was last at it. cutoff_at, rule_set_version,
+    settling_seconds: as of when and under which terms a check decided. result_digest: SHA-256 of its result, NULL when
+    there is none that could be reproduced. All of these are NULL in rows of older releases.
     """
 
     __tablename__ = "reconciliation_runs"
@@ -653,12 +657,24 @@ class ReconciliationRun(Base):
     resolved: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
     sums: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     code_version: Mapped[str]
+    actor: Mapped[str | None]
+    beat_at: Mapped[datetime | None]
+    cutoff_at: Mapped[datetime | None]
+    rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
+    settling_seconds: Mapped[float | None] = mapped_column(Double)
+    result_digest: Mapped[bytes | None]
 
     __table_args__ = (
         CheckConstraint(one_of("kind", "check", "sweep", "backfill"), "kind"),
         CheckConstraint(one_of("status", "running", "succeeded", "failed", "abandoned"), "status"),
         CheckConstraint("(status = 'running') = (finished_at IS NULL)", "finished_when_not_running"),
         CheckConstraint("(status IN ('failed', 'abandoned')) = (reason IS NOT NULL)", "reason_when_failed"),
+        CheckConstraint("octet_length(result_digest) = 32", "result_digest_is_sha256"),
+        CheckConstraint(
+            "result_digest IS NULL"
+            " OR (status = 'succeeded' AND num_nulls(actor, cutoff_at, settling_seconds) = 0)",
+            "result_is_reproducible",
+        ),
         Index("ix_reconciliation_runs_started", "instance_id", "started_at"),
         Index(
             "ix_reconciliation_runs_running",

@@ -512,6 +512,22 @@ def test_a_link_is_reconciled_here(run: Run, shop: Shop) -> None:
     assert "the books equal what Wix says" in result.stdout
 
 
+def test_a_run_says_who_started_it(run: Run, shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    shop.check()
+
+    run("reconcile", "--link", link_id, "--here", "--as", "ada")
+
+    actors = shop.rows(
+        "SELECT actor, beat_at >= started_at AS is_beating FROM reconciliation_runs ORDER BY started_at"
+    )
+    assert [tuple(row) for row in actors] == [("automation", True), ("ada", True)]
+    refused = run("reconcile", "--link", link_id, "--here", "--as", "automation", code=2)
+    assert "automation is what checks are called" in refused.stderr
+
+
 def test_an_instance_is_reconciled_with_what_nobody_told(run: Run, shop: Shop) -> None:
     link_id = shop.link()
     shop.pay(link_id)  # not delivered

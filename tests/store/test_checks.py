@@ -226,6 +226,15 @@ def test_runs_whose_worker_died_are_closed_as_abandoned(database: Database) -> N
     assert [row.status for row in found] == ["abandoned", "running"]
 
 
+def test_a_run_whose_worker_is_at_it_is_not_abandoned_however_long_it_takes(database: Database) -> None:
+    with database.begin() as connection:
+        run_id = runs.start(connection, INSTANCE, "check", NOW)
+        runs.beat(connection, run_id, NOW + timedelta(hours=1))
+
+        assert runs.abandon(connection, NOW + timedelta(minutes=59), NOW + timedelta(hours=1)) == 0
+        assert runs.abandon(connection, NOW + timedelta(minutes=61), NOW + timedelta(hours=2)) == 1
+
+
 def test_the_backlog_counts_what_waits_and_for_how_long(database: Database) -> None:
     request(database, LINK)
     with database.begin() as connection:

@@ -56,6 +56,8 @@ IMPOSSIBLE = {
     "ck_reconciliation_runs_finished_when_not_running": "finished_at = now()",
     "ck_reconciliation_runs_kind": "kind = 'guess'",
     "ck_reconciliation_runs_reason_when_failed": "reason = 'none'",
+    "ck_reconciliation_runs_result_digest_is_sha256": f"result_digest = {SHORT}",
+    "ck_reconciliation_runs_result_is_reproducible": "result_digest = sha256('')",
     "ck_reconciliation_runs_status": "status = 'lost', finished_at = now()",
     "ck_sweeps_failures_not_negative": "failures = -1",
     "ck_sweeps_lease_whole": "lease_until = now()",
