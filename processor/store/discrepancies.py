@@ -6,7 +6,7 @@ What follows from what is decided by `domain.discrepancy`; here the rows are loc
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from processor.domain import discrepancy as domain
+from processor.domain.alert import Alert, severity_of, told_by
 from processor.domain.discrepancy import (
     AUTOMATION,
     REASONS,
@@ -34,6 +35,7 @@ from processor.domain.discrepancy import (
 )
 from processor.domain.rules import BUILT_IN, Rules, tolerate
 from processor.errors import NotAllowed
+from processor.store import alerts
 
 BATCH = 500  # rows locked and written at once
 
@@ -338,7 +340,10 @@ def _write(
     run_id: UUID | None,
     rule_set_version: int | None = None,
 ) -> None:
-    """Write the steps, and each row as its last step leaves it. Sets of any size are three statements, or two."""
+    """Write the steps, each row as its last step leaves it, and what persons are told of it.
+
+    Sets of any size are four statements, or fewer.
+    """
     moved = [(held, steps) for held, steps in moved if steps]
     if not moved:
         return
@@ -360,7 +365,7 @@ def _write(
             WHERE d.discrepancy_id = r.id AND r.is_decided"""),
         {"now": now, "rows": json.dumps(rows)},
     )
-    connection.execute(
+    written = connection.execute(
         text("""
             INSERT INTO discrepancy_steps (discrepancy_id, instance_id, at, kind, actor, run_id, rule_set_version,
                 state, severity, sides, amount_at_risk, currency, owner, reason, amount, comment, evidence)
@@ -369,7 +374,8 @@ def _write(
             FROM jsonb_to_recordset(CAST(:steps AS jsonb)) AS r (number bigint, id uuid, instance_id uuid, kind text,
                 state text, severity text, sides jsonb, risk numeric, currency text, owner text, reason text,
                 amount numeric, comment text, evidence text, version bigint)
-            ORDER BY r.number"""),
+            ORDER BY r.number
+            RETURNING step_id, discrepancy_id, kind"""),
         values
         | {
             "steps": json.dumps(
@@ -380,9 +386,45 @@ def _write(
             )
         },
     )
+    # A kind of step comes once in the steps of one discrepancy.
+    numbers = {(row.discrepancy_id, row.kind): row.step_id for row in written}
+    alerts.tell_all(connection, _alerts(moved, numbers), now)
     for held, steps in moved:
         for step in steps:
             _write_write_off(connection, held, step, actor, now)
+
+
+def _alerts(moved: Sequence[_Moved], numbers: Mapping[tuple[UUID, str], int]) -> list[Alert]:
+    """What the steps change for a person. numbers: of the steps, by discrepancy and kind."""
+    found: list[Alert] = []
+    for held, steps in moved:
+        told = told_by(held.standing, steps)
+        if told is None:
+            continue
+        kind, step = told
+        difference = step.after.difference
+        found.append(
+            Alert(
+                kind=kind,
+                instance_id=held.instance_id,
+                subject=str(held.discrepancy_id),
+                change=str(numbers[held.discrepancy_id, step.kind]),
+                severity=severity_of(kind, step),
+                # Neither who decided nor what was said: that stays here.
+                document={
+                    "discrepancy_id": str(held.discrepancy_id),
+                    "type": difference.type,
+                    "state": step.after.state,
+                    "payment_link_id": str(difference.payment_link_id),
+                    "payment_id": str(difference.payment_id) if difference.payment_id else None,
+                    "amount_at_risk": _plain(difference.amount_at_risk),
+                    "currency": difference.currency,
+                    "sides": difference.sides,
+                    "reason": step.reason,
+                },
+            )
+        )
+    return found
 
 
 _UNDECIDED = frozenset((StepKind.OPENED, StepKind.COMMENTED, StepKind.EVIDENCE_ADDED))

@@ -39,6 +39,43 @@ EVERYWHERE = {
 """Meanings of columns that mean the same wherever they are."""
 
 TABLES: dict[str, dict[str, str]] = {
+    "alert_channels": {
+        "channel": "webhook or mail.",
+        "enqueued_at": "When its deliveries were last given to the queue (UTC). NULL: never.",
+        "resume_at": "Until when it is left alone, since it failed (UTC). NULL when it did not.",
+        "failures": "How often in a row it could not be reached.",
+        "digested_to": "End of the period of its last digest (UTC). NULL before the first.",
+    },
+    "alert_deliveries": {
+        "delivery_id": "The message; the same id at every attempt.",
+        "channel": "webhook or mail.",
+        "kind": "alert (one), group (of many), digest or test.",
+        "document": "The message: type, timestamp and data. Never personal.",
+        "alert_count": "Alerts in it; of a digest, those of its period.",
+        "status": "waiting, delivered or given_up.",
+        "attempts": "How often it was sent, or tried to.",
+        "made_at": "When it was made (UTC).",
+        "waiting_since": "From when it is tried for a day (UTC): when it was made, or asked for again.",
+        "due_at": "When it is sent next (UTC). NULL when it is not any more.",
+        "last_error": "Why the last attempt failed. NULL when none did.",
+        "ended_at": "When it was delivered or given up (UTC). NULL while it waits.",
+    },
+    "alert_routes": {
+        "alert_id": "The alert.",
+        "channel": "webhook or mail.",
+        "delivery_id": "The message it is in. NULL while it waits for one.",
+    },
+    "alerts": {
+        "alert_id": "The alert.",
+        "instance_id": "App instance it is of. NULL when it is of no single one.",
+        "at": "When what it tells of happened (UTC).",
+        "kind": "What happened, such as discrepancy_opened or webhooks_silent.",
+        "severity": "informational or error.",
+        "subject": "What it is about, such as a discrepancy's id.",
+        "change": "Which change of the subject; a change is told once.",
+        "document": "What whoever is told gets. Never personal.",
+        "routed_at": "When it was given to the channels and the log (UTC). NULL before that.",
+    },
     "app_instances": {
         "app_id": "The Wix app. NULL until Wix told.",
         "site_id": "The site. NULL until Wix told.",
@@ -270,6 +307,11 @@ TABLES: dict[str, dict[str, str]] = {
         "file_digest": "SHA-256 of the file.",
         "event_count": "Tokens in it.",
         "archived_at": "When it was detached (UTC).",
+    },
+    "wix_outages": {
+        "since": "First failure after the last success (UTC).",
+        "told_at": "When it had lasted long enough to be told of (UTC).",
+        "ended_at": "When Wix could be asked again, or the app was removed (UTC). NULL while it lasts.",
     },
     "unread_deliveries": {
         "reason": "Why not even its instance can be read.",

@@ -39,7 +39,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from processor.domain.discrepancy import Reason, StepKind
+from processor.domain.alert import AlertKind, Channel, DeliveryKind
+from processor.domain.discrepancy import Reason, Severity, StepKind
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -872,6 +873,131 @@ class RuleSetApproval(Base):
         ForeignKeyConstraint(["version", "created_by"], ["rule_sets.version", "rule_sets.created_by"]),
         CheckConstraint("lower(approved_by) <> lower(created_by)", "two_persons"),
         CheckConstraint("lower(approved_by) <> 'automation'", "person"),
+    )
+
+
+class AlertRow(Base):
+    """One change that persons are told of (`domain.alert`), written in the transaction of the change.
+
+    routed_at, when it was given to the channels, is all that changes of it. instance_id: NULL when it is of no single
+    instance. Kind, subject and change are unique: a change is told once.
+    document: what whoever is told gets; never personal.
+    """
+
+    __tablename__ = "alerts"
+
+    alert_id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    instance_id: Mapped[UUID | None]
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    severity: Mapped[str]
+    subject: Mapped[str]
+    change: Mapped[str]
+    document: Mapped[dict[str, Any]]
+    routed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("kind", *AlertKind), "kind"),
+        CheckConstraint(one_of("severity", *Severity), "severity"),
+        Index("uq_alerts_change", "subject", "kind", "change", unique=True),
+        Index("ix_alerts_routed", "routed_at"),
+    )
+
+
+class AlertChannel(Base):
+    """A way by which alerts leave, and how it fares. One row for each that was ever configured.
+
+    enqueued_at: when a job for it was last given to the queue. resume_at: it failed, and is left alone until then, NULL
+    when it did not. failures: times in a row that it could not be reached. digested_to: end of its last digest's
+    period.
+    """
+
+    __tablename__ = "alert_channels"
+
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    enqueued_at: Mapped[datetime | None]
+    resume_at: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    digested_to: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("channel", *Channel), "channel"),
+        CheckConstraint("failures >= 0", "failures_not_negative"),
+    )
+
+
+class AlertDelivery(Base):
+    """One message to one channel: an alert, a group of them, a digest or a test. It is sent until it is taken.
+
+    delivery_id: the message's own id, the same at every attempt. document: the message, made once. waiting_since: from
+    when it is tried for a day. due_at: NULL when it is not to be sent any more. last_error: without any secret.
+    """
+
+    __tablename__ = "alert_deliveries"
+
+    delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
+    channel: Mapped[str]
+    kind: Mapped[str]
+    document: Mapped[dict[str, Any]]
+    alert_count: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str]
+    attempts: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    made_at: Mapped[datetime]
+    waiting_since: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("channel", *Channel), "channel"),
+        CheckConstraint(one_of("kind", *DeliveryKind), "kind"),
+        CheckConstraint(one_of("status", "waiting", "delivered", "given_up"), "status"),
+        CheckConstraint("alert_count >= 0 AND attempts >= 0", "counts_not_negative"),
+        CheckConstraint("(status = 'waiting') = (due_at IS NOT NULL)", "due_while_waiting"),
+        CheckConstraint("(status = 'waiting') = (ended_at IS NULL)", "ended_when_not_waiting"),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
+        Index("ix_alert_deliveries_due", "channel", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index("ix_alert_deliveries_made", "channel", "made_at"),
+    )
+
+
+class AlertRoute(Base):
+    """That an alert goes out by a channel at once, and in which delivery. delivery_id: NULL until there is one."""
+
+    __tablename__ = "alert_routes"
+
+    alert_id: Mapped[UUID] = mapped_column(ForeignKey("alerts.alert_id"), primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    delivery_id: Mapped[UUID | None] = mapped_column(ForeignKey("alert_deliveries.delivery_id"))
+
+    __table_args__ = (
+        CheckConstraint(one_of("channel", *Channel), "channel"),
+        Index("ix_alert_routes_delivery", "delivery_id"),
+        Index("ix_alert_routes_waiting", "channel", postgresql_where=text("delivery_id IS NULL")),
+    )
+
+
+class WixOutage(Base):
+    """A time in which Wix could not be asked about an instance, for long enough to be told of.
+
+    since: the first failed run after the last that succeeded. ended_at: when one succeeded again, or the app was
+    removed; NULL while it lasts.
+    """
+
+    __tablename__ = "wix_outages"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    since: Mapped[datetime] = mapped_column(primary_key=True)
+    told_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("ended_at >= since", "ended_after_begin"),
+        Index(
+            "uq_wix_outages_lasting", "instance_id", unique=True, postgresql_where=text("ended_at IS NULL")
+        ),
     )
 
 

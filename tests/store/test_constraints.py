@@ -21,6 +21,19 @@ from tests.store.helpers import install, receive
 SHORT = "'\\x00'::bytea"
 # What makes a valid row impossible, by the constraint that must refuse it.
 IMPOSSIBLE = {
+    "ck_alert_channels_channel": "channel = 'pigeon'",
+    "ck_alert_channels_failures_not_negative": "failures = -1",
+    "ck_alert_deliveries_channel": "channel = 'pigeon'",
+    "ck_alert_deliveries_counts_not_negative": "attempts = -1",
+    "ck_alert_deliveries_due_while_waiting": "due_at = NULL",
+    "ck_alert_deliveries_ended_when_not_waiting": "ended_at = now()",
+    "ck_alert_deliveries_kind": "kind = 'gossip'",
+    "ck_alert_deliveries_lease_whole": "lease_id = gen_random_uuid()",
+    "ck_alert_deliveries_status": "status = 'lost', due_at = NULL, ended_at = now()",
+    "ck_alert_routes_channel": "channel = 'pigeon'",
+    "ck_alerts_kind": "kind = 'gossip'",
+    "ck_alerts_severity": "severity = 'meh'",
+    "ck_wix_outages_ended_after_begin": "ended_at = since - interval '1 s'",
     "ck_backfills_counts_not_negative": "payment_count = -1",
     "ck_backfills_due_until_ended": "finished_at = now()",
     "ck_backfills_lease_whole": "lease_until = now()",
@@ -155,6 +168,22 @@ def fill(database: Database) -> None:
         discrepancies.act(connection, held, propose, actor="ada", rules=BUILT_IN, now=NOW)
         version = rules.add(connection, BUILT_IN.rule_set, created_by="ada", comment=None, now=NOW)
         rules.approve(connection, version, approved_by="grace", now=NOW)
+        connection.execute(text("INSERT INTO alert_channels (channel) VALUES ('mail')"))
+        connection.execute(
+            text("INSERT INTO alert_routes (alert_id, channel) SELECT alert_id, 'mail' FROM alerts")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO alert_deliveries (delivery_id, channel, kind, document, alert_count, status, made_at,"
+                " waiting_since, due_at)"
+                " VALUES (gen_random_uuid(), 'mail', 'test', '{}', 0, 'waiting', :now, :now, :now)"
+            ),
+            {"now": NOW},
+        )
+        connection.execute(
+            text("INSERT INTO wix_outages (instance_id, since, told_at) VALUES (:instance_id, :now, :now)"),
+            {"instance_id": INSTANCE, "now": NOW},
+        )
         hold = creations.Hold(INSTANCE, "r1", uuid4())
         until = NOW + timedelta(minutes=1)
         creations.begin(connection, hold, request={}, digest=b"z" * 32, now=NOW, until=until)
