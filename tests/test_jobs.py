@@ -63,9 +63,12 @@ def test_a_missed_payment_is_found_by_the_sweep_and_booked_by_the_check_once_it_
     shop.pass_time()
     shop.check()
 
-    payment = shop.one("SELECT payment_id, first_origin, event_id, run_id, match_state FROM payments")
+    payment = shop.one(
+        "SELECT payment_id, first_origin, event_id, run_id, match_state, recovery FROM payments"
+    )
     assert (payment.payment_id, payment.first_origin) == (payment_id, "poll")
     assert (payment.event_id, payment.match_state) == (None, "matched")
+    assert payment.recovery == "webhook_missed"
     assert shop.one("SELECT recovered FROM reconciliation_runs WHERE recovered > 0").recovered == 1
 
 
@@ -83,8 +86,24 @@ def test_a_webhook_that_comes_after_the_poll_changes_nothing(shop: Shop) -> None
 
     after = shop.one("SELECT * FROM payments")
     assert (after.first_origin, after.revision, after.amount) == ("poll", before.revision, before.amount)
-    assert after.last_verdict == "same"
+    assert (after.last_verdict, before.recovery, after.recovery) == ("same", "webhook_missed", "webhook_late")
     assert shop.open() == []
+
+
+def test_what_a_release_before_recovered_says_why_after_the_next_check(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.deliver()
+    shop.pay(link_id)
+    shop.sweep()
+    shop.pass_time()
+    shop.check()
+    with shop.services.database.begin() as connection:
+        connection.execute(text("UPDATE payments SET recovery = NULL"))
+
+    shop.request(link_id)
+    shop.check()
+
+    assert shop.one("SELECT recovery FROM payments").recovery == "webhook_missed"
 
 
 @pytest.mark.fact("S19")
@@ -100,9 +119,15 @@ def test_a_missed_update_is_booked_by_the_check(shop: Shop) -> None:
     shop.pass_time()
     shop.check()
 
-    payment = shop.one("SELECT revision, receipt_id, origin, first_origin FROM payments")
+    payment = shop.one("SELECT revision, receipt_id, origin, first_origin, recovery FROM payments")
     assert (payment.revision, payment.origin, payment.first_origin) == (2, "poll", "webhook")
     assert payment.receipt_id is not None
+    assert payment.recovery == "update_unannounced"
+
+    shop.deliver(payment_id)
+    shop.check()
+
+    assert shop.one("SELECT recovery FROM payments").recovery == "webhook_late"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +241,93 @@ def test_what_only_the_link_can_show_is_not_over_because_the_link_is_gone(shop: 
     settle(shop)
 
     assert shop.open() == ["link_missing", "total_differs"]
+
+
+def test_what_is_known_of_a_payment_is_not_over_because_it_cannot_be_read(shop: Shop) -> None:
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    added = shop.sandbox.faults.add(
+        {"kind": "amount_edited", "amount": "99.00", "paymentId": str(payment_id)}
+    )
+    settle(shop)
+    assert shop.open() == ["amount_differs"]
+
+    shop.sandbox.faults.remove(added["id"])
+    rewritten(shop, "payment", payment_id, amount=10.0)
+    shop.request(link_id)
+    settle(shop)
+
+    assert shop.open() == ["amount_differs", "unreadable_at_wix"]
+    rewritten(shop, "payment", payment_id, amount="10.00")
+    shop.request(link_id)
+    settle(shop)
+    assert shop.open() == []
+
+
+def test_a_last_payment_of_another_date_is_raised_and_goes_when_the_dates_agree(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    link = shop.sandbox.documents.get("link", str(link_id))
+    assert link is not None
+    shown_at = link["entity"]["lastPaymentDate"]
+    rewritten(shop, "link", link_id, lastPaymentDate="2026-01-01T00:00:00.000Z")
+
+    settle(shop)
+
+    row = shop.one("SELECT type, severity, sides, amount_at_risk FROM discrepancies")
+    assert (row.type, row.severity, row.amount_at_risk) == ("last_payment_differs", "informational", None)
+    assert row.sides["wix"] == "2026-01-01T00:00:00Z"
+    rewritten(shop, "link", link_id, lastPaymentDate=shown_at)
+    shop.request(link_id)
+    settle(shop)
+    assert shop.open() == []
+
+
+def test_a_link_that_was_paid_up_and_takes_payments_again_is_raised(shop: Shop) -> None:
+    link_id = shop.link(payments_limit=1)
+    shop.pay(link_id)
+    shop.deliver()
+    settle(shop)
+    assert shop.open() == []
+    assert shop.one("SELECT status FROM payment_links").status == "PAID"
+
+    link = shop.sandbox.documents.get("link", str(link_id))
+    assert link is not None
+    revision = int(link["entity"]["revision"])
+    rewritten(shop, "link", link_id, status="ACTIVE", revision=str(revision + 1))
+    shop.request(link_id)
+    settle(shop)
+
+    row = shop.one("SELECT type, severity, sides FROM discrepancies WHERE closed_at IS NULL")
+    assert (row.type, row.severity) == ("status_differs", "informational")
+    assert row.sides == {"booked": "paid 1 times of 1; no way back", "wix": "PAID, then ACTIVE"}
+    rewritten(shop, "link", link_id, status="PAID", revision=str(revision + 2))
+    shop.request(link_id)
+    settle(shop)
+    assert shop.open() == []
+
+
+def test_a_query_that_shows_a_link_as_it_was_is_no_step_back(shop: Shop) -> None:
+    link_id = shop.link(payments_limit=1)
+    shop.pay(link_id)
+    shop.deliver()
+    settle(shop)
+    link = shop.sandbox.documents.get("link", str(link_id))
+    assert link is not None
+    revision, now = int(link["entity"]["revision"]), {"status": "PAID"}
+    shop.pass_time(timedelta(hours=1))
+
+    rewritten(shop, "link", link_id, status="ACTIVE", revision=str(revision - 1))
+    shop.request(link_id)
+    jobs.run_check(shop.services, shop.instance_id)
+    rewritten(shop, "link", link_id, **now, revision=str(revision))
+    settle(shop)
+
+    row = shop.one("SELECT status, previous_status FROM payment_links")
+    assert (row.status, row.previous_status) == ("PAID", "ACTIVE")
+    assert shop.open() == []
 
 
 def test_a_deleted_link_with_payments_is_raised(shop: Shop) -> None:

@@ -321,6 +321,7 @@ _PAYMENT_COLUMNS = (
     "type",
     "status",
     "first told by",
+    "recovery",
 )
 
 
@@ -334,6 +335,7 @@ def _payment_row(payment: PaymentLine) -> Sequence[Any]:
         payment.type,
         payment.match_state or "not checked yet",
         payment.first_origin,
+        payment.recovery,
     )
 
 

@@ -40,6 +40,8 @@ class DiscrepancyType(StrEnum):
     PAID_WHILE_INACTIVE = "paid_while_inactive"
     DUPLICATE_PAYMENT = "duplicate_payment"
     LINK_MISSING = "link_missing"
+    LAST_PAYMENT_DIFFERS = "last_payment_differs"
+    STATUS_DIFFERS = "status_differs"
 
 
 class Severity(StrEnum):
@@ -78,6 +80,13 @@ EXPLANATIONS: dict[DiscrepancyType, str] = {
     DiscrepancyType.PAID_WHILE_INACTIVE: "A payment was made after the payment link had expired or was deactivated.",
     DiscrepancyType.DUPLICATE_PAYMENT: "One purchase was paid twice: same amount and order, two payment ids.",
     DiscrepancyType.LINK_MISSING: "Wix no longer knows the payment link that payments were booked for.",
+    DiscrepancyType.LAST_PAYMENT_DIFFERS: (
+        "The date Wix shows for the last payment of the link is not that of the latest payment booked."
+    ),
+    DiscrepancyType.STATUS_DIFFERS: (
+        "The status of the payment link contradicts its payments, its limit or its expiry, or came after one that ends"
+        " a link."
+    ),
 }
 
 
@@ -112,6 +121,14 @@ ADVICE: dict[DiscrepancyType, str] = {
     ),
     DiscrepancyType.DUPLICATE_PAYMENT: "Look at the buyer's receipts. If both were charged, the merchant refunds one.",
     DiscrepancyType.LINK_MISSING: "Ask the merchant whether the link was deleted. Its payments stay booked.",
+    DiscrepancyType.LAST_PAYMENT_DIFFERS: (
+        "Look in the dashboard for a payment of that date. If there is none and the totals agree, the dates mean"
+        " different things: write it off, and tell the developers."
+    ),
+    DiscrepancyType.STATUS_DIFFERS: (
+        "See in the dashboard whether the link can still be paid, and ask the merchant whether it should be. No sum is"
+        " off by it."
+    ),
 }
 """What to do about each."""
 

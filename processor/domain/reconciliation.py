@@ -26,6 +26,32 @@ class Outcome(StrEnum):
     DISCREPANT = "discrepant"
 
 
+class Recovery(StrEnum):
+    """Why a check had to book a payment, or move it forward."""
+
+    WEBHOOK_MISSED = "webhook_missed"
+    WEBHOOK_LATE = "webhook_late"
+    UPDATE_UNANNOUNCED = "update_unannounced"
+
+
+RECOVERIES: dict[Recovery, str] = {
+    Recovery.WEBHOOK_MISSED: "No webhook told of the payment.",
+    Recovery.WEBHOOK_LATE: "Its webhook came after a check had found it.",
+    Recovery.UPDATE_UNANNOUNCED: "No webhook told of a change that a check found.",
+}
+
+
+def recovery(*, is_new: bool, recovered: int, told: int | None) -> Recovery:
+    """Why a payment had to be recovered, as far as is known by now.
+
+    is_new: whether a check told of it first. recovered: the highest revision a check booked. told: the highest that a
+    webhook or a replay told of, None when none did. `store.matching` says the same in SQL.
+    """
+    if told is None and is_new:
+        return Recovery.WEBHOOK_MISSED
+    return Recovery.WEBHOOK_LATE if told is not None and told >= recovered else Recovery.UPDATE_UNANNOUNCED
+
+
 @dataclass(frozen=True, slots=True)
 class Believed:
     """A payment as booked. changed_at: when its current version was stored here (aware, UTC)."""
@@ -68,13 +94,16 @@ class Totals:
     """The payments booked under one link, repairs included.
 
     purchases: how many different checkouts and orders they are of. sums: by currency. changed_at: when the
-    last of them that this check did not repair was stored, None when there is none.
+    last of them that this check did not repair was stored, None when there is none. last_paid_at, last_created_at: of
+    the latest of them, None when there is none, or one does not say.
     """
 
     payments: int = 0
     purchases: int = 0
     sums: Mapping[str, Decimal] = field(default_factory=dict)
     changed_at: datetime | None = None
+    last_paid_at: datetime | None = None
+    last_created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +135,8 @@ def closed_since(link: Link, inactive_since: datetime | None) -> datetime | None
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-INACTIVE = "INACTIVE"
-"""The status of a link that was deactivated."""
+ACTIVE, INACTIVE, EXPIRED, PAID = "ACTIVE", "INACTIVE", "EXPIRED", "PAID"
+"""What Wix documents a link's status to be; of any other nothing is concluded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +148,8 @@ class LinkBooks:
     read, by id text, with the reason. unsettled_since: when a check of this link first found something still
     open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
     open_types: of discrepancies of the link itself that are open already; their difference is not new. closed_at: as of
-    `closed_since`. duplicates, late: of the payments booked under it.
+    `closed_since`. duplicates, late: of the payments booked under it. previous_status: that Wix gave before the one it
+    gives now, None when it gave no other.
     """
 
     payment_link_id: UUID
@@ -134,6 +164,7 @@ class LinkBooks:
     closed_at: datetime | None = None
     duplicates: Sequence[Duplicate] = ()
     late: Sequence[Late] = ()
+    previous_status: str | None = None
 
 
 # Facts whose difference has a name of its own; any other is a difference in detail.
@@ -215,6 +246,8 @@ BY_DESCRIPTION = frozenset(
         DiscrepancyType.OVER_LIMIT,
         DiscrepancyType.ORDER_AMOUNT_DIFFERS,
         DiscrepancyType.PAID_WHILE_INACTIVE,
+        DiscrepancyType.LAST_PAYMENT_DIFFERS,
+        DiscrepancyType.STATUS_DIFFERS,
     )
 )
 """Types that only Wix's description of a link can show, or show to be over: without one nothing is known of them."""
@@ -246,7 +279,11 @@ def match_link(
             add(DiscrepancyType.LINK_MISSING, wix="not found")
     elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
-        differing = _control_total(books.payment_link_id, books.link, books.totals, assumptions)
+        differing = [
+            *_control_total(books.payment_link_id, books.link, books.totals, assumptions),
+            *_last_payment(books, books.link, assumptions),
+            *_status(books, books.link, assumptions, now),
+        ]
         # When the books last moved, on any side; or when the difference was noticed.
         moved = [books.totals.changed_at, books.link.last_payment_at]
         if not {one.type for one in differing} <= books.open_types:
@@ -290,6 +327,75 @@ def _late(books: LinkBooks, assumptions: Assumptions) -> Iterator[Difference]:
         )
 
 
+def _last_payment(books: LinkBooks, link: Link, assumptions: Assumptions) -> Iterator[Difference]:
+    """Wix's date of the last payment against our latest."""
+    shown_at = link.last_payment_at
+    # What cannot be read may be the last.
+    if shown_at is None or books.unreadable:
+        return
+    # Which of the two dates Wix means is not documented.
+    dates = {True: books.totals.last_paid_at, False: books.totals.last_created_at}
+    is_transaction = assumptions.last_payment_is_transaction
+    possible = {
+        moment
+        for meaning, moment in dates.items()
+        if moment is not None and is_transaction in (None, meaning)
+    }
+    if not possible or any(abs(moment - shown_at) < _SECOND for moment in possible):
+        return
+    yield Difference(
+        type=DiscrepancyType.LAST_PAYMENT_DIFFERS,
+        payment_link_id=books.payment_link_id,
+        severity=Severity.INFORMATIONAL if is_transaction is None else Severity.ERROR,
+        sides={"booked": " or ".join(map(_moment, sorted(possible))), "wix": _moment(shown_at)},
+    )
+
+
+_SECOND = timedelta(seconds=1)
+
+
+def _status(books: LinkBooks, link: Link, assumptions: Assumptions, now: datetime) -> Iterator[Difference]:
+    """What Wix says a link is, against its payments, its limit, its expiry, and what it said before."""
+    if assumptions.status_follows_facts is False:
+        return
+    least, most = _counts(books.totals, assumptions)
+    # A count that Wix shows and we do not have is a difference of its own.
+    counted = link.payment_count
+    limit, expires_at = link.payments_limit, link.expires_at
+    against: list[str] = []
+    match link.status:
+        case "ACTIVE":
+            if limit is not None and min(least, least if counted is None else counted) >= limit:
+                against.append(f"paid {least} times of {limit}")
+            if expires_at is not None and expires_at <= now:
+                against.append(f"expired {_moment(expires_at)}")
+        case "PAID":
+            paid = max(most, counted or 0)
+            if paid < (limit or 1):
+                against.append(f"paid {paid} times" + (f" of {limit}" if limit else ""))
+        case "EXPIRED":
+            if expires_at is not None and expires_at > now:
+                against.append(f"expires {_moment(expires_at)}")
+    status = str(link.status)
+    if books.previous_status in (PAID, EXPIRED) and link.status in (ACTIVE, INACTIVE):
+        against.append("no way back")
+        status = f"{books.previous_status}, then {status}"
+    if against:
+        yield Difference(
+            type=DiscrepancyType.STATUS_DIFFERS,
+            payment_link_id=books.payment_link_id,
+            severity=Severity.ERROR if assumptions.status_follows_facts else Severity.INFORMATIONAL,
+            sides={"booked": "; ".join(against), "wix": status},
+        )
+
+
+def _counts(totals: Totals, assumptions: Assumptions) -> tuple[int, int]:
+    """The least and the most that Wix may count: a purchase may be split over a gift card and a card."""
+    least = totals.payments if assumptions.split_counts_once is False else totals.purchases
+    most = totals.purchases if assumptions.split_counts_once is True else totals.payments
+    return least, most
+
+
 def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
@@ -331,9 +437,7 @@ def _control_total(
                     base_amount=paid,
                 )
             )
-    # A purchase may be split over a gift card and a card.
-    least = totals.payments if assumptions.split_counts_once is False else totals.purchases
-    most = totals.purchases if assumptions.split_counts_once is True else totals.payments
+    least, most = _counts(totals, assumptions)
     if link.payment_count is not None and not least <= link.payment_count <= most:
         # A count may fall after a refund as the total may.
         is_innocent = link.payment_count < least and assumptions.total_falls_on_refund is not False
@@ -379,6 +483,7 @@ class Books:
     unsettled_since: datetime | None = None
     open_types: frozenset[DiscrepancyType] = frozenset()
     inactive_since: datetime | None = None
+    previous_status: str | None = None
 
     def pairs(self) -> Iterator[Pair]:
         """Every payment either side names, in no order."""
@@ -408,6 +513,8 @@ class Books:
         for payment in booked:
             sums[payment.currency] += payment.amount
         repaired = {payment.payment_id for payment in repairs}
+        paid_at = [payment.transaction_at for payment in booked]
+        created_at = [payment.created_at for payment in booked]
         return Totals(
             payments=len(booked),
             purchases=len({purchase(payment) for payment in booked}),
@@ -420,7 +527,15 @@ class Books:
                 ),
                 default=None,
             ),
+            last_paid_at=_latest(paid_at),
+            last_created_at=_latest(created_at),
         )
+
+
+def _latest(moments: Sequence[datetime | None]) -> datetime | None:
+    """The latest, None when there is none or one is not known."""
+    known = [moment for moment in moments if moment is not None]
+    return max(known) if known and len(known) == len(moments) else None
 
 
 def duplicates(booked: Sequence[Payment]) -> list[Duplicate]:
@@ -509,6 +624,7 @@ def compare(
             closed_at=closed_at,
             duplicates=duplicates(booked),
             late=late(booked, closed_at),
+            previous_status=books.previous_status,
         ),
         now=now,
         settling=settling,

@@ -44,11 +44,17 @@ class Assumptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     total_falls_on_refund: whether a link's total received falls when a payment of it is refunded.
     split_counts_once: whether a purchase split over a gift card and a card counts once in a link's payment count.
     checkout_outlives_link: whether a checkout begun in time can be paid after its link expired or was deactivated.
+    last_payment_is_transaction: whether the last payment date of a link is when the buyer paid (true), or when Wix made
+    the payment's record (false).
+    status_follows_facts: whether a link is PAID exactly when its limit is reached and EXPIRED from its expiry on, and
+    takes payments again from neither.
     """
 
     total_falls_on_refund: bool | None = None
     split_counts_once: bool | None = None
     checkout_outlives_link: bool | None = None
+    last_payment_is_transaction: bool | None = None
+    status_follows_facts: bool | None = None
 
 
 NOTHING_ASSUMED = Assumptions()

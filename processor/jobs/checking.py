@@ -46,10 +46,14 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
                 services.wix.check_credentials(instance_id)
                 with services.database.begin() as connection:
                     instances.confirm(connection, instance_id, services.now())
+                status = "installed"
                 log.info("instance_confirmed", instance_id=str(instance_id))
             if status == "removed":
                 raise WixUnauthorized("the app was removed from this site")
             release_held(services, instance_id)
+            with services.database.begin() as connection:
+                link_ids = [claim.payment_link_id for claim in lease.claims]
+                matching.note_late_webhooks(connection, instance_id, link_ids)
             theirs = ask(services, instance_id, lease, Beat(services, instance_id, lease, run_id))
             conclude(services, instance_id, lease, theirs, account)
         except TakenOver:

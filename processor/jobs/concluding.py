@@ -176,6 +176,7 @@ def _match_links(
     links.mark_missing(connection, instance_id, [one for one in link_ids if one in theirs.missing], now)
 
     inactive = links.inactive_since(connection, instance_id, link_ids)
+    previous = links.previous_statuses(connection, instance_id, link_ids)
     closed = {
         one.link.payment_link_id: moment
         for one in described
@@ -206,6 +207,7 @@ def _match_links(
                 closed_at=closed.get(link_id),
                 duplicates=duplicates.get(link_id, ()),
                 late=late.get(link_id, ()),
+                previous_status=previous.get(link_id),
             ),
             now=now,
             settling=settling,
@@ -230,7 +232,13 @@ def _match_links(
     rest = [one for one in settled if one not in theirs.links]
     for links_of, unknown in ((is_described, frozenset[DiscrepancyType]()), (rest, BY_DESCRIPTION)):
         counts.resolved += discrepancies.resolve_absent(
-            connection, instance_id, links_of, run_id=run_id, now=now, unknown=unknown
+            connection,
+            instance_id,
+            links_of,
+            run_id=run_id,
+            now=now,
+            unknown=unknown,
+            lease_id=lease.lease_id,
         )
 
     counts.links = len(claims)

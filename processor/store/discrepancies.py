@@ -258,11 +258,13 @@ def resolve_absent(
     run_id: UUID,
     now: datetime,
     unknown: Collection[DiscrepancyType] = (),
+    lease_id: UUID | None = None,
 ) -> int:
     """Close every discrepancy of these links that run `run_id` did not see, whatever was decided. Returns how many.
 
     unknown: types the run could not look for; they stay as they are. So do types this release does not know, which a
-    newer one beside it may have opened.
+    newer one beside it may have opened, and whatever is of a payment that the check of `lease_id` found listed and
+    could not read.
     """
     resolved = 0
     last = UUID(int=0)
@@ -273,11 +275,16 @@ def resolve_absent(
                 WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids) AND last_run_id <> :run_id
                     AND (closed_at IS NULL OR state = 'written_off' OR reason = 'within_tolerance')
                     AND type = ANY(:known) AND discrepancy_id > :last
+                    AND NOT EXISTS (
+                        SELECT FROM listed_payments l
+                        WHERE l.lease_id = :lease_id AND l.payment_link_id = discrepancies.payment_link_id
+                            AND l.payment_id = discrepancies.payment_id AND l.reason IS NOT NULL)
                 ORDER BY discrepancy_id LIMIT :limit FOR UPDATE"""),
             {
                 "instance_id": instance_id,
                 "link_ids": list(link_ids),
                 "run_id": run_id,
+                "lease_id": lease_id,
                 "known": [one for one in _KNOWN if one not in unknown],
                 "last": last,
                 "limit": BATCH,

@@ -183,7 +183,7 @@ def event(connection: Connection, event_id: UUID, instance_id: UUID | None = Non
 
 @dataclass(frozen=True, slots=True)
 class PaymentLine:
-    """A payment as booked. first_origin: `poll` when no webhook told of it first."""
+    """A payment as booked. first_origin: `poll` when no webhook told of it first. recovery: None when none."""
 
     instance_id: UUID
     payment_id: UUID
@@ -199,6 +199,7 @@ class PaymentLine:
     first_origin: str
     match_state: str | None
     stored_at: datetime
+    recovery: str | None
 
 
 _PAYMENT = [getattr(PaymentRow, name) for name in PaymentLine.__dataclass_fields__]

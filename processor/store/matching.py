@@ -255,11 +255,11 @@ def book(
     run_id: UUID,
     now: datetime,
 ) -> None:
-    """Book versions that Wix lists and we do not have. The guard of revisions has the last word."""
-    by_link: dict[UUID, list[UUID]] = {}
+    """Book versions that Wix lists and we do not have, and why. The guard of revisions has the last word."""
+    by_link: dict[tuple[UUID, UUID], list[UUID]] = {}
     for payment in repairs:
-        by_link.setdefault(payment.payment_link_id, []).append(payment.payment_id)
-    for link_id, payment_ids in sorted(by_link.items()):
+        by_link.setdefault((payment.instance_id, payment.payment_link_id), []).append(payment.payment_id)
+    for (instance_id, link_id), payment_ids in sorted(by_link.items()):
         connection.execute(
             text(f"""
                 WITH source AS MATERIALIZED (
@@ -280,6 +280,54 @@ def book(
                 "now": now,
             },
         )
+        note_recoveries(connection, instance_id, payment_ids)
+
+
+def note_recoveries(connection: Connection, instance_id: UUID, payment_ids: Collection[UUID]) -> None:
+    """Note why checks had to recover these payments, as `domain.reconciliation.recovery`; their rows are locked."""
+    connection.execute(_NOTE_RECOVERIES, {"instance_id": instance_id, "payment_ids": list(payment_ids)})
+
+
+_NOTE_RECOVERIES = text("""
+    WITH recovered AS MATERIALIZED (
+        SELECT c.instance_id, c.payment_id, CASE WHEN t.told IS NULL AND c.first_origin = 'poll' THEN 'webhook_missed'
+            WHEN t.told >= t.recovered THEN 'webhook_late' ELSE 'update_unannounced' END AS recovery
+        FROM payments c CROSS JOIN LATERAL (
+            SELECT max(v.revision) FILTER (WHERE v.origin <> 'poll') AS told,
+                max(v.revision) FILTER (WHERE v.origin = 'poll' AND v.verdict IN ('new', 'newer')) AS recovered
+            FROM payment_tellings v WHERE v.instance_id = c.instance_id AND v.payment_id = c.payment_id) AS t
+        WHERE c.instance_id = :instance_id AND c.payment_id = ANY(:payment_ids) AND t.recovered IS NOT NULL
+    )
+    UPDATE payments p SET recovery = r.recovery FROM recovered r
+    WHERE p.instance_id = r.instance_id AND p.payment_id = r.payment_id
+        AND p.recovery IS DISTINCT FROM r.recovery""").bindparams(_PAYMENT_IDS)
+
+
+def note_late_webhooks(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> None:
+    """Note of payments of these links that checks had recovered whether webhooks have told of them since.
+
+    What a release before 0012 recovered is noted as well.
+    """
+    # In one order with everybody who locks several payments, or two of them would wait for each other.
+    locked = (
+        connection.execute(
+            text("""
+                SELECT payment_id FROM payments
+                WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
+                    AND recovery IS DISTINCT FROM 'webhook_late'
+                    AND (recovery IS NULL AND 'poll' IN (first_origin, origin)
+                        OR recovery IS NOT NULL AND last_verdict <> 'new' AND EXISTS (
+                            SELECT FROM payment_versions v
+                            WHERE v.instance_id = payments.instance_id AND v.payment_id = payments.payment_id
+                                AND v.origin <> 'poll'))
+                ORDER BY instance_id, payment_id FOR UPDATE""").bindparams(_LINK_IDS),
+            {"instance_id": instance_id, "link_ids": list(link_ids)},
+        )
+        .scalars()
+        .all()
+    )
+    if locked:
+        note_recoveries(connection, instance_id, locked)
 
 
 def totals(
@@ -290,6 +338,8 @@ def totals(
         text("""
             WITH booked AS (
                 SELECT payment_link_id, currency, sum(amount) AS amount, count(*) AS payments,
+                    max(transaction_at) AS last_paid_at, count(transaction_at) AS dated_payments,
+                    max(created_at) AS last_created_at, count(created_at) AS dated_records,
                     max(changed_at) FILTER (WHERE run_id IS DISTINCT FROM :run_id) AS changed_at
                 FROM payments WHERE instance_id = :instance_id AND payment_link_id = ANY(:link_ids)
                 GROUP BY payment_link_id, currency
@@ -306,15 +356,28 @@ def totals(
     )
     found: dict[UUID, Totals] = {}
     for row in rows:
-        before = found.get(row.payment_link_id, Totals())
-        moments = [moment for moment in (before.changed_at, row.changed_at) if moment]
+        before = found.get(row.payment_link_id)
+        moments = [moment for moment in (before and before.changed_at, row.changed_at) if moment]
         found[row.payment_link_id] = Totals(
-            payments=before.payments + row.payments,
+            payments=(before.payments if before else 0) + row.payments,
             purchases=row.purchases,
-            sums={**before.sums, row.currency: row.amount},
+            sums={**(before.sums if before else {}), row.currency: row.amount},
             changed_at=max(moments, default=None),
+            last_paid_at=_latest(
+                row.last_paid_at if row.dated_payments == row.payments else None,
+                before.last_paid_at if before else row.last_paid_at,
+            ),
+            last_created_at=_latest(
+                row.last_created_at if row.dated_records == row.payments else None,
+                before.last_created_at if before else row.last_created_at,
+            ),
         )
     return found
+
+
+def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The later, None when one is not known."""
+    return None if one is None or other is None else max(one, other)
 
 
 def duplicates(

@@ -211,6 +211,8 @@ TABLES: dict[str, dict[str, str]] = {
         "seen_at": "When Wix last described it to us (UTC).",
         "missing_since": "Since when Wix does not know it (UTC). NULL when it does.",
         "inactive_since": "When it was first seen deactivated (UTC). NULL unless it still is.",
+        "previous_status": "Status before the present one. NULL while there was no other.",
+        "status_changed_at": "When the present status was first seen (UTC). NULL while there was no other.",
     },
     "payment_versions": {
         "version_id": "Order of the tellings.",
@@ -229,6 +231,8 @@ TABLES: dict[str, dict[str, str]] = {
         "last_told_at": "When that was (UTC).",
         "match_state": "How it stood at its last check: matched, expected or discrepant. NULL before the first.",
         "matched_at": "When that last changed (UTC). NULL before the first check.",
+        "recovery": "Why a check had to book it, or a later revision of it: webhook_missed, webhook_late or"
+        " update_unannounced. NULL when none had to.",
     },
     "reconciliation_runs": {
         "run_id": "The run.",

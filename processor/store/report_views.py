@@ -78,7 +78,7 @@ REPORTS = {
             sums=("amount",),
             shown=(
                 *("found_at", "missed", "payment_id", "amount", "currency", "delay_seconds", "webhook"),
-                "webhook_received_at",
+                *("webhook_received_at", "recovery"),
             ),
             has_currency=True,
         ),

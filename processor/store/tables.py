@@ -41,6 +41,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from processor.domain.alert import AlertKind, Channel, DeliveryKind
 from processor.domain.discrepancy import Reason, Severity, StepKind
+from processor.domain.reconciliation import Recovery
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -309,7 +310,8 @@ class PaymentRow(_Facts, Base):
     first_origin: who told us first; `poll` means its webhook was missed or late. event_id, run_id: what
     the current version came from, one of the two. last_verdict, last_told_at: of the last version we were
     told of, applied or not. match_state: how it stood at its last check, NULL before the first.
-    erased_at: personal data was erased, and stays out.
+    erased_at: personal data was erased, and stays out. recovery: why a check had to book it or move it forward
+    (`domain.reconciliation.Recovery`), NULL when none had to.
     """
 
     __tablename__ = "payments"
@@ -328,6 +330,7 @@ class PaymentRow(_Facts, Base):
     match_state: Mapped[str | None]
     matched_at: Mapped[datetime | None]
     erased_at: Mapped[datetime | None]
+    recovery: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint("revision >= 0", "revision_not_negative"),
@@ -341,6 +344,7 @@ class PaymentRow(_Facts, Base):
         ),
         CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
         CheckConstraint("changed_at >= stored_at", "changed_after_stored"),
+        CheckConstraint(one_of("recovery", *Recovery), "recovery"),
         # Only the primary key begins with the instance: see migration 0004.
         Index("ix_payments_of_link", "payment_link_id", "instance_id"),
         Index("ix_payments_by_creation", "created_at", "instance_id"),
@@ -407,7 +411,8 @@ class PaymentBuyer(Base):
 class PaymentLinkRow(Base):
     """A payment link as Wix last described it. missing_since: Wix no longer knows it.
 
-    inactive_since: when it was first seen deactivated, NULL unless it still is.
+    inactive_since: when it was first seen deactivated, NULL unless it still is. previous_status: that Wix gave before
+    the one it gives now, status_changed_at: when the present one was first seen, both NULL while there was no other.
     """
 
     __tablename__ = "payment_links"
@@ -432,6 +437,8 @@ class PaymentLinkRow(Base):
     seen_at: Mapped[datetime]
     missing_since: Mapped[datetime | None]
     inactive_since: Mapped[datetime | None]
+    previous_status: Mapped[str | None]
+    status_changed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),

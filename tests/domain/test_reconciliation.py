@@ -8,11 +8,22 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec import structs
 
-from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType, Severity
+from processor.domain.discrepancy import ADVICE, EXPLANATIONS, DiscrepancyType, Severity
 from processor.domain.link import Link
 from processor.domain.payment import Payment
-from processor.domain.reconciliation import Believed, Books, Findings, Outcome, compare, next_check
+from processor.domain.reconciliation import (
+    RECOVERIES,
+    Believed,
+    Books,
+    Findings,
+    Outcome,
+    Recovery,
+    compare,
+    next_check,
+    recovery,
+)
 from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment
 
@@ -162,7 +173,7 @@ def test_a_purchase_split_over_gift_card_and_card_counts_once_or_twice(
 @pytest.mark.fact("L17")
 def test_a_link_paid_more_often_than_its_limit_is_shown() -> None:
     paid = [make_payment(), make_payment(payment_id=uuid4(), ecom_checkout_id="second")]
-    link = make_link(payments_limit=1, payment_count=2, total_amount=Decimal("21.98"))
+    link = make_link(status="PAID", payments_limit=1, payment_count=2, total_amount=Decimal("21.98"))
 
     assert types(check(paid, paid, link)) == [DiscrepancyType.OVER_LIMIT]
 
@@ -170,7 +181,7 @@ def test_a_link_paid_more_often_than_its_limit_is_shown() -> None:
 def test_a_split_purchase_does_not_exceed_a_limit_of_one() -> None:
     split = [make_payment(amount=Decimal(4)), make_payment(payment_id=uuid4(), amount=Decimal("6.99"))]
 
-    assert types(check(split, split, make_link(payments_limit=1, payment_count=2))) == []
+    assert types(check(split, split, make_link(status="PAID", payments_limit=1, payment_count=2))) == []
 
 
 def test_recovered_payments_are_part_of_the_control_total() -> None:
@@ -346,8 +357,8 @@ def test_two_gift_cards_of_one_worth_may_pay_one_purchase() -> None:
     ("description", "inactive_since", "is_late"),
     [
         ({}, None, False),
-        ({"expires_at": NOW - timedelta(hours=2)}, None, True),
-        ({"expires_at": LONG_AGO}, None, False),
+        ({"status": "EXPIRED", "expires_at": NOW - timedelta(hours=2)}, None, True),
+        ({"status": "EXPIRED", "expires_at": LONG_AGO}, None, False),
         ({"status": "INACTIVE"}, NOW - timedelta(hours=2), True),
         ({"status": "INACTIVE"}, NOW, False),
         ({"status": "INACTIVE"}, None, False),
@@ -374,8 +385,203 @@ def test_whether_a_checkout_outlives_its_link_is_an_assumption(
     outlives: bool | None, expected: list[Severity]
 ) -> None:
     payment = make_payment(transaction_at=LONG_AGO)
-    link = make_link(expires_at=LONG_AGO - timedelta(seconds=1))
+    link = make_link(status="EXPIRED", expires_at=LONG_AGO - timedelta(seconds=1))
 
     findings = check([payment], [payment], link, assumptions=Assumptions(checkout_outlives_link=outlives))
 
     assert [one.severity for one in findings.differences] == expected
+
+
+# -- What a link says of itself --------------------------------------------------------------------
+
+PAID_AT, MADE_AT = LONG_AGO - timedelta(minutes=30), LONG_AGO
+
+
+@pytest.mark.fact("L21")
+@pytest.mark.parametrize(
+    ("is_transaction", "shown_at", "expected"),
+    [
+        (None, PAID_AT, []),
+        (None, MADE_AT + timedelta(milliseconds=999), []),
+        (None, MADE_AT + timedelta(seconds=1), [Severity.INFORMATIONAL]),
+        (True, PAID_AT, []),
+        (True, MADE_AT, [Severity.ERROR]),
+        (False, MADE_AT, []),
+        (False, PAID_AT, [Severity.ERROR]),
+        (None, None, []),
+    ],
+)
+def test_the_date_of_the_last_payment_is_that_of_ours_in_the_meaning_assumed(
+    is_transaction: bool | None, shown_at: Any, expected: list[Severity]
+) -> None:
+    early = make_payment(
+        payment_id=uuid4(), ecom_checkout_id="first", transaction_at=PAID_AT - timedelta(days=1)
+    )
+    late = make_payment(transaction_at=PAID_AT, created_at=MADE_AT)
+    early = structs.replace(early, created_at=PAID_AT - timedelta(days=1))
+    link = make_link(last_payment_at=shown_at, payment_count=2, total_amount=Decimal("21.98"))
+
+    findings = check(
+        [early, late],
+        [early, late],
+        link,
+        assumptions=Assumptions(last_payment_is_transaction=is_transaction),
+    )
+
+    assert severities(findings) == [(DiscrepancyType.LAST_PAYMENT_DIFFERS, one) for one in expected]
+
+
+def test_what_both_sides_say_of_the_last_payment_is_told() -> None:
+    ours = make_payment(transaction_at=PAID_AT, created_at=MADE_AT)
+
+    [found] = check([ours], [ours], make_link(last_payment_at=NOW - timedelta(days=9))).differences
+
+    assert found.sides == {
+        "booked": "2026-11-24T10:30:00Z or 2026-11-24T11:00:00Z",
+        "wix": "2026-11-15T12:00:00Z",
+    }
+    assert found.amount_at_risk is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "more"),
+    [
+        ([], {}),
+        ([make_payment(transaction_at=None, created_at=None)], {}),
+        ([make_payment()], {"unreadable": {"odd": "amount_missing"}}),
+    ],
+    ids=["no payment", "no date", "one that cannot be read"],
+)
+def test_a_last_payment_with_nothing_to_compare_it_with_is_no_difference(
+    ours: list[Payment], more: dict[str, Any]
+) -> None:
+    link = make_link(
+        last_payment_at=NOW - timedelta(days=9),
+        payment_count=len(ours),
+        total_amount=Decimal("10.99") * len(ours),
+    )
+
+    assert DiscrepancyType.LAST_PAYMENT_DIFFERS not in types(check(ours, ours, link, **more))
+
+
+def test_the_last_payment_is_not_compared_while_one_is_in_transit() -> None:
+    link = make_link(last_payment_at=NOW - timedelta(days=9))
+
+    findings = check([], [make_payment(created_at=JUST_NOW)], link)
+
+    assert (findings.differences, findings.is_settled) == ((), False)
+
+
+PAST, FUTURE = NOW - timedelta(hours=2), NOW + timedelta(hours=2)
+
+
+@pytest.mark.fact("L15")
+@pytest.mark.parametrize(
+    ("payments", "description", "sides"),
+    [
+        (1, {"status": "ACTIVE", "payments_limit": 1}, ("paid 1 times of 1", "ACTIVE")),
+        (1, {"status": "ACTIVE", "payments_limit": 2}, None),
+        (1, {"status": "ACTIVE"}, None),
+        (1, {"status": "ACTIVE", "payments_limit": 1, "payment_count": 0}, None),
+        (1, {"status": "PAID", "payments_limit": 1}, None),
+        (1, {"status": "PAID"}, None),
+        (1, {"status": "PAID", "payments_limit": 2}, ("paid 1 times of 2", "PAID")),
+        (1, {"status": "PAID", "payments_limit": 2, "payment_count": 2}, None),
+        (0, {"status": "PAID"}, ("paid 0 times", "PAID")),
+        (1, {"status": "EXPIRED", "expires_at": FUTURE}, ("expires 2026-11-24T14:00:00Z", "EXPIRED")),
+        (1, {"status": "EXPIRED", "expires_at": PAST}, None),
+        (1, {"status": "EXPIRED"}, None),
+        (0, {"status": "ACTIVE", "expires_at": PAST}, ("expired 2026-11-24T10:00:00Z", "ACTIVE")),
+        (0, {"status": "ACTIVE", "expires_at": FUTURE}, None),
+        (0, {"status": "INACTIVE", "expires_at": PAST}, None),
+        (1, {"status": "ON_HOLD", "payments_limit": 1, "expires_at": PAST}, None),
+        (1, {"status": None, "payments_limit": 1, "expires_at": PAST}, None),
+    ],
+)
+def test_a_status_that_contradicts_what_is_known_is_shown(
+    payments: int, description: dict[str, Any], sides: tuple[str, str] | None
+) -> None:
+    paid = [
+        make_payment(payment_id=uuid4(), ecom_checkout_id=str(number), transaction_at=PAST)
+        for number in range(payments)
+    ]
+    told = {"payment_count": payments, "total_amount": Decimal("10.99") * payments, **description}
+
+    found = [
+        one
+        for one in check(paid, paid, make_link(**told)).differences
+        if one.type is DiscrepancyType.STATUS_DIFFERS
+    ]
+
+    assert [(one.sides["booked"], one.sides["wix"]) for one in found] == ([sides] if sides else [])
+    assert {one.severity for one in found} <= {Severity.INFORMATIONAL}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_shown"),
+    [
+        (None, "ACTIVE", False),
+        ("ACTIVE", "INACTIVE", False),
+        ("INACTIVE", "ACTIVE", False),
+        ("INACTIVE", "EXPIRED", False),
+        ("EXPIRED", "PAID", False),
+        ("PAID", "EXPIRED", False),
+        ("PAID", "ACTIVE", True),
+        ("PAID", "INACTIVE", True),
+        ("EXPIRED", "ACTIVE", True),
+        ("EXPIRED", "INACTIVE", True),
+        ("ON_HOLD", "ACTIVE", False),
+        ("PAID", "ON_HOLD", False),
+    ],
+)
+def test_a_link_that_had_ended_does_not_take_payments_again(
+    before: str | None, now: str, is_shown: bool
+) -> None:
+    findings = check([make_payment()], [make_payment()], make_link(status=now), previous_status=before)
+
+    assert types(findings) == ([DiscrepancyType.STATUS_DIFFERS] if is_shown else [])
+    if is_shown:
+        assert findings.differences[0].sides["wix"] == f"{before}, then {now}"
+
+
+@pytest.mark.parametrize(
+    ("follows", "expected"), [(None, [Severity.INFORMATIONAL]), (True, [Severity.ERROR]), (False, [])]
+)
+def test_whether_a_status_follows_the_facts_is_an_assumption(
+    follows: bool | None, expected: list[Severity]
+) -> None:
+    link = make_link(payments_limit=1)
+
+    findings = check(
+        [make_payment()], [make_payment()], link, assumptions=Assumptions(status_follows_facts=follows)
+    )
+
+    assert [one.severity for one in findings.differences] == expected
+
+
+def test_a_status_just_noticed_may_follow_yet() -> None:
+    findings = check([make_payment()], [make_payment()], make_link(payments_limit=1), unsettled_since=None)
+
+    assert (findings.differences, findings.is_settled) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("is_new", "recovered", "told", "expected"),
+    [
+        (True, 1, None, Recovery.WEBHOOK_MISSED),
+        (True, 1, 1, Recovery.WEBHOOK_LATE),
+        (True, 1, 2, Recovery.WEBHOOK_LATE),
+        (True, 2, 1, Recovery.UPDATE_UNANNOUNCED),
+        (False, 2, 1, Recovery.UPDATE_UNANNOUNCED),
+        (False, 2, 2, Recovery.WEBHOOK_LATE),
+    ],
+)
+def test_why_a_payment_was_recovered(
+    is_new: bool, recovered: int, told: int | None, expected: Recovery
+) -> None:
+    assert recovery(is_new=is_new, recovered=recovered, told=told) is expected
+
+
+def test_every_reason_of_recovery_and_every_advice_is_told() -> None:
+    assert set(RECOVERIES) == set(Recovery)
+    assert set(ADVICE) == set(DiscrepancyType)

@@ -65,6 +65,7 @@ IMPOSSIBLE = {
     "ck_payments_match_state": "match_state = 'perhaps'",
     "ck_payments_one_source": "run_id = gen_random_uuid()",
     "ck_payments_origin": "origin = 'rumour'",
+    "ck_payments_recovery": "recovery = 'luck'",
     "ck_payments_revision_not_negative": "revision = -1",
     "ck_reconciliation_runs_finished_when_not_running": "finished_at = now()",
     "ck_reconciliation_runs_kind": "kind = 'guess'",

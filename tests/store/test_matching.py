@@ -22,11 +22,13 @@ from processor.domain.reconciliation import (
     Books,
     LinkBooks,
     Outcome,
+    Recovery,
     Totals,
     closed_since,
     compare,
     match,
     match_link,
+    recovery,
 )
 from processor.store import checks, matching, payments, runs
 from processor.store.database import Database
@@ -59,8 +61,8 @@ descriptions = st.builds(
     payment_count=st.none() | st.integers(0, 3),
     total_amount=st.none() | st.sampled_from([Decimal(0), Decimal(1), Decimal("2.5"), Decimal("3.5")]),
     payments_limit=st.none() | st.just(1),
-    last_payment_at=st.none() | moments,
-    status=st.sampled_from(["ACTIVE", "INACTIVE"]),
+    last_payment_at=st.sampled_from([None, LONG_AGO, JUST_NOW, *[LONG_AGO - timedelta(days=1)] * 3]),
+    status=st.sampled_from(["ACTIVE", "INACTIVE", "EXPIRED", "PAID"]),
     expires_at=st.none() | moments,
     order_amount=st.none() | st.sampled_from([Decimal(1), Decimal("3.5")]),
 )
@@ -93,8 +95,9 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         unread=st.lists(st.sampled_from(PAYMENTS), max_size=1),
         described=st.tuples(descriptions, descriptions),
         missing=st.sets(st.sampled_from(LINKS), max_size=1),
-        unsettled_since=st.none() | moments,
+        unsettled_since=st.sampled_from([None, JUST_NOW, *[LONG_AGO] * 3]),
         inactive_since=st.none() | moments,
+        previous_status=st.none() | st.sampled_from(["ACTIVE", "PAID"]),
         twins_of=st.none() | st.sampled_from(LINKS),
         open_types=st.sets(st.sampled_from(DiscrepancyType)).map(frozenset),
         page=st.integers(1, 4),
@@ -109,6 +112,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         missing: set[UUID],
         unsettled_since: Any,
         inactive_since: Any,
+        previous_status: str | None,
         twins_of: UUID | None,
         open_types: frozenset[DiscrepancyType],
         page: int,
@@ -156,6 +160,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 unsettled_since=unsettled_since,
                 open_types=open_types,
                 inactive_since=inactive_since,
+                previous_status=previous_status,
             )
             for link_id, link in zip(LINKS, described, strict=True)
         }
@@ -229,6 +234,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                     closed_at=closed_at,
                     duplicates=duplicates.get(link_id, ()),
                     late=late.get(link_id, ()),
+                    previous_status=previous_status,
                 ),
                 now=NOW,
                 settling=SETTLING,
@@ -251,6 +257,8 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         DiscrepancyType.DUPLICATE_PAYMENT,
         DiscrepancyType.PAID_WHILE_INACTIVE,
         DiscrepancyType.ORDER_AMOUNT_DIFFERS,
+        DiscrepancyType.LAST_PAYMENT_DIFFERS,
+        DiscrepancyType.STATUS_DIFFERS,
     }
     assert {*Outcome, *of_links} <= set(met), "the books drawn were too tame"
 
@@ -317,3 +325,59 @@ def test_a_reading_lost_by_the_database_is_noticed(database: Database) -> None:
         connection.execute(text("TRUNCATE listed_payments"))
 
         assert matching.count(connection, lease_id) == written - 1
+
+
+def test_why_a_payment_was_recovered_is_the_same_in_sql(database: Database) -> None:
+    confirm(database)
+    run_id = start(database, INSTANCE)
+    met: set[Recovery | None] = set()
+
+    @given(
+        tellings=st.lists(
+            st.tuples(st.sampled_from([Origin.POLL, Origin.WEBHOOK, Origin.REPLAY]), st.integers(1, 3)),
+            min_size=1,
+            max_size=5,
+        ),
+        noted_at=st.integers(1, 5),
+    )
+    @settings(max_examples=80)
+    def alike(tellings: list[tuple[Origin, int]], noted_at: int) -> None:
+        payment_id, link_id = uuid4(), uuid4()
+        recovered: list[int] = []
+        told: list[int] = []
+        for number, (origin, revision) in enumerate(tellings, start=1):
+            seen = make_seen(payment_id=payment_id, payment_link_id=link_id, revision=revision)
+            is_poll = origin is Origin.POLL
+            telling = payments.telling(
+                seen,
+                origin=origin,
+                told_at=NOW,
+                event_id=None if is_poll else uuid4(),
+                run_id=run_id if is_poll else None,
+            )
+            with database.begin() as connection:
+                verdict = payments.apply(connection, [telling])[payment_id]
+                # As a check does that books, or one that comes by in between.
+                if number == noted_at or (is_poll and verdict.applies):
+                    matching.note_recoveries(connection, INSTANCE, [payment_id])
+            if not is_poll:
+                told.append(revision)
+            elif verdict.applies:
+                recovered.append(revision)
+
+        with database.begin() as connection:
+            matching.note_late_webhooks(connection, INSTANCE, [link_id])
+
+        expected = None
+        if recovered:
+            expected = recovery(
+                is_new=tellings[0][0] is Origin.POLL,
+                recovered=max(recovered),
+                told=max(told, default=None),
+            )
+        found = one(database, "SELECT recovery FROM payments WHERE payment_id = :id", id=payment_id).recovery
+        assert found == expected
+        met.add(expected)
+
+    alike()
+    assert met == {None, *Recovery}

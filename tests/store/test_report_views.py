@@ -15,7 +15,7 @@ from sqlalchemy import Connection, create_engine, text
 from processor.config import database_url as sqlalchemy_url
 from processor.domain.payment import Origin
 from processor.errors import ConfigurationError, Unreadable
-from processor.store import inbox, migrations, payments, report_views, runs
+from processor.store import inbox, matching, migrations, payments, report_views, runs
 from processor.store.database import Database
 from processor.store.report_views import REPORTS, Scope
 from tests.builders import (
@@ -165,14 +165,14 @@ def test_the_migration_goes_back_and_comes_again(empty_database_url: str) -> Non
     engine.dispose()
 
 
-def test_the_migration_waits_for_nobody_and_nobody_for_it(empty_database_url: str) -> None:
+def test_the_migrations_of_reports_wait_for_nobody_and_nobody_for_them(empty_database_url: str) -> None:
     url = sqlalchemy_url(empty_database_url)
     migrations.upgrade(url, "0009")
     engine = create_engine(url)
 
     with engine.begin() as connection:
         book(connection, [{}])  # not committed yet
-        migrations.upgrade(url)
+        migrations.upgrade(url, "0011")
         book(connection, [{}])
         migrations.downgrade(url, "0009")
 
@@ -375,6 +375,20 @@ def test_a_payment_found_by_a_poll_is_a_missed_webhook_with_its_delay(database: 
 
     line = only(database, "missed_webhooks")
     assert (line["webhook"], line["webhook_received_at"]) == ("late", LATER + timedelta(hours=1))
+
+
+def test_a_missed_webhook_says_why_the_payment_was_recovered(database: Database) -> None:
+    def noted() -> Any:
+        with database.begin() as connection:
+            matching.note_late_webhooks(connection, INSTANCE, [LINK])
+        return only(database, "missed_webhooks")["recovery"]
+
+    confirm(database)
+    found_by_poll(database)
+
+    assert noted() == "webhook_missed"
+    receive(database, payment_claims(), LATER + timedelta(hours=1))
+    assert noted() == "webhook_late"
 
 
 def test_a_webhook_that_came_but_could_not_be_read_is_told_apart(database: Database) -> None:
