@@ -306,7 +306,7 @@ _NOTE_RECOVERIES = text("""
 def note_late_webhooks(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> None:
     """Note of payments of these links that checks had recovered whether webhooks have told of them since.
 
-    What a release before 0012 recovered is noted as well.
+    What an earlier release recovered is noted as well.
     """
     # In one order with everybody who locks several payments, or two of them would wait for each other.
     locked = (

@@ -1,6 +1,6 @@
 """why a payment was recovered
 
-Revision: 0012, after 0011. Why a check had to book a payment or move it forward, and the status a link had before its
+Revision: 0015, after 0014. Why a check had to book a payment or move it forward, and the status a link had before its
 present one. The report of missed webhooks says the former.
 
 It only adds; the release before runs on beside it, and what it recovers meanwhile is noted at the next check of the link.
@@ -11,8 +11,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
