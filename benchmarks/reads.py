@@ -36,11 +36,13 @@ from processor.store import (
     payments,
     reports,
     runs,
+    staging,
     sweeps,
 )
 
 LINKS = 100  # of one check
 LISTED = 1_000  # payments Wix lists to it
+SWEPT = 2_000  # payments of a part of a sweep
 LARGE = 10_000  # rows of a table that no question should read from end to end
 LEASE = timedelta(minutes=5)
 HOT = (
@@ -132,7 +134,24 @@ def _sweep(connection: Connection, one: Sample) -> None:
     sweeps.take_due(connection, one.now, LEASE)
     lease = sweeps.claim(connection, one.instance_id, one.now, lease=LEASE, overlap=timedelta(days=3))
     if lease is not None:
-        sweeps.advance(connection, one.instance_id, lease, one.now, one.now + LEASE)
+        sweeps.hold(connection, one.instance_id, lease, one.now + LEASE)
+        rows = connection.execute(
+            text("""
+                SELECT payment_id, created_at FROM payments
+                WHERE instance_id = :instance_id AND created_at >= :since ORDER BY created_at LIMIT :limit"""),
+            {"instance_id": one.instance_id, "since": lease.position_at, "limit": SWEPT},
+        ).all()
+        believed = payments.believed(connection, one.instance_id, [row.payment_id for row in rows])
+        staging.stage(connection, lease.lease_id, [payment.payment for payment in believed.values()])
+        staging.compare(
+            *(connection, one.instance_id, lease.lease_id),
+            since=lease.position_at,
+            until=rows[-1].created_at if rows else one.now,
+            settling=LEASE,
+            now=one.now,
+        )
+        staging.forget(connection, lease.lease_id)
+        staging.forget_abandoned(connection)
         sweeps.finish(
             connection, one.instance_id, lease, due_at=one.now, now=one.now, overlap=timedelta(days=3)
         )

@@ -23,6 +23,7 @@ import click
 
 from processor import __version__
 from processor.commands.archive import archive
+from processor.commands.backfills import backfills
 from processor.commands.books import events, instances, payments
 from processor.commands.common import NotInTime, printable
 from processor.commands.discrepancies import discrepancies, rules
@@ -122,7 +123,7 @@ def _stop_on_signals() -> threading.Event:
 cli.add_command(sandbox)
 for command in (
     *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
-    *(report, reports, archive),
+    *(report, reports, backfills, archive),
 ):
     cli.add_command(command)
 

@@ -10,7 +10,7 @@ import structlog
 
 from processor.errors import StoreUnavailable
 from processor.jobs.due import LOST_AFTER, enqueue_due_checks
-from processor.store import evidence, instances, matching, operations, runs, sweeps
+from processor.store import backfills, evidence, instances, matching, operations, runs, staging, sweeps
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -24,12 +24,13 @@ ABANDONED_AFTER_LEASES = 4
 class Ticked:
     """What one tick enqueued."""
 
-    checks: int
-    sweeps: int
+    checks: int = 0
+    sweeps: int = 0
+    backfills: int = 0
 
 
 def tick(services: Services) -> Ticked:
-    """Enqueue every check and sweep that is due. Raises StoreUnavailable.
+    """Enqueue every check, sweep and backfill that is due. Raises StoreUnavailable.
 
     Whether Redis took a job is of no matter: what it lost is due again after a while.
     """
@@ -39,13 +40,34 @@ def tick(services: Services) -> Ticked:
         lease = timedelta(seconds=services.settings.lease_seconds)
         abandoned = runs.abandon(connection, now - ABANDONED_AFTER_LEASES * lease, now)
         matching.forget_abandoned(connection)
+        staging.forget_abandoned(connection)
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
     _make_months(services, now)
     enqueued_checks = enqueue_due_checks(services, now)
     with services.database.begin() as connection:
         due = sweeps.take_due(connection, now, LOST_AFTER)
-    return Ticked(enqueued_checks, sum(services.queue.enqueue_sweep(instance_id) for instance_id in due))
+    return Ticked(
+        enqueued_checks,
+        sum(services.queue.enqueue_sweep(instance_id) for instance_id in due),
+        _enqueue_backfills(services, now),
+    )
+
+
+def _enqueue_backfills(services: Services, now: datetime) -> int:
+    """Ask for the backfill of new installations, and enqueue every one that is due. Returns how many were enqueued."""
+    settings = services.settings
+    with services.database.begin() as connection:
+        asked = backfills.request_for_new(
+            connection,
+            now,
+            span=timedelta(days=settings.backfill_days),
+            overlap=timedelta(seconds=settings.sweep_overlap_seconds),
+        )
+        due = backfills.take_due(connection, now, LOST_AFTER)
+    if asked:
+        log.info("installations_backfilled", backfills=asked)
+    return sum(services.queue.enqueue_backfill(instance_id) for instance_id in due)
 
 
 def _make_months(services: Services, now: datetime) -> None:
@@ -87,7 +109,9 @@ def run(services: Services, stop: threading.Event) -> None:
             if is_away:
                 log.info("database_back")
             is_away = False
-            if ticked.checks or ticked.sweeps:
-                log.info("due_enqueued", checks=ticked.checks, sweeps=ticked.sweeps)
+            if any((ticked.checks, ticked.sweeps, ticked.backfills)):
+                log.info(
+                    "due_enqueued", checks=ticked.checks, sweeps=ticked.sweeps, backfills=ticked.backfills
+                )
         stop.wait(services.settings.tick_seconds)
     log.info("clock_stopped")

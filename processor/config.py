@@ -242,6 +242,12 @@ class Settings:
         _number(60, 31_536_000),
         "180000",
     )
+    backfill_days: int = setting(
+        "BACKFILL_DAYS",
+        "how far back the payments of a new installation are read; 0: only what is new",
+        _whole(0, 3_650),
+        "90",
+    )
     tick_seconds: float = setting("TICK_SECONDS", "time between ticks of the clock", _number(0.05, 60), "1")
     host: str = setting("HOST", "address the web process listens on", str, "0.0.0.0")  # noqa: S104 (it is to be reached)
     port: int = setting("PORT", "port the web process listens on", _whole(1, 65_535), "8000")

@@ -92,6 +92,14 @@ class _FromDatabase(Collector):
         yield GaugeMetricFamily(
             "processor_due_oldest_seconds", "Age of the longest due check.", value=backlog.oldest_seconds
         )
+        yield GaugeMetricFamily(
+            "processor_open_backfills", "Backfills that are not through.", value=backlog.open_backfills
+        )
+        yield GaugeMetricFamily(
+            "processor_sweep_overdue_seconds",
+            "How late the sweep is that is due the longest.",
+            value=backlog.sweep_seconds,
+        )
         if beat is not None:
             age = (self._now - beat).total_seconds()
             yield GaugeMetricFamily(

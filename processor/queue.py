@@ -31,6 +31,7 @@ WAKE_UPS_WAITING_MAX = 20
 
 CHECK_LINKS = "processor.jobs.check_links"
 SWEEP = "processor.jobs.sweep"
+BACKFILL = "processor.jobs.backfill"
 DISPATCH = "processor.jobs.dispatch"
 
 
@@ -47,6 +48,10 @@ class JobQueue:
     def enqueue_sweep(self, instance_id: UUID) -> bool:
         """Ask a worker to poll one instance."""
         return self._enqueue(SWEEP, str(instance_id))
+
+    def enqueue_backfill(self, instance_id: UUID) -> bool:
+        """Ask a worker to read the next part of an instance's backfill."""
+        return self._enqueue(BACKFILL, str(instance_id))
 
     def wake_up(self) -> bool:
         """Ask a worker to look for due work at once rather than at the clock's next tick."""

@@ -62,7 +62,10 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
     services.settings.require("redis_url")
     redis_url = str(services.settings.redis_url)
     # Imported before the first job, so that none pays for it.
-    log.info("worker_started", jobs=[jobs.check_links.__name__, jobs.sweep.__name__, jobs.dispatch.__name__])
+    log.info(
+        "worker_started",
+        jobs=[one.__name__ for one in (jobs.check_links, jobs.sweep, jobs.backfill, jobs.dispatch)],
+    )
     is_away = False
     while not stop.is_set():
         # RQ blocks on this connection for minutes, so it has no read timeout; a dead peer shows by keepalive.

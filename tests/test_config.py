@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "SETTLING_SECONDS": ("5", "inf"),
     "RECHECK_SECONDS": ("1,2,3", "3,2,1"),
     "LEASE_SECONDS": ("5", "x"),
+    "BACKFILL_DAYS": ("0", "4000"),
     "SWEEP_SECONDS": ("5", "0"),
     "SWEEP_OVERLAP_SECONDS": ("200000", "1"),
     "TICK_SECONDS": ("1", "1000"),

@@ -212,11 +212,12 @@ class _Waiting:
         from processor import jobs
         from processor.store import sweeps
 
-        if self._actor is not None:
-            jobs.run_sweep(self._services, self._owner)
-        else:
+        if self._actor is None:
             self._services.queue.enqueue_sweep(self._owner)
         while True:
+            if self._actor is not None:
+                while jobs.run_sweep(self._services, self._owner):
+                    pass
             with self._services.database.begin() as connection:
                 if not sweeps.is_under_way(connection, self._owner, since):
                     return

@@ -1,4 +1,4 @@
-"""What RQ runs: checks and sweeps. Every job is safe to run twice, and may die at any point.
+"""What RQ runs: checks, sweeps and backfills. Every job is safe to run twice, and may die at any point.
 
 Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
 clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
@@ -18,11 +18,11 @@ import structlog
 from processor import wiring
 from processor.jobs.checking import run_check
 from processor.jobs.due import enqueue_due_checks
-from processor.jobs.sweeping import run_sweep
+from processor.jobs.sweeping import run_backfill, run_sweep
 from processor.store import checks, runs
 from processor.wiring import Services
 
-__all__ = ["check_links", "dispatch", "run_check", "run_sweep", "sweep"]
+__all__ = ["backfill", "check_links", "dispatch", "run_backfill", "run_check", "run_sweep", "sweep"]
 
 log = structlog.get_logger(__name__)
 
@@ -69,5 +69,13 @@ def check_links(services: Services, instance_text: str) -> None:
 
 @job("sweep")
 def sweep(services: Services, instance_text: str) -> None:
-    """Poll one instance for payments no webhook told of."""
-    run_sweep(services, UUID(instance_text))
+    """Poll one instance for payments no webhook told of: one part, and another job for the next."""
+    instance_id = UUID(instance_text)
+    if run_sweep(services, instance_id):
+        services.queue.enqueue_sweep(instance_id)
+
+
+@job("backfill")
+def backfill(services: Services, instance_text: str) -> None:
+    """Read one part of the backfill of one instance; the clock asks for the next in time."""
+    run_backfill(services, UUID(instance_text))

@@ -1,49 +1,167 @@
-"""The sweep: what was created in a window, looked at for payments no webhook told of."""
+"""Sweeps and backfills: what was created in a window, compared with the books a part at a time.
+
+A sweep comes round for every instance, over the span in which webhooks may still come; a backfill reads a span once. A
+part is PART_PAGES pages: then the job ends and asks for another, which waits behind the jobs of other instances.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
-from processor.domain.payment import Payment, Verdict, judge
+from processor.config import RESEND_HORIZON_SECONDS
+from processor.domain.payment import Payment
+from processor.domain.reconciliation import Outcome
 from processor.errors import ConfigurationError, Unreadable, WixError
-from processor.jobs.common import PAYMENT_PAGES_MAX, accounted, guid_of, wait_after
+from processor.jobs.common import PAYMENT_PAGES_MAX, Account, TakenOver, accounted, guid_of, wait_after
 from processor.jobs.due import enqueue_due_checks
-from processor.store import checks, payments, runs, sweeps
+from processor.store import backfills, checks, runs, staging, sweeps
 from processor.wiring import Services
 from processor.wix import wire
-from processor.wix.parse import parse_payment
+from processor.wix.parse import iso_instant, parse_payment
 
 log = structlog.get_logger(__name__)
 
+# Eight seconds at the pace Wix allows, in which nobody else has this worker.
+PART_PAGES = 20
+# Wix's dates have milliseconds, ours microseconds: up to here a window reaches beyond its end.
+_ROUNDING = timedelta(milliseconds=1)
 
-def run_sweep(services: Services, instance_id: UUID) -> None:
-    """Read every payment created in the window and ask for a check where our books say otherwise.
 
-    The check then decides and books: there is one way of repair. The position is kept after every page,
-    by creation date, so that a sweep whose worker died resumes where it stood.
+def run_sweep(services: Services, instance_id: UUID) -> bool:
+    """Read the next part of the instance's sweep, and ask for a check where our books say otherwise.
+
+    The position is kept after every part, by creation date, so that a sweep whose worker died resumes there. Returns
+    whether there is more to read at once.
     """
     now = services.now()
     settings = services.settings
     lease_time = timedelta(seconds=settings.lease_seconds)
+    overlap = timedelta(seconds=settings.sweep_overlap_seconds)
     with services.database.begin() as connection:
-        lease = sweeps.claim(
+        _backfill_downtime(connection, instance_id, now, overlap)
+        lease = sweeps.claim(connection, instance_id, now, lease=lease_time, overlap=overlap)
+        if lease is None:
+            return False
+        run_id = _start(connection, instance_id, "sweep", lease, now)
+
+    def hold(connection: Connection) -> bool:
+        return sweeps.hold(connection, instance_id, lease, services.now() + lease_time)
+
+    def conclude(connection: Connection, part: _Part, listed: int, now: datetime) -> bool:
+        if not part.is_last:
+            return sweeps.advance(connection, instance_id, lease, part.until, due_at=now)
+        due_at = now + timedelta(seconds=settings.sweep_seconds)
+        return sweeps.finish(connection, instance_id, lease, due_at=due_at, now=now, overlap=overlap)
+
+    def postpone(connection: Connection, due_at: datetime) -> None:
+        sweeps.postpone(connection, instance_id, lease, due_at)
+
+    part = _run_part(services, instance_id, run_id, lease, _Window(hold, conclude, postpone))
+    return part is not None and not part.is_last
+
+
+def run_backfill(services: Services, instance_id: UUID) -> None:
+    """Read the next part of the instance's first backfill.
+
+    As long as it took, no part is read after it: so sweeps and checks have half of what Wix allows for themselves.
+    """
+    now = services.now()
+    begun = time.monotonic()
+    lease_time = timedelta(seconds=services.settings.lease_seconds)
+    with services.database.begin() as connection:
+        held = backfills.claim(connection, instance_id, now, lease=lease_time)
+        if held is None:
+            return
+        run_id = _start(connection, instance_id, "backfill", held.lease, now)
+
+    def hold(connection: Connection) -> bool:
+        return backfills.hold(connection, held, services.now() + lease_time)
+
+    def conclude(connection: Connection, part: _Part, listed: int, now: datetime) -> bool:
+        if part.is_last:
+            return backfills.finish(connection, held, payments=listed, now=now)
+        due_at = now + timedelta(seconds=time.monotonic() - begun)
+        return backfills.advance(connection, held, part.until, payments=listed, due_at=due_at)
+
+    def postpone(connection: Connection, due_at: datetime) -> None:
+        backfills.postpone(connection, held, due_at)
+
+    part = _run_part(services, instance_id, run_id, held.lease, _Window(hold, conclude, postpone))
+    if part is not None and part.is_last:
+        log.info(
+            "backfill_finished",
+            instance_id=str(instance_id),
+            backfill_id=str(held.backfill_id),
+            run_id=str(run_id),
+        )
+
+
+def _backfill_downtime(connection: Connection, instance_id: UUID, now: datetime, overlap: timedelta) -> None:
+    """Leave what lies behind us to a backfill when nothing was swept for longer than Wix resends."""
+    horizon = timedelta(seconds=RESEND_HORIZON_SECONDS)
+    since = sweeps.pass_over(connection, instance_id, now, longer_than=horizon)
+    if since is not None:
+        backfill_id = backfills.request(
             connection,
             instance_id,
-            now,
-            lease=lease_time,
-            overlap=timedelta(seconds=settings.sweep_overlap_seconds),
+            since - overlap,
+            now - overlap,
+            reason="downtime",
+            actor="automation",
+            now=now,
         )
-        if lease is None:
-            return
-        run_id = runs.start(
-            connection, instance_id, "sweep", now, window=(lease.window_from, lease.window_to)
+        log.warning(
+            "downtime_backfilled",
+            instance_id=str(instance_id),
+            backfill_id=str(backfill_id),
+            seconds=round((now - since).total_seconds()),
         )
+
+
+def _start(connection: Connection, instance_id: UUID, kind: str, lease: sweeps.Lease, now: datetime) -> UUID:
+    return runs.start(connection, instance_id, kind, now, window=(lease.position_at, lease.window_to))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was read: everything created before `until`, up to the end of the window if it `is_last`."""
+
+    until: datetime
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Whose part is read. hold: keeps it, False when it was taken over. conclude: writes how far it is, likewise.
+
+    postpone: gives it back as it stands until a moment.
+    """
+
+    hold: Callable[[Connection], bool]
+    conclude: Callable[[Connection, _Part, int, datetime], bool]
+    postpone: Callable[[Connection, datetime], None]
+
+
+def _run_part(
+    services: Services, instance_id: UUID, run_id: UUID, lease: sweeps.Lease, window: _Window
+) -> _Part | None:
+    """Read a part, compare it, and write how far it is. None when Wix could not be asked, or it was taken over."""
+    part: _Part | None = None
     with accounted(services, run_id) as account:
         try:
-            is_whole = _sweep_pages(services, instance_id, lease, lease_time, account.counts)
+            read = _read_part(services, instance_id, lease, window.hold)
+            _conclude(services, instance_id, lease, read, window, account)
+            part = read
+        except TakenOver:
+            account.failed = "taken over or cancelled"
         except (WixError, ConfigurationError) as why:
             wait = wait_after(why, services, lease.failures)
             account.failed = f"{type(why).__name__}: {why}"
@@ -55,67 +173,102 @@ def run_sweep(services: Services, instance_id: UUID) -> None:
                 why=str(why),
             )
             with services.database.begin() as connection:
-                sweeps.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
-            return
-        if not is_whole:
-            account.failed = "taken over by another worker"
-            return
+                window.postpone(connection, services.now() + timedelta(seconds=wait))
+        finally:
+            with services.database.begin() as connection:
+                staging.forget(connection, lease.lease_id)
+    if part is not None:
+        enqueue_due_checks(services, services.now())
+    return part
+
+
+def _read_part(
+    services: Services, instance_id: UUID, lease: sweeps.Lease, hold: Callable[[Connection], bool]
+) -> _Part:
+    """Stage up to PART_PAGES pages, and more while they are all of one moment. Raises TakenOver."""
+    asked = {
+        "$gte": wire.instant_text(lease.position_at),
+        "$lte": wire.instant_text(lease.window_to + _ROUNDING),
+    }
+    reached = lease.position_at
+    for number, page in enumerate(
+        services.wix.query_payments(
+            instance_id,
+            filter={"createdDate": asked},
+            sort=[("createdDate", "ASC")],
+            pages_max=PAYMENT_PAGES_MAX,
+        ),
+        start=1,
+    ):
+        listed, unread, strays, dates = _read_page(instance_id, page)
         with services.database.begin() as connection:
-            now = services.now()
-            if not sweeps.finish(
-                connection,
-                instance_id,
-                lease,
-                due_at=now + timedelta(seconds=settings.sweep_seconds),
-                now=now,
-                overlap=timedelta(seconds=settings.sweep_overlap_seconds),
-            ):
-                account.failed = "taken over by another worker"
-            account.close(connection, now)
-    enqueue_due_checks(services, services.now())
+            if not hold(connection):
+                raise TakenOver
+            staging.stage(connection, lease.lease_id, listed, unread)
+            checks.request(connection, instance_id, sorted(strays), services.now())
+        reached = max([reached, *dates])
+        if number >= PART_PAGES and reached > lease.position_at:
+            return _Part(reached, is_last=False)
+    return _Part(lease.window_to + 2 * _ROUNDING, is_last=True)
 
 
-def _sweep_pages(
+def _read_page(
+    instance_id: UUID, page: list[Any]
+) -> tuple[list[Payment], list[staging.Unread], set[UUID], list[datetime]]:
+    """What a page lists: payments, those that cannot be read, links of those without an id, and dates of creation."""
+    listed: list[Payment] = []
+    unread: list[staging.Unread] = []
+    strays: set[UUID] = set()
+    dates: list[datetime] = []
+    for entity in page:
+        try:
+            payment = parse_payment(entity, instance_id).payment
+        except Unreadable as why:
+            log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
+            payment_id, link_id = guid_of(entity, "id"), guid_of(entity, "paymentLinkId")
+            if payment_id is not None:
+                unread.append(staging.Unread(payment_id, link_id, why.reason))
+            elif link_id is not None:
+                strays.add(link_id)
+            created_at = _date_of(entity)
+        else:
+            listed.append(payment)
+            created_at = payment.created_at
+        if created_at is not None:
+            dates.append(created_at)
+    return listed, unread, strays, dates
+
+
+def _date_of(entity: Any) -> datetime | None:
+    date = entity.get("createdDate") if isinstance(entity, dict) else None
+    return iso_instant(date) if isinstance(date, str) else None
+
+
+def _conclude(
     services: Services,
     instance_id: UUID,
     lease: sweeps.Lease,
-    lease_time: timedelta,
-    counts: runs.Counts,
-) -> bool:
-    """Read the window page by page. False when another worker took the sweep over."""
-    window = {
-        "$gte": wire.instant_text(lease.position_at),
-        "$lte": wire.instant_text(lease.window_to + timedelta(milliseconds=1)),
-    }
-    for page in services.wix.query_payments(
-        instance_id,
-        filter={"createdDate": window},
-        sort=[("createdDate", "ASC")],
-        pages_max=PAYMENT_PAGES_MAX,
-    ):
-        seen: dict[UUID, Payment] = {}
-        suspicious: set[UUID] = set()
-        for entity in page:
-            try:
-                payment = parse_payment(entity, instance_id).payment
-            except Unreadable as why:
-                log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
-                link_id = guid_of(entity, "paymentLinkId")
-                if link_id is not None:
-                    suspicious.add(link_id)
-                continue
-            seen[payment.payment_id] = payment
-        with services.database.begin() as connection:
-            believed = payments.believed(connection, instance_id, seen.keys())
-            for payment_id, payment in seen.items():
-                ours = believed.get(payment_id)
-                if judge(ours.payment if ours else None, payment) is not Verdict.SAME:
-                    suspicious.add(payment.payment_link_id)
-            checks.request(connection, instance_id, sorted(suspicious), services.now())
-            position = max(
-                (one.created_at for one in seen.values() if one.created_at), default=lease.position_at
-            )
-            if not sweeps.advance(connection, instance_id, lease, position, services.now() + lease_time):
-                return False
-        counts.links += len({payment.payment_link_id for payment in seen.values()})
-    return True
+    part: _Part,
+    window: _Window,
+    account: Account,
+) -> None:
+    """Compare what was staged, and write how far it is. Raises TakenOver."""
+    now = services.now()
+    with services.database.begin() as connection:
+        compared = staging.compare(
+            connection,
+            instance_id,
+            lease.lease_id,
+            since=lease.position_at,
+            until=part.until,
+            settling=timedelta(seconds=services.settings.settling_seconds),
+            now=now,
+        )
+        if not window.conclude(connection, part, compared.listed, now):
+            raise TakenOver
+        runs.narrow(connection, account.run_id, min(part.until, lease.window_to))
+        account.counts.links = compared.links
+        account.counts.outcomes[Outcome.MATCHED] = compared.verdicts.get("same", 0)
+        for currency, sums in compared.sums.items():
+            account.counts.add(currency, sums.booked_amount, sums.listed_amount)
+        account.close(connection, now)

@@ -236,7 +236,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "reconciliation_runs": {
         "run_id": "The run.",
-        "kind": "check (of links that are due) or sweep (of a window of creation dates).",
+        "kind": "check (of links that are due), or a part of a sweep or backfill (of a window of creation dates).",
         "status": "running, succeeded, failed or abandoned (its worker died; it was done again).",
         "reason": "Why it failed or was abandoned. NULL otherwise.",
         "started_at": "When it began (UTC).",

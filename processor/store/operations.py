@@ -27,12 +27,17 @@ def last_beat(connection: Connection, process: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits for a worker. oldest_seconds: age of the longest due link or request, 0 for none."""
+    """What waits for a worker. oldest_seconds: age of the longest due link or request, 0 for none.
+
+    open_backfills: that are not through. sweep_seconds: how late the sweep is that is due the longest, 0 for none.
+    """
 
     due_links: int
     waiting_requests: int
     held_events: int
     oldest_seconds: float
+    open_backfills: int
+    sweep_seconds: float
 
 
 def backlog(connection: Connection, now: datetime) -> Backlog:
@@ -50,10 +55,20 @@ def backlog(connection: Connection, now: datetime) -> Backlog:
                 (SELECT count(*) FROM webhook_events WHERE status = 'held') AS held_events,
                 GREATEST(0, EXTRACT(epoch FROM :now - LEAST(
                     (SELECT min(due_at) FROM due),
-                    (SELECT min(requested_at) FROM check_requests)))) AS oldest"""),
+                    (SELECT min(requested_at) FROM check_requests)))) AS oldest,
+                (SELECT count(*) FROM backfills WHERE due_at IS NOT NULL) AS open_backfills,
+                (SELECT GREATEST(0, EXTRACT(epoch FROM :now - min(s.due_at))) FROM sweeps s
+                    JOIN app_instances a USING (instance_id) WHERE a.status = 'installed') AS sweep"""),
         {"now": now},
     ).one()
-    return Backlog(row.due_links, row.waiting_requests, row.held_events, float(row.oldest or 0))
+    return Backlog(
+        row.due_links,
+        row.waiting_requests,
+        row.held_events,
+        float(row.oldest or 0),
+        row.open_backfills,
+        float(row.sweep or 0),
+    )
 
 
 def counters(connection: Connection) -> list[tuple[str, str, int]]:

@@ -45,7 +45,7 @@ def start(
     actor: str = AUTOMATION,
     settling_seconds: float | None = None,
 ) -> UUID:
-    """Record that a run of `kind` ("check" or "sweep") begins; returns its id.
+    """Record that a run of `kind` ("check", "sweep" or "backfill") begins; returns its id.
 
     actor: who started it, a person's name or `automation`. settling_seconds: of a run that decides, None for others.
     """
@@ -117,6 +117,14 @@ def finish(
         },
     )
     count(connection, "wix_responses", requests)
+
+
+def narrow(connection: Connection, run_id: UUID, window_to: datetime) -> None:
+    """Note that a run read its window up to here only; another goes on."""
+    connection.execute(
+        text("UPDATE reconciliation_runs SET window_to = :window_to WHERE run_id = :run_id"),
+        {"run_id": run_id, "window_to": window_to},
+    )
 
 
 def abandon(connection: Connection, before: datetime, now: datetime) -> int:

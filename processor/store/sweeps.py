@@ -76,6 +76,28 @@ def claim(
     return Lease(lease_id, row.window_from, row.window_to, row.position_at, row.failures)
 
 
+def pass_over(
+    connection: Connection, instance_id: UUID, now: datetime, *, longer_than: timedelta
+) -> datetime | None:
+    """Begin the next window as if the last had ended now, if none ended for so long. Returns when the last did end.
+
+    None when the next window begins where it should. Who passes over a time has to see that it is read.
+    """
+    return connection.execute(
+        text("""
+            WITH old AS (
+                SELECT s.instance_id, COALESCE(s.swept_to, a.first_seen_at) AS swept_to
+                FROM sweeps s JOIN app_instances a USING (instance_id)
+                WHERE s.instance_id = :instance_id AND s.window_from IS NULL AND s.due_at <= :now
+                    AND a.status = 'installed' AND COALESCE(s.swept_to, a.first_seen_at) < :before
+                FOR NO KEY UPDATE OF s
+            )
+            UPDATE sweeps s SET swept_to = :now FROM old WHERE s.instance_id = old.instance_id
+            RETURNING old.swept_to"""),
+        {"instance_id": instance_id, "now": now, "before": now - longer_than},
+    ).scalar_one_or_none()
+
+
 def request(
     connection: Connection, instance_id: UUID, since: datetime, until: datetime, now: datetime
 ) -> None:
@@ -107,21 +129,34 @@ def is_under_way(connection: Connection, instance_id: UUID, since: datetime) -> 
     )
 
 
-def advance(
-    connection: Connection, instance_id: UUID, lease: Lease, position_at: datetime, until: datetime
-) -> bool:
-    """Note how far the sweep has come and hold on to it. False when it was taken over."""
+def hold(connection: Connection, instance_id: UUID, lease: Lease, until: datetime) -> bool:
+    """Hold on to the sweep, since reading takes longer. False when it was taken over."""
     return (
         connection.execute(
             text("""
-                UPDATE sweeps SET lease_until = :until,
+                UPDATE sweeps SET lease_until = :until
+                WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
+            {"instance_id": instance_id, "lease_id": lease.lease_id, "until": until},
+        ).rowcount
+        == 1
+    )
+
+
+def advance(
+    connection: Connection, instance_id: UUID, lease: Lease, position_at: datetime, *, due_at: datetime
+) -> bool:
+    """Note that everything up to a position was read, and give the sweep back. False when it was taken over."""
+    return (
+        connection.execute(
+            text("""
+                UPDATE sweeps SET lease_id = NULL, lease_until = NULL, failures = 0, due_at = :due_at,
                     position_at = LEAST(GREATEST(position_at, :position_at), window_to)
                 WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
             {
                 "instance_id": instance_id,
                 "lease_id": lease.lease_id,
                 "position_at": position_at,
-                "until": until,
+                "due_at": due_at,
             },
         ).rowcount
         == 1

@@ -194,7 +194,7 @@ def _read_domain_event(event: wire.DomainEvent, draft: _Draft) -> None:
         "slug": _text(event.slug),
         "anonymized": event.triggered_by_anonymize_request is True,
         "entity_sequence": _sequence(event.entity_event_sequence),
-        "occurred_at": _iso_instant(event.event_time) or draft.values["issued_at"],
+        "occurred_at": iso_instant(event.event_time) or draft.values["issued_at"],
     }
     event_id = guid(event.id)
     if event_id is None:
@@ -421,7 +421,8 @@ def instant(value: datetime | None) -> datetime | None:
     return value.astimezone(UTC)
 
 
-def _iso_instant(text: str | None) -> datetime | None:
+def iso_instant(text: str | None) -> datetime | None:
+    """Wix's text of a moment as a time in UTC, None where it is none."""
     if text is None:
         return None
     try:

@@ -177,16 +177,21 @@ def test_a_sweep_is_claimed_once_resumed_after_a_death_and_finished(database: Da
     assert (first.window_from, first.window_to, first.position_at) == (NOW - overlap, NOW, NOW - overlap)
     assert claimed(NOW) is None
     with database.begin() as connection:
-        assert sweeps.advance(connection, INSTANCE, first, NOW - timedelta(days=1), NOW + LEASE)
+        assert sweeps.advance(connection, INSTANCE, first, NOW - timedelta(days=1), due_at=NOW)
+        assert not sweeps.hold(connection, INSTANCE, first, NOW + LEASE), "it was given back"
+    second = claimed(NOW)
+    assert second is not None
+    with database.begin() as connection:
+        assert sweeps.hold(connection, INSTANCE, second, NOW + LEASE)
 
     resumed = claimed(NOW + LEASE * 2)
 
     assert resumed is not None
     assert (resumed.window_to, resumed.position_at) == (NOW, NOW - timedelta(days=1))
     with database.begin() as connection:
-        assert not sweeps.advance(connection, INSTANCE, first, NOW, NOW)
+        assert not sweeps.advance(connection, INSTANCE, second, NOW, due_at=NOW)
         assert sweeps.finish(connection, INSTANCE, resumed, due_at=NOW + LEASE, now=NOW, overlap=overlap)
-        assert not sweeps.finish(connection, INSTANCE, first, due_at=NOW + LEASE, now=NOW, overlap=overlap)
+        assert not sweeps.finish(connection, INSTANCE, second, due_at=NOW + LEASE, now=NOW, overlap=overlap)
     row = one(database, "SELECT swept_to, window_from, lease_id FROM sweeps")
     assert (row.swept_to, row.window_from, row.lease_id) == (NOW, None, None)
     following = claimed(NOW + LEASE * 3)
