@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
@@ -11,13 +12,14 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
-from processor import clock, jobs
+from processor import clock, jobs, wiring, worker
 from processor.domain.event import Kind
 from processor.errors import WixUnavailable
-from processor.jobs import sweeping
+from processor.jobs import asking, checking, sweeping
 from processor.sandbox.seed import Volume, load
-from processor.store import backfills, staging
+from processor.store import backfills, checks, staging
 from processor.wix import wire
 from tests.shop import Shop, a_shop
 
@@ -146,6 +148,79 @@ def test_very_many_payments_of_one_moment_do_not_stop_a_sweep(
     settle(shop)
 
     assert len(booked(shop)) == 350
+
+
+# -- Fairness --------------------------------------------------------------------------------------
+
+
+def work(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, UUID]]:
+    """One worker until the queue is empty. Returns the runs there were, in their order."""
+    monkeypatch.setattr(wiring, "from_environ", lambda role, environ=None: shop.services)
+    worker.run(shop.services, threading.Event(), burst=True)
+    rows = shop.rows("SELECT kind, instance_id FROM reconciliation_runs ORDER BY started_at")
+    return [(row.kind, row.instance_id) for row in rows]
+
+
+def test_a_busy_instance_does_not_keep_the_only_worker_from_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "PART_PAGES", 1)
+    busy = UUID(shop.sandbox.world.install({})["instanceId"])
+    assert sum(load(shop.sandbox, Volume(1_000, 10, 1, 1), 1, [str(busy)])) == 1_000
+    [payment_id] = shop.pay(shop.link())
+    shop.deliver()
+    with shop.services.database.begin() as connection:
+        backfills.request(
+            *(connection, busy, shop.services.now() - 9 * DAYS, shop.services.now()),
+            reason="requested",
+            actor="ada",
+            now=shop.services.now(),
+        )
+    shop.services.queue.enqueue_backfill(busy)
+    shop.services.queue.enqueue_sweep(busy)
+    shop.services.queue.enqueue_sweep(shop.instance_id)
+    shop.services.queue.enqueue_check(shop.instance_id)
+
+    order = work(shop, monkeypatch)
+
+    before = order[: order.index(("check", shop.instance_id))]
+    assert before.count(("sweep", busy)) == 1
+    assert before.count(("backfill", busy)) == 1
+    assert order.count(("sweep", busy)) >= 11
+    assert payment_id in booked(shop)
+
+
+def test_a_third_worker_on_one_instance_leaves_its_links_to_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = [shop.link() for _ in range(3)]
+    for link_id in links:
+        shop.pay(link_id)
+    shop.deliver()
+    monkeypatch.setattr(checks, "LINKS_MAX", 1)
+    ask = asking.ask
+    depth: list[int] = []
+
+    def meanwhile(*arguments: Any) -> Any:
+        depth.append(1)
+        if len(depth) <= 2:
+            jobs.run_check(shop.services, shop.instance_id)  # another worker, while this one asks Wix
+        return ask(*arguments)
+
+    monkeypatch.setattr(checking, "ask", meanwhile)
+    with capture_logs() as told:
+        jobs.run_check(shop.services, shop.instance_id)
+
+    assert len(depth) == 2, "the third found two at it"
+    assert [one["event"] for one in told].count("check_left_to_others") == 1
+    with shop.services.database.begin() as connection:
+        assert checks.has_due(connection, shop.instance_id, shop.services.now())
+    # One that died does not count for longer than its lease.
+    shop.rows("UPDATE reconciliation_runs SET status = 'running', finished_at = NULL RETURNING run_id")
+    shop.pass_time(timedelta(seconds=130))
+    monkeypatch.setattr(checking, "ask", ask)
+    shop.check()
+    assert {row.match_state for row in shop.rows("SELECT match_state FROM payments")} == {"matched"}
 
 
 # -- Backfills -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from processor.commands.common import (
     LOOK_SECONDS,
     Impossible,
     NotInTime,
+    actor_option,
     any_instance_option,
     echo_fields,
     echo_json,
@@ -25,7 +26,6 @@ from processor.commands.common import (
     the_instance,
     window_options,
 )
-from processor.commands.discrepancies import actor_option
 from processor.domain.discrepancy import check_person
 
 if TYPE_CHECKING:

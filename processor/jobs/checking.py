@@ -21,6 +21,8 @@ from processor.wix.signature import decode_segment
 log = structlog.get_logger(__name__)
 
 HELD_MAX = 500
+# At the pace Wix allows, one is enough as a rule. A second one goes on while the first reads a very large link.
+WORKERS_MAX = 2
 
 
 def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> None:
@@ -28,6 +30,12 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
     now = services.now()
     lease_time = timedelta(seconds=services.settings.lease_seconds)
     with services.database.begin() as connection:
+        if actor == AUTOMATION:
+            instances.lock(connection, instance_id)
+            if runs.live(connection, instance_id, "check", now - lease_time) >= WORKERS_MAX:
+                # They ask for another job when they end; until then these links wait, and other instances do not.
+                log.info("check_left_to_others", instance_id=str(instance_id))
+                return
         checks.note_job_started(connection, instance_id)
         checks.drain(connection, now)
         lease = checks.claim(connection, instance_id, now, lease_time)

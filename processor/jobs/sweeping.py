@@ -53,6 +53,7 @@ def run_sweep(services: Services, instance_id: UUID) -> bool:
         run_id = _start(connection, instance_id, "sweep", lease, now)
 
     def hold(connection: Connection) -> bool:
+        runs.beat(connection, run_id, services.now())
         return sweeps.hold(connection, instance_id, lease, services.now() + lease_time)
 
     def conclude(connection: Connection, part: _Part, listed: int, now: datetime) -> bool:
@@ -83,6 +84,7 @@ def run_backfill(services: Services, instance_id: UUID) -> None:
         run_id = _start(connection, instance_id, "backfill", held.lease, now)
 
     def hold(connection: Connection) -> bool:
+        runs.beat(connection, run_id, services.now())
         return backfills.hold(connection, held, services.now() + lease_time)
 
     def conclude(connection: Connection, part: _Part, listed: int, now: datetime) -> bool:

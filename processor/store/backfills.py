@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from processor.store import instances
 from processor.store.sweeps import FAR, Lease
 
 _STATUS = """CASE WHEN finished_at IS NOT NULL THEN 'finished' WHEN cancelled_at IS NOT NULL THEN 'cancelled'
@@ -68,11 +69,7 @@ def request(
     reason: `installed`, `silence`, `downtime` or `requested`. actor: a person's name, or `automation`. What one
     that has not ended has still to read is not asked for twice: then its id is returned.
     """
-    # In one order, or two that ask at once would both find none.
-    connection.execute(
-        text("SELECT FROM app_instances WHERE instance_id = :instance_id FOR NO KEY UPDATE"),
-        {"instance_id": instance_id},
-    )
+    instances.lock(connection, instance_id)  # or two that ask at once would both find none
     covering = connection.execute(
         text("""
             SELECT backfill_id FROM backfills

@@ -17,6 +17,14 @@ def status(connection: Connection, instance_id: UUID) -> str | None:
     ).scalar_one_or_none()
 
 
+def lock(connection: Connection, instance_id: UUID) -> None:
+    """Let nobody else who asks for this lock go on for the instance until the transaction ends."""
+    connection.execute(
+        text("SELECT FROM app_instances WHERE instance_id = :instance_id FOR NO KEY UPDATE"),
+        {"instance_id": instance_id},
+    )
+
+
 def note(connection: Connection, instance_id: UUID, now: datetime) -> bool:
     """Know of an instance from now on. Whether it was unknown; a check of one of its links then confirms it."""
     added = connection.execute(

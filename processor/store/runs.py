@@ -80,6 +80,18 @@ def beat(connection: Connection, run_id: UUID, now: datetime) -> None:
     )
 
 
+def live(connection: Connection, instance_id: UUID, kind: str, since: datetime) -> int:
+    """How many runs of the instance have a worker that was at it since then."""
+    return int(
+        connection.execute(
+            text("""
+                SELECT count(*) FROM reconciliation_runs
+                WHERE status = 'running' AND instance_id = :instance_id AND kind = :kind AND beat_at >= :since"""),
+            {"instance_id": instance_id, "kind": kind, "since": since},
+        ).scalar_one()
+    )
+
+
 def finish(
     connection: Connection,
     run_id: UUID,
