@@ -7,29 +7,22 @@ threads of a process, and a forked child makes its own connections.
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import re
-import ssl
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx2
 import msgspec
 
 from processor.errors import (
-    ConfigurationError,
     FieldViolation,
     WixError,
     WixNotFound,
@@ -37,6 +30,7 @@ from processor.errors import (
     WixUnauthorized,
     WixUnavailable,
 )
+from processor.outgoing import new_client, printable, retry_after, seconds_left, within
 from processor.wix import wire
 from processor.wix.rate import Gate, RateLimit
 
@@ -797,13 +791,12 @@ class Http:
         if client is None:
             return NoAnswer("the client is closed", was_sent=False, is_passing=False)
         status: int | None = None
-        _current.deadline = time.monotonic() + self._timeout_seconds
         try:
-            outcome = self._exchange(client, method, path, headers, body)
+            with within(self._timeout_seconds):
+                outcome = self._exchange(client, method, path, headers, body)
             status = outcome.status if isinstance(outcome, Answer) else None
             return outcome
         finally:
-            del _current.deadline
             self._on_response(operation, status)
 
     def _exchange(
@@ -823,7 +816,7 @@ class Http:
             return NoAnswer(f"nothing whole within {self._timeout_seconds:g} s", was_sent=not never_sent)
         except httpx2.ConnectError as why:
             # The system's words, such as "Connection refused": nothing of ours was sent yet.
-            return NoAnswer(f"no connection: {_printable(str(why))}", was_sent=False)
+            return NoAnswer(f"no connection: {printable(str(why))}", was_sent=False)
         except httpx2.TransportError as why:
             # Only its kind: the library's message may quote a header, and its request holds our token.
             is_ours = isinstance(why, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol)
@@ -857,108 +850,11 @@ class Http:
             if self._closed.is_set():
                 return None
             if not clients:
-                clients.append(_new_client(self._base_url, self._timeout_seconds))
+                clients.append(new_client(self._base_url, self._timeout_seconds))
             return clients[0]
 
 
 # -- One exchange ----------------------------------------------------------------------------------
-
-# When this thread's exchange must be over (`deadline`, monotonic); no attribute outside of one.
-_current = threading.local()
-
-
-def _seconds_left(timeout: float | None) -> float | None:
-    """At most `timeout`, and not beyond the deadline. Raises TimeoutError when that has passed."""
-    deadline: float | None = getattr(_current, "deadline", None)
-    if deadline is None:
-        return timeout
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left if timeout is None else min(timeout, left)
-
-
-class _BoundedStream:
-    """A connection whose every wait ends at the deadline.
-
-    The library's timeout is for each read alone: a server that sends a byte now and then, even of its
-    headers, would never let go of us.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> Any:
-        return self._stream.read(max_bytes, timeout=_seconds_left(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout=_seconds_left(timeout))
-
-    def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> _BoundedStream:
-        return _BoundedStream(
-            self._stream.start_tls(ssl_context, server_hostname, timeout=_seconds_left(timeout))
-        )
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _BoundedBackend:
-    """Opens connections that keep the deadline."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **more: Any) -> _BoundedStream:
-        return _BoundedStream(self._backend.connect_tcp(host, port, timeout=_seconds_left(timeout), **more))
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    """The authorities we trust, read once for the client and its credentials: it takes some 20 ms."""
-    return httpx2.create_ssl_context()
-
-
-def _new_client(base_url: str, timeout_seconds: float) -> httpx2.Client:
-    """A client that sends what it is given: no redirects, cookies or authentication of its own.
-
-    It honours HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE, since a self-hoster may be behind a proxy; it never
-    reads ~/.netrc, which could replace our token. Raises ConfigurationError.
-    """
-    parts = urlsplit(base_url)
-    proxies = {} if proxy_bypass(parts.hostname or "") else getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    try:
-        transport = httpx2.HTTPTransport(
-            verify=_tls(), proxy=(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
-        )
-    except (ImportError, ValueError, httpx2.InvalidURL):
-        # Its URL may hold a password.
-        raise ConfigurationError(
-            f"the proxy set for {parts.scheme} in the environment cannot be used"
-        ) from None
-    # The library takes a backend in its lower layer only. Should this name go, the first call fails.
-    pool: Any = transport._pool
-    pool._network_backend = _BoundedBackend(pool._network_backend)
-    return httpx2.Client(
-        base_url=base_url,
-        transport=transport,
-        timeout=timeout_seconds,
-        follow_redirects=False,
-        # Of gzip we know how to bound what comes out.
-        headers={
-            "User-Agent": "payment-link-processor",
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-        },
-        # One instance's cookie is not for the next.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
 
 
 def _content(response: httpx2.Response) -> bytes | NoAnswer:
@@ -978,7 +874,7 @@ def _content(response: httpx2.Response) -> bytes | NoAnswer:
         if len(content) > ANSWER_BYTES_MAX:
             return NoAnswer(f"more than {ANSWER_BYTES_MAX} bytes", is_passing=False)
         # Data that is already here can be read without any wait.
-        _seconds_left(None)
+        seconds_left(None)
     if inflate and not inflate.eof and content:
         return NoAnswer("cut off")
     return bytes(content)
@@ -1018,7 +914,7 @@ def failure(operation: str, outcome: Outcome) -> WixError:
         code=code,
         request_id=request_id,
         is_unsent=status == 429,
-        retry_after_seconds=_retry_after(outcome.headers.get("retry-after"), datetime.now(UTC)),
+        retry_after_seconds=retry_after(outcome.headers.get("retry-after"), datetime.now(UTC)),
     )
 
 
@@ -1050,22 +946,4 @@ def _name(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return _printable(value) if isinstance(value, str) else ""
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else " " for one in text[:_TEXT_MAX])
-
-
-def _retry_after(text: str | None, now: datetime) -> float | None:
-    """Seconds from a Retry-After header, in either of its forms (RFC 9110, 10.2.3); None when unreadable."""
-    text = (text or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return printable(value) if isinstance(value, str) else ""

@@ -1,0 +1,1 @@
+"""How alerts leave the service: by a signed webhook, by mail."""
