@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from processor.errors import StoreUnavailable
+from processor.jobs.alerting import enqueue_due_alerts
 from processor.jobs.due import LOST_AFTER, enqueue_due_checks
 from processor.store import backfills, evidence, instances, matching, operations, runs, staging, sweeps
 from processor.wiring import Services
@@ -27,10 +28,11 @@ class Ticked:
     checks: int = 0
     sweeps: int = 0
     backfills: int = 0
+    alerts: int = 0
 
 
 def tick(services: Services) -> Ticked:
-    """Enqueue every check, sweep and backfill that is due. Raises StoreUnavailable.
+    """Enqueue every check, sweep, backfill and alert that is due. Raises StoreUnavailable.
 
     Whether Redis took a job is of no matter: what it lost is due again after a while.
     """
@@ -51,6 +53,7 @@ def tick(services: Services) -> Ticked:
         enqueued_checks,
         sum(services.queue.enqueue_sweep(instance_id) for instance_id in due),
         _enqueue_backfills(services, now),
+        enqueue_due_alerts(services, now),
     )
 
 
@@ -109,9 +112,13 @@ def run(services: Services, stop: threading.Event) -> None:
             if is_away:
                 log.info("database_back")
             is_away = False
-            if any((ticked.checks, ticked.sweeps, ticked.backfills)):
+            if any((ticked.checks, ticked.sweeps, ticked.backfills, ticked.alerts)):
                 log.info(
-                    "due_enqueued", checks=ticked.checks, sweeps=ticked.sweeps, backfills=ticked.backfills
+                    "due_enqueued",
+                    checks=ticked.checks,
+                    sweeps=ticked.sweeps,
+                    backfills=ticked.backfills,
+                    alerts=ticked.alerts,
                 )
         stop.wait(services.settings.tick_seconds)
     log.info("clock_stopped")

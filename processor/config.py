@@ -6,12 +6,14 @@ prints the table below.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from processor.errors import ConfigurationError
@@ -72,6 +74,76 @@ def public_keys(text: str) -> tuple[str, ...]:
     return keys
 
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+SIGNING_KEY = "whsec_"
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+
+
+def receiver_url(text: str) -> str:
+    """An https URL, or http on this machine, without a user name: what is told must not be read on its way.
+
+    Raises ValueError.
+    """
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 (reading it is the check)
+    except ValueError:
+        raise ValueError("must be a URL beginning with https://") from None
+    if not text.isascii() or not text.isprintable() or " " in text or not parts.hostname:
+        raise ValueError("must be a URL beginning with https://")
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError("must begin with https://, or with http:// for this machine itself")
+    if parts.username is not None or parts.fragment:
+        raise ValueError("must have no user name and no #: the receiver checks the signature")
+    return text
+
+
+def signing_keys(text: str) -> tuple[bytes, ...]:
+    """Keys of Standard Webhooks, as `whsec_` and base64, separated by spaces: each signs. Raises ValueError."""
+    keys: list[bytes] = []
+    for one in text.split():
+        try:
+            if not one.startswith(SIGNING_KEY):
+                raise ValueError
+            key = base64.b64decode(one.removeprefix(SIGNING_KEY), validate=True)
+        except (ValueError, binascii.Error):
+            raise ValueError(f"must be {SIGNING_KEY} and base64, several separated by spaces") from None
+        if not 24 <= len(key) <= 64:
+            raise ValueError("must hold keys of 24 to 64 bytes, as Standard Webhooks demands")
+        keys.append(key)
+    return tuple(keys)
+
+
+def smtp_url(text: str) -> str:
+    """smtp://user:password@host:port with STARTTLS, or smtps:// with TLS from the start. Raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 (reading it is the check)
+    except ValueError:
+        raise ValueError("has a port that is no number from 1 to 65535") from None
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise ValueError("must begin with smtp:// or smtps:// and name a host")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("ends with the port; write / ? and # in a password as %2F %3F and %23")
+    if bool(parts.username) != bool(parts.password):
+        raise ValueError("has a user without a password, or the reverse")
+    if not unquote(parts.netloc).isascii():
+        raise ValueError("has letters beyond ASCII, which cannot be sent")
+    return text
+
+
+def mail_address(text: str) -> str:
+    """One address, without a name. Raises ValueError."""
+    if len(text) > 254 or not _ADDRESS.fullmatch(text):
+        raise ValueError("must be a mail address such as finance@example.com")
+    return text
+
+
+def mail_addresses(text: str) -> tuple[str, ...]:
+    """One or more addresses, separated by commas. Raises ValueError."""
+    return tuple(mail_address(one.strip()) for one in text.split(","))
+
+
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
@@ -107,6 +179,13 @@ def _flag(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("must be 0 or 1")
     return text == "1"
+
+
+def _digest_seconds(text: str) -> float:
+    seconds = _number(0, 2_678_400)(text)
+    if 0 < seconds < 60:
+        raise ValueError("must be 0 for no digests, or from 60 to 2678400")
+    return seconds
 
 
 def _gaps(text: str) -> tuple[float, ...]:
@@ -281,6 +360,50 @@ class Settings:
         _time_zone,
         "UTC",
     )
+    alert_severity: str = setting(
+        "ALERT_SEVERITY",
+        "what is alerted at once: error, or informational for everything; the rest is in digests alone",
+        _one_of("error", "informational"),
+        "error",
+    )
+    alert_log: bool = setting("ALERT_LOG", "whether each alert is a line of the log", _flag, "1")
+    alert_webhook_url: str | None = setting(
+        "ALERT_WEBHOOK_URL", "where alerts are sent as signed webhooks", receiver_url, secret=True
+    )
+    alert_webhook_secret: tuple[bytes, ...] | None = setting(
+        "ALERT_WEBHOOK_SECRET",
+        "key(s) that sign them, whsec_ and base64 as in Standard Webhooks; several by spaces while they change",
+        signing_keys,
+        secret=True,
+    )
+    alert_smtp_url: str | None = setting(
+        "ALERT_SMTP_URL",
+        "server that mails alerts: smtp://user:password@host:587 with STARTTLS, or smtps://",
+        smtp_url,
+        secret=True,
+    )
+    alert_mail_from: str | None = setting("ALERT_MAIL_FROM", "sender of these mails", mail_address)
+    alert_mail_to: tuple[str, ...] | None = setting(
+        "ALERT_MAIL_TO", "who gets them, separated by commas", mail_addresses
+    )
+    alert_gap_seconds: float = setting(
+        "ALERT_GAP_SECONDS",
+        "at most one mail in this time, and twenty webhooks; what comes meanwhile goes out together",
+        _number(0, 86_400),
+        "300",
+    )
+    alert_digest_seconds: float = setting(
+        "ALERT_DIGEST_SECONDS",
+        "time between digests, which end at multiples of it (a day: at midnight UTC); 0 for none",
+        _digest_seconds,
+        "86400",
+    )
+    alert_outage_seconds: float = setting(
+        "ALERT_OUTAGE_SECONDS",
+        "how long Wix cannot be asked about an instance before it is alerted",
+        _number(60, 604_800),
+        "3600",
+    )
     metrics_token: str | None = setting(
         "METRICS_TOKEN", "who scrapes /metrics must bear it; open when not set", secret=True
     )
@@ -321,6 +444,13 @@ class Settings:
             faults.append("WIX_API_KEY, WIX_SITE_ID and WIX_INSTANCE_ID belong together: set all or none")
         if self.app_secret and self.api_key:
             faults.append("WIX_APP_SECRET and WIX_API_KEY exclude each other: choose OAuth or an API key")
+        if (self.alert_webhook_url is None) != (self.alert_webhook_secret is None):
+            faults.append("ALERT_WEBHOOK_URL and ALERT_WEBHOOK_SECRET belong together: set both or neither")
+        mail = [self.alert_smtp_url, self.alert_mail_from, self.alert_mail_to]
+        if any(mail) and not all(mail):
+            faults.append(
+                "ALERT_SMTP_URL, ALERT_MAIL_FROM and ALERT_MAIL_TO belong together: set all or none"
+            )
         if self.sweep_overlap_seconds <= RESEND_HORIZON_SECONDS and self.wix_url == WIX_API:
             faults.append(
                 f"SWEEP_OVERLAP_SECONDS must be above {RESEND_HORIZON_SECONDS}, since Wix resends that long"

@@ -7,6 +7,7 @@ ProcessorError
   Rejected             answer 401: this delivery was not signed by Wix
   CreationConflict     do not try again: the reference stands for another link
   CreationUnclear      ask again later: the link may have been made
+  NotDelivered         send it again later, unless it says that this is of no use
   NotAllowed           do something else: the rules of the books forbid it, and the message says what they allow
   WixError
     WixUnavailable     try again later: Wix did not answer, or asked us to wait
@@ -71,6 +72,27 @@ class CreationUnclear(ProcessorError):
 
 class NotAllowed(ProcessorError):
     """What a person asked for is against the rules of the books. The message says what is allowed instead."""
+
+
+class NotDelivered(ProcessorError):
+    """A channel did not take a message. The message says why, without any secret or address.
+
+    is_final: it will never be taken. is_of_message: the receiver is there and refused this message, so others may be
+    taken. retry_after_seconds: what the receiver asked for, None when it named no time.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_final: bool = False,
+        is_of_message: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+        self.is_of_message = is_of_message
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)

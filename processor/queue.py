@@ -33,6 +33,7 @@ CHECK_LINKS = "processor.jobs.check_links"
 SWEEP = "processor.jobs.sweep"
 BACKFILL = "processor.jobs.backfill"
 DISPATCH = "processor.jobs.dispatch"
+DELIVER_ALERTS = "processor.jobs.deliver_alerts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class JobQueue:
     def enqueue_backfill(self, instance_id: UUID) -> bool:
         """Ask a worker to read the next part of an instance's backfill."""
         return self._enqueue(BACKFILL, str(instance_id))
+
+    def enqueue_delivery(self, channel: str) -> bool:
+        """Ask a worker to send the alerts that are due by one channel."""
+        return self._enqueue(DELIVER_ALERTS, channel)
 
     def wake_up(self) -> bool:
         """Ask a worker to look for due work at once rather than at the clock's next tick."""

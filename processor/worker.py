@@ -64,7 +64,10 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
     # Imported before the first job, so that none pays for it.
     log.info(
         "worker_started",
-        jobs=[one.__name__ for one in (jobs.check_links, jobs.sweep, jobs.backfill, jobs.dispatch)],
+        jobs=[
+            one.__name__
+            for one in (jobs.check_links, jobs.sweep, jobs.backfill, jobs.dispatch, jobs.deliver_alerts)
+        ],
     )
     is_away = False
     while not stop.is_set():

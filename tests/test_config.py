@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from uuid import UUID
 
 import pytest
@@ -8,6 +9,7 @@ from processor.config import Settings, declared_settings
 from processor.errors import ConfigurationError
 
 GUID = "3c1f3e0a-9a55-4a8e-8a2b-1d2e3f405162"
+WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 # A value each setting takes, and one it refuses (None: any text is taken).
 EXAMPLES: dict[str, tuple[str, str | None]] = {
     "DATABASE_URL": ("postgres://u:p@h/d", "mysql://h/d"),
@@ -44,6 +46,16 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "INTAKE_LANES": ("4", "0"),
     "DATABASE_PREPARES": ("0", "yes"),
     "REPORT_TIME_ZONE": ("Europe/Berlin", "UTC+2"),
+    "ALERT_SEVERITY": ("informational", "all"),
+    "ALERT_LOG": ("0", "off"),
+    "ALERT_WEBHOOK_URL": ("https://example.com/hook?k=1", "http://example.com/hook"),
+    "ALERT_WEBHOOK_SECRET": (WHSEC, "whsec_c2hvcnQ="),
+    "ALERT_SMTP_URL": ("smtp://u:p%2F@h:587", "mail://h"),
+    "ALERT_MAIL_FROM": ("shop@example.com", "a@example.com\nBcc: b@example.com"),
+    "ALERT_MAIL_TO": ("a@example.com, b@example.com", "Ada <a@example.com>"),
+    "ALERT_GAP_SECONDS": ("0", "-1"),
+    "ALERT_DIGEST_SECONDS": ("0", "1"),
+    "ALERT_OUTAGE_SECONDS": ("600", "0"),
     "METRICS_TOKEN": ("t", None),
     "LOG_LEVEL": ("DEBUG", "LOUD"),
     "LOG_FORMAT": ("console", "xml"),
@@ -93,7 +105,16 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
     del secrets["WIX_API_KEY"]
     settings = Settings.read(
         secrets
-        | {"WIX_APP_ID": "a", "DATABASE_URL": "postgres://u:hidden@h/d", "REDIS_URL": "redis://:hidden@h"}
+        | {
+            "WIX_APP_ID": "a",
+            "DATABASE_URL": "postgres://u:hidden@h/d",
+            "REDIS_URL": "redis://:hidden@h",
+            "ALERT_WEBHOOK_URL": "https://example.com/hidden",
+            "ALERT_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"hidden" * 5).decode(),
+            "ALERT_SMTP_URL": "smtp://u:hidden@h",
+            "ALERT_MAIL_FROM": "a@example.com",
+            "ALERT_MAIL_TO": "b@example.com",
+        }
     )
 
     assert "hidden" not in repr(settings)
@@ -113,6 +134,9 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
             "WIX_INSTANCE_ID": GUID,
         },
         {"SWEEP_OVERLAP_SECONDS": "3600"},
+        {"ALERT_WEBHOOK_URL": "https://example.com/"},
+        {"ALERT_WEBHOOK_SECRET": WHSEC},
+        {"ALERT_SMTP_URL": "smtp://h", "ALERT_MAIL_FROM": "a@example.com"},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(environ: dict[str, str]) -> None:
@@ -147,3 +171,33 @@ def test_an_api_key_speaks_for_one_instance() -> None:
 
     assert settings.has_wix_credentials
     assert settings.instance_id == UUID(GUID)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:p@example.com/",
+        "https://example.com/#x",
+        "https://",
+        "ftp://example.com/",
+        "http://10.0.0.1/",
+        "https://example.com:many/",
+        "https://example.com/a b",
+    ],
+)
+def test_alerts_are_sent_where_they_cannot_be_read_on_their_way(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="ALERT_WEBHOOK_URL must"):
+        Settings.read({"ALERT_WEBHOOK_URL": url, "ALERT_WEBHOOK_SECRET": WHSEC})
+
+    for good in ("https://example.com:8443/hook", "http://127.0.0.1:1/", "http://[::1]:1/"):
+        read = Settings.read({"ALERT_WEBHOOK_URL": good, "ALERT_WEBHOOK_SECRET": WHSEC})
+        assert read.alert_webhook_url == good
+
+
+def test_several_keys_sign_while_they_change() -> None:
+    keys = Settings.read(
+        {"ALERT_WEBHOOK_URL": "https://h/", "ALERT_WEBHOOK_SECRET": f"{WHSEC} {WHSEC}"}
+    ).alert_webhook_secret
+
+    assert keys is not None
+    assert [len(key) for key in keys] == [24, 24]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -101,6 +102,13 @@ STANDS_OPEN: frozenset[AlertKind] = frozenset(
 """Those after which whoever was told believes a discrepancy to be open."""
 
 
+CLOSES: frozenset[AlertKind] = frozenset((AlertKind.DISCREPANCY_RESOLVED, AlertKind.DISCREPANCY_WRITTEN_OFF))
+"""Those after which it is closed."""
+
+REPEAT_AFTER = timedelta(days=1)
+"""What flaps is told once in this time: a discrepancy that was told to be open, and is open again, is no news."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """One change. Kind, subject and change together are its identity: it is told once, however often it is raised.
@@ -155,3 +163,62 @@ def told_by(before: Standing, steps: Sequence[Step]) -> tuple[AlertKind, Step] |
 def severity_of(kind: AlertKind, step: Step) -> Severity:
     """How grave the alert of a step is: that a discrepancy stands open is as grave as the discrepancy."""
     return step.after.difference.severity if kind in STANDS_OPEN else SEVERITIES[kind]
+
+
+# -- How many messages that takes ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """messages_max: of one channel within one gap. gather: how long the first alert waits for company."""
+
+    messages_max: int
+    gather: timedelta
+
+
+PACES: dict[Channel, Pace] = {
+    # A program reads alerts one by one, as long as they are few.
+    Channel.WEBHOOK: Pace(20, timedelta()),
+    # A person reads one mail. What one check finds is written in several transactions, a little apart.
+    Channel.MAIL: Pace(1, timedelta(seconds=15)),
+}
+
+
+class Making(StrEnum):
+    """What is made of the alerts that wait for a channel."""
+
+    NOTHING_YET = "nothing_yet"
+    ONE_EACH = "one_each"
+    ONE_FOR_ALL = "one_for_all"
+
+
+def making(pace: Pace, *, waiting: int, oldest_age: timedelta, recent: int) -> Making:
+    """How many messages are made of `waiting` alerts. recent: messages made within the last gap.
+
+    As many as fit are made at once, one for each alert. When more alerts wait than messages may still be made, all go
+    together in one, with counts and the first few; when none may be made, they wait for the end of the gap.
+    """
+    free = pace.messages_max - recent
+    if waiting == 0 or free <= 0 or oldest_age < pace.gather:
+        return Making.NOTHING_YET
+    return Making.ONE_EACH if waiting <= free else Making.ONE_FOR_ALL
+
+
+def period_end(now: datetime, seconds: float) -> datetime:
+    """When the last digest's period ended: the last multiple of `seconds` in UTC, so that no clock has to be kept."""
+    return datetime.fromtimestamp(now.timestamp() // seconds * seconds, now.tzinfo)
+
+
+# -- What follows from an attempt ------------------------------------------------------------------
+
+GIVE_UP_AFTER = timedelta(days=1)
+WAITS = (10, 60, 300, 900, 3_600)
+"""Seconds until the next attempt, by how many there were; the last for all further ones."""
+WAIT_SECONDS_MAX = 21_600
+"""The longest that a receiver may put us off at once: it has a day altogether."""
+
+
+def wait_seconds(failures: int, asked_seconds: float | None) -> float:
+    """Seconds until the next attempt. failures: in a row, with the last. asked_seconds: None when no time was named."""
+    ladder = WAITS[min(failures, len(WAITS)) - 1]
+    return min(max(ladder, asked_seconds or 0.0), WAIT_SECONDS_MAX)

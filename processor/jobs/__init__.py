@@ -1,4 +1,4 @@
-"""What RQ runs: checks, sweeps and backfills. Every job is safe to run twice, and may die at any point.
+"""What RQ runs: checks, sweeps, backfills, the delivery of alerts. Every job is safe to run twice, and may die anywhere.
 
 Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
 clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
@@ -16,13 +16,24 @@ from uuid import UUID
 import structlog
 
 from processor import wiring
+from processor.domain.alert import Channel
+from processor.jobs.alerting import deliver
 from processor.jobs.checking import run_check
 from processor.jobs.due import enqueue_due_checks
 from processor.jobs.sweeping import run_backfill, run_sweep
-from processor.store import checks, runs
+from processor.store import alerts, checks, runs
 from processor.wiring import Services
 
-__all__ = ["backfill", "check_links", "dispatch", "run_backfill", "run_check", "run_sweep", "sweep"]
+__all__ = [
+    "backfill",
+    "check_links",
+    "deliver_alerts",
+    "dispatch",
+    "run_backfill",
+    "run_check",
+    "run_sweep",
+    "sweep",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -79,3 +90,14 @@ def sweep(services: Services, instance_text: str) -> None:
 def backfill(services: Services, instance_text: str) -> None:
     """Read one part of the backfill of one instance; the clock asks for the next in time."""
     run_backfill(services, UUID(instance_text))
+
+
+@job("deliver_alerts")
+def deliver_alerts(services: Services, channel_name: str) -> None:
+    """Send the alerts that are due by one channel, and ask for another job when more are."""
+    channel = Channel(channel_name)
+    deliver(services, channel)
+    with services.database.begin() as connection:
+        has_more = alerts.has_due(connection, channel, services.now())
+    if has_more:
+        services.queue.enqueue_delivery(channel)

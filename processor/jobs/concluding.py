@@ -11,6 +11,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection
 
+from processor import __version__
+from processor.domain.alert import AlertKind
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Payment
 from processor.domain.reconciliation import (
@@ -27,7 +29,7 @@ from processor.domain.rules import BUILT_IN, Rules
 from processor.errors import StoreUnavailable
 from processor.jobs.asking import Theirs
 from processor.jobs.common import Account, Beat, TakenOver
-from processor.store import checks, discrepancies, events, links, matching, payments, rules, runs
+from processor.store import alerts, checks, discrepancies, events, links, matching, payments, rules, runs
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -77,6 +79,15 @@ def conclude(
                 in_force = rules.in_force(connection)
                 if not in_force.is_readable:
                     log.warning("rules_unreadable", version=in_force.version, run_id=str(account.run_id))
+                    alerts.tell(
+                        connection,
+                        AlertKind.RULES_UNREADABLE,
+                        instance_id=None,
+                        subject=f"rules {in_force.version}",
+                        change=__version__,
+                        document={"version": in_force.version, "release": __version__},
+                        now=now,
+                    )
             part = matching.match_part(
                 connection, lease.lease_id, held, after=after, limit=PART_PAYMENTS, now=now
             )
