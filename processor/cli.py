@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import click
 
 from processor import __version__
+from processor.commands.alerts import alerts
 from processor.commands.archive import archive
 from processor.commands.backfills import backfills
 from processor.commands.books import events, instances, payments
@@ -123,7 +124,7 @@ def _stop_on_signals() -> threading.Event:
 cli.add_command(sandbox)
 for command in (
     *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
-    *(report, reports, backfills, archive),
+    *(report, reports, backfills, archive, alerts),
 ):
     cli.add_command(command)
 
@@ -275,7 +276,7 @@ def _shown_value(variable: str, *, is_secret: bool) -> str | None:
 def doctor(as_json: bool) -> None:
     """Check every part and say how to mend it.
 
-    Configuration, keys, database, migrations, Redis, clock, worker and Wix.
+    Configuration, keys, database, migrations, Redis, clock, worker, alerts and Wix.
     """
     from processor import doctor as checks
 

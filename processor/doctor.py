@@ -12,16 +12,18 @@ from sqlalchemy import select
 from sqlalchemy.exc import ProgrammingError
 
 from processor import wiring
+from processor.channels import configured
 from processor.clock import HEARTBEAT
 from processor.config import Settings
 from processor.errors import ConfigurationError, StoreUnavailable, WixError, WixUnavailable
 from processor.queue import QUEUE
-from processor.store import migrations, operations
+from processor.store import alerts, migrations, operations
 from processor.store.database import SERVER_VERSION_MIN, current_migration, server_version
 from processor.store.tables import AppInstance
 from processor.wiring import Services
 
 CLOCK_LATE_SECONDS = 60.0
+ALERT_LATE_SECONDS = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         redis = _redis(services)
         found.append(redis)
         found.append(_worker(services, redis))
+        found.append(_alerts(services))
         found.append(_wix(services))
     finally:
         services.close()
@@ -156,6 +159,45 @@ def _worker(services: Services, redis: Finding) -> Finding:
             "worker", False, "none is running", "start `processor worker`; without one nothing is checked"
         )
     return Finding("worker", True, f"{number} running")
+
+
+def _alerts(services: Services) -> Finding:
+    """Whether what persons are told reaches them. That no channel is set is well: the log has every alert."""
+    channels = configured(services.settings)
+    try:
+        with services.database.begin() as connection:
+            states = alerts.channel_states(connection, services.now())
+    except (StoreUnavailable, ProgrammingError) as why:  # no table yet, for one; said above
+        return Finding("alerts", None, f"not tried: {type(why).__name__}", "mend the database first")
+    for state in states:
+        if state.channel not in channels and state.waiting:
+            return Finding(
+                "alerts",
+                False,
+                f"{state.waiting} messages wait for the channel {state.channel}, which is not configured any more",
+                "set its variables again; `processor settings` explains them",
+            )
+        why_not = f": {state.last_error}" if state.last_error else ""
+        if state.given_up:
+            return Finding(
+                "alerts",
+                False,
+                f"{state.given_up} messages by {state.channel} were given up within {alerts.GIVEN_UP_TOLD.days} days"
+                f"{why_not}",
+                "mend the receiver, see `processor alerts test`, then run `processor alerts retry --all`",
+            )
+        if state.oldest_seconds > ALERT_LATE_SECONDS:
+            return Finding(
+                "alerts",
+                False,
+                f"{state.waiting} messages wait for {state.channel}, the oldest for {state.oldest_seconds:.0f} s"
+                f"{why_not}",
+                "see what `processor alerts test` says, and that a worker runs",
+            )
+    if not channels:
+        where = "the log alone" if services.settings.alert_log else "nobody"
+        return Finding("alerts", True, f"told to {where}: no ALERT_WEBHOOK_URL and no ALERT_SMTP_URL is set")
+    return Finding("alerts", True, f"told by {' and '.join(channels)}")
 
 
 def _wix(services: Services) -> Finding:

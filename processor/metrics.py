@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import REGISTRY, Collector
 
 from processor.errors import StoreUnavailable
-from processor.store import operations
+from processor.store import alerts, operations
 from processor.store.database import Database
 
 # Wix gives up at 1.25 s; the buckets are finest where a healthy answer lies.
@@ -76,6 +76,7 @@ class _FromDatabase(Collector):
                 counters = operations.counters(connection)
                 discrepancies = operations.open_discrepancies(connection)
                 beat = operations.last_beat(connection, "clock")
+                channels = alerts.channel_states(connection, self._now)
         except StoreUnavailable:
             up.add_metric([], 0)
             yield up
@@ -111,14 +112,38 @@ class _FromDatabase(Collector):
         wix = CounterMetricFamily(
             "processor_wix_responses", "Answers of Wix to jobs, by status.", labels=["status"]
         )
+        told = CounterMetricFamily("processor_alerts", "Alerts raised, by kind.", labels=["kind"])
+        attempts = CounterMetricFamily(
+            "processor_alert_deliveries",
+            "Attempts to deliver a message of alerts, by channel and outcome.",
+            labels=["channel", "outcome"],
+        )
         for name, label, value in counters:
             if name == "jobs":
                 job, _, outcome = label.partition(" ")
                 jobs.add_metric([job, outcome], value)
             elif name == "wix_responses":
                 wix.add_metric([label], value)
+            elif name == "alerts":
+                told.add_metric([label], value)
+            elif name == "alert_deliveries":
+                channel, _, outcome = label.partition(" ")
+                attempts.add_metric([channel, outcome], value)
         yield jobs
         yield wix
+        yield told
+        yield attempts
+        unsent = GaugeMetricFamily(
+            "processor_alert_messages_waiting", "Messages of alerts not yet taken.", labels=["channel"]
+        )
+        late = GaugeMetricFamily(
+            "processor_alert_oldest_seconds", "Age of the oldest of them.", labels=["channel"]
+        )
+        for state in channels:
+            unsent.add_metric([state.channel], state.waiting)
+            late.add_metric([state.channel], state.oldest_seconds)
+        yield unsent
+        yield late
         waiting = GaugeMetricFamily(
             "processor_open_discrepancies", "Open discrepancies.", labels=["type", "severity"]
         )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
 from redis import Redis
 from rq.serializers import JSONSerializer
+from sqlalchemy import create_engine, text
 
 from processor import doctor
 from processor.cli import cli
+from processor.config import database_url as sqlalchemy_url
 from processor.processes import free_port
 from processor.queue import QUEUE
 from processor.worker import Worker
@@ -86,3 +89,74 @@ def test_what_was_not_tried_alone_does_not_fail(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(doctor, "examine", lambda _: [doctor.Finding("wix", None, "not tried")])
 
     assert CliRunner().invoke(cli, ["doctor"]).exit_code == 0
+
+
+# -- Alerts ----------------------------------------------------------------------------------------
+
+MAILED = {
+    "ALERT_SMTP_URL": "smtp://shop:hidden@127.0.0.1:1",
+    "ALERT_MAIL_FROM": "processor@example.com",
+    "ALERT_MAIL_TO": "finance@example.com",
+}
+
+
+def waits(database_url: str, *, status: str, age: timedelta = timedelta()) -> None:
+    """A message to the mail channel."""
+    engine = create_engine(sqlalchemy_url(database_url))
+    made_at = datetime.now(UTC) - age
+    is_waiting = status == "waiting"
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO alert_channels (channel) VALUES ('mail') ON CONFLICT DO NOTHING")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO alert_deliveries (delivery_id, channel, kind, document, alert_count, status, made_at,"
+                " waiting_since, due_at, ended_at, last_error) VALUES (gen_random_uuid(), 'mail', 'alert', '{}', 1,"
+                " :status, :made_at, :made_at, :due_at, :ended_at, 'the mail server answered 451')"
+            ),
+            {
+                "status": status,
+                "made_at": made_at,
+                "due_at": made_at if is_waiting else None,
+                "ended_at": None if is_waiting else made_at,
+            },
+        )
+    engine.dispose()
+
+
+def test_where_alerts_go_is_said(environ: dict[str, str]) -> None:
+    assert "told to the log alone" in found(environ, "alerts").detail
+    assert found(environ | MAILED, "alerts").detail == "told by mail"
+    assert found(environ, "alerts").is_ok is True
+
+
+@pytest.mark.parametrize(
+    ("status", "age", "is_ok"),
+    [
+        ("waiting", timedelta(minutes=5), True),
+        ("waiting", timedelta(hours=2), False),
+        ("given_up", timedelta(days=1), False),
+        ("given_up", timedelta(days=8), True),
+        ("delivered", timedelta(hours=2), True),
+    ],
+)
+def test_alerts_that_do_not_arrive_are_not_well(
+    environ: dict[str, str], database_url: str, status: str, age: timedelta, is_ok: bool
+) -> None:
+    waits(database_url, status=status, age=age)
+
+    told = found(environ | MAILED, "alerts")
+
+    assert told.is_ok is is_ok
+    if not is_ok:
+        assert "the mail server answered 451" in told.detail
+        assert "processor alerts" in (told.remedy or "")
+
+
+def test_a_channel_that_is_not_configured_any_more_keeps_nothing_to_itself(
+    environ: dict[str, str], database_url: str
+) -> None:
+    waits(database_url, status="waiting")
+
+    assert "not configured any more" in found(environ, "alerts").detail

@@ -1,4 +1,4 @@
-"""What RQ runs: checks, sweeps, backfills, the delivery of alerts. Every job is safe to run twice, and may die anywhere.
+"""What RQ runs: checks, sweeps, backfills, the delivery of alerts. Each is safe to run twice, and may die anywhere.
 
 Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
 clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.

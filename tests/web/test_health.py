@@ -2,15 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine
 
 from processor import wiring
 from processor.config import Settings
+from processor.config import database_url as sqlalchemy_url
+from processor.domain.alert import Channel, DeliveryKind
 from processor.processes import free_port
-from processor.store import migrations
+from processor.store import alerts, migrations, runs
 from processor.web import create_app
 from tests import builders
 
@@ -82,6 +86,26 @@ def test_metrics_count_deliveries_and_what_waits(database_url: str, redis_url: s
     assert families["processor_held_events"].samples[0].value == 1
     assert families["processor_database_up"].samples[0].value == 1
     assert "processor_answer_seconds" in families
+
+
+def test_metrics_tell_of_alerts_and_of_messages_that_wait(database_url: str) -> None:
+    engine = create_engine(sqlalchemy_url(database_url))
+    with engine.begin() as connection:
+        runs.count(connection, "alerts", {"discrepancy_opened": 3})
+        runs.count(connection, "alert_deliveries", {"mail delivered": 2})
+        alerts.ensure_channels(connection, [Channel.MAIL])
+        alerts.deliver(
+            *(connection, Channel.MAIL, DeliveryKind.DIGEST, {}, datetime.now(UTC) - timedelta(minutes=1))
+        )
+    engine.dispose()
+
+    with served(DATABASE_URL=database_url) as client:
+        said = client.get("/metrics").text
+
+    assert 'processor_alerts_total{kind="discrepancy_opened"} 3.0' in said
+    assert 'processor_alert_deliveries_total{channel="mail",outcome="delivered"} 2.0' in said
+    assert 'processor_alert_messages_waiting{channel="mail"} 1.0' in said
+    assert 'processor_alert_oldest_seconds{channel="mail"} 6' in said
 
 
 def test_metrics_may_be_kept_for_who_bears_the_token(database_url: str) -> None:
