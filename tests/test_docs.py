@@ -43,7 +43,7 @@ def test_every_setting_that_is_named_exists(document: Path) -> None:
     known = {declared.variable for declared in declared_settings().values()}
     named = set(
         re.findall(
-            r"\b(?:WIX|SWEEP|WEB|DATABASE|REDIS|METRICS|LOG|SETTLING|LEASE|REPORT)_[A-Z_]+\b",
+            r"\b(?:WIX|SWEEP|WEB|DATABASE|REDIS|METRICS|LOG|SETTLING|LEASE|REPORT|ALERT)_[A-Z_]+\b",
             document.read_text(),
         )
     )
