@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-from processor.store import instances
+from processor.domain.alert import AlertKind
+from processor.store import alerts, instances
 from processor.store.sweeps import FAR, Lease
 
 _STATUS = """CASE WHEN finished_at IS NOT NULL THEN 'finished' WHEN cancelled_at IS NOT NULL THEN 'cancelled'
@@ -217,22 +218,38 @@ def advance(
 
 
 def finish(connection: Connection, held: BackfillLease, *, payments: int, now: datetime) -> bool:
-    """The whole span was read. False when it was taken over or cancelled."""
-    return (
-        connection.execute(
-            text("""
-                UPDATE backfills SET lease_id = NULL, lease_until = NULL, due_at = NULL, failures = 0,
-                    position_at = window_to, payment_count = payment_count + :payments, finished_at = :now
-                WHERE backfill_id = :backfill_id AND lease_id = :lease_id"""),
-            {
-                "backfill_id": held.backfill_id,
-                "lease_id": held.lease.lease_id,
-                "payments": payments,
-                "now": now,
-            },
-        ).rowcount
-        == 1
+    """The whole span was read, which persons are told. False when it was taken over or cancelled."""
+    row = connection.execute(
+        text("""
+            UPDATE backfills SET lease_id = NULL, lease_until = NULL, due_at = NULL, failures = 0,
+                position_at = window_to, payment_count = payment_count + :payments, finished_at = :now
+            WHERE backfill_id = :backfill_id AND lease_id = :lease_id
+            RETURNING instance_id, reason, window_from, window_to, payment_count"""),
+        {
+            "backfill_id": held.backfill_id,
+            "lease_id": held.lease.lease_id,
+            "payments": payments,
+            "now": now,
+        },
+    ).one_or_none()
+    if row is None:
+        return False
+    alerts.tell(
+        connection,
+        AlertKind.BACKFILL_FINISHED,
+        instance_id=row.instance_id,
+        subject=str(held.backfill_id),
+        change="finished",
+        document={
+            "backfill_id": str(held.backfill_id),
+            "reason": row.reason,
+            "from": row.window_from.isoformat(),
+            "to": row.window_to.isoformat(),
+            "payments": row.payment_count,
+        },
+        now=now,
     )
+    return True
 
 
 def postpone(connection: Connection, held: BackfillLease, due_at: datetime) -> None:

@@ -21,7 +21,7 @@ from processor.domain.discrepancy import (
     Severity,
 )
 from processor.domain.rules import BUILT_IN, Rules, parse
-from processor.store import alerts, discrepancies, runs
+from processor.store import alerts, backfills, discrepancies, runs
 from processor.store.database import Database
 from tests.builders import INSTANCE, LINK, NOW, PAYMENT
 from tests.store.helpers import confirm, one, rows
@@ -154,3 +154,18 @@ def test_an_alert_of_any_kind_is_raised_once_for_each_change(database: Database)
 
     assert [raised("a"), raised("a"), raised("b")] == [True, False, True]
     assert one(database, "SELECT severity FROM alerts WHERE change = 'a'").severity == "error"
+
+
+def test_the_end_of_a_backfill_is_told_of_once(database: Database) -> None:
+    confirm(database)
+    with database.begin() as connection:
+        span = (NOW - timedelta(days=9), NOW - timedelta(days=2))
+        backfills.request(connection, INSTANCE, *span, reason="downtime", actor="automation", now=NOW)
+        held = backfills.claim(connection, INSTANCE, NOW, lease=timedelta(minutes=2))
+        assert held is not None
+        assert backfills.finish(connection, held, payments=7, now=NOW)
+        assert not backfills.finish(connection, held, payments=7, now=NOW)
+
+    [row] = rows(database, "SELECT kind, severity, instance_id, document FROM alerts")
+    assert (row.kind, row.severity, row.instance_id) == ("backfill_finished", "informational", INSTANCE)
+    assert (row.document["reason"], row.document["payments"]) == ("downtime", 7)
