@@ -24,7 +24,7 @@ from processor.jobs.common import Beat
 from processor.sandbox.seed import Volume, load
 from processor.store import checks, staging, sweeps
 from processor.wix import wire
-from tests.shop import Shop, a_shop
+from tests.shop import SETTLING, Shop, a_shop
 
 
 @pytest.fixture
@@ -403,6 +403,133 @@ def test_events_of_an_instance_wix_does_not_know_stay_held(shop: Shop) -> None:
     run = shop.one("SELECT status, reason FROM reconciliation_runs")
     assert run.status == "failed"
     assert "WixUnauthorized" in run.reason
+
+
+def test_what_is_held_of_an_instance_wix_does_not_know_is_raised_once_and_closed_when_it_does(
+    shop: Shop,
+) -> None:
+    link_id = shop.link()
+    for _ in range(2):
+        shop.deliver(*shop.pay(link_id))
+    shop.sandbox.world.remove(str(shop.instance_id))
+
+    jobs.run_check(shop.services, shop.instance_id)
+    assert shop.open() == [], "it may be confirmed yet"
+    for _ in range(3):
+        shop.pass_time(timedelta(hours=13))
+        jobs.run_check(shop.services, shop.instance_id)
+
+    row = shop.one("SELECT * FROM discrepancies")
+    assert (row.type, row.severity, row.payment_link_id) == ("unknown_instance", "informational", link_id)
+    assert (row.amount_at_risk, row.currency, row.times_seen) == (Decimal(20), "USD", 3)
+    assert row.sides == {"booked": "held", "wix": "no access", "told": "2 payments, 20.00 USD"}
+    assert shop.rows("SELECT FROM payments") == [], "nothing of it is booked"
+    run = shop.one("SELECT status, opened FROM reconciliation_runs WHERE opened > 0")
+    assert (run.status, run.opened) == ("failed", 1)
+
+    instance = shop.sandbox.documents.get("instance", str(shop.instance_id))
+    assert instance is not None
+    shop.sandbox.documents.put("instance", str(shop.instance_id), {**instance, "isRemoved": False})
+    shop.pass_time(timedelta(days=1))
+    shop.check()
+
+    assert shop.open() == []
+    assert shop.one("SELECT reason FROM discrepancies").reason == "caught_up"
+    assert shop.one("SELECT sum(amount) FROM payments").sum == Decimal(20)
+
+
+def test_a_test_of_the_dashboard_is_raised_for_a_person_to_write_off(shop: Shop) -> None:
+    shop.deliver()
+    shop.sandbox.send_stray("test_event", str(shop.instance_id))
+    shop.deliver(only=lambda event: event.instance_id != shop.instance_id)
+    [stranger] = shop.rows("SELECT instance_id FROM app_instances WHERE status = 'unconfirmed'")
+
+    for _ in range(2):
+        jobs.run_check(shop.services, stranger.instance_id)
+        shop.pass_time(timedelta(minutes=11))
+
+    assert shop.open() == ["unknown_instance"]
+    row = shop.one("SELECT instance_id, amount_at_risk FROM discrepancies")
+    assert (row.instance_id, row.amount_at_risk) == (stranger.instance_id, Decimal("10.99"))
+
+
+# -- Payments no event told of ---------------------------------------------------------------------
+
+
+def missed(shop: Shop) -> tuple[UUID, UUID]:
+    """A link, and a payment of it that only a check told of."""
+    link_id = shop.link()
+    shop.deliver()
+    [payment_id] = shop.pay(link_id)
+    shop.sweep()
+    shop.pass_time()
+    shop.check()
+    assert shop.one("SELECT recovery FROM payments").recovery == "webhook_missed"
+    return link_id, payment_id
+
+
+HORIZON = timedelta(hours=47, minutes=11) + SETTLING
+
+
+def test_a_payment_whose_event_never_comes_is_raised_when_wix_has_given_up(shop: Shop) -> None:
+    link_id, payment_id = missed(shop)
+
+    due_at = shop.one("SELECT due_at FROM link_checks").due_at
+    created_at = shop.one("SELECT created_at FROM payments").created_at
+    assert due_at == created_at + HORIZON, "nothing else would have it checked"
+    shop.pass_time(due_at - shop.services.now() - timedelta(minutes=1))
+    shop.check()
+    assert shop.open() == []
+    shop.pass_time(timedelta(minutes=2))
+    assert shop.tick().checks == 1
+    shop.check()
+
+    row = shop.one("SELECT type, severity, payment_link_id, payment_id, amount_at_risk FROM discrepancies")
+    assert (row.type, row.severity) == ("payment_without_event", "informational")
+    assert (row.payment_link_id, row.payment_id, row.amount_at_risk) == (link_id, payment_id, None)
+    assert shop.one("SELECT due_at FROM link_checks").due_at is None, "to look again helps nothing"
+
+    shop.deliver(payment_id)
+    shop.check()
+
+    assert shop.open() == []
+    assert shop.one("SELECT reason FROM discrepancies").reason == "caught_up"
+
+
+def test_a_payment_whose_event_came_late_is_never_raised(shop: Shop) -> None:
+    _, payment_id = missed(shop)
+    shop.pass_time(timedelta(hours=40))
+    shop.deliver(payment_id)
+
+    shop.check()
+    shop.pass_time(timedelta(hours=20))
+    shop.check()
+
+    assert shop.open() == []
+    assert shop.one("SELECT due_at FROM link_checks").due_at is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE app_instances SET installed_at = now() + interval '1 h'",
+        "UPDATE payments SET erased_at = now()",
+        """UPDATE webhook_events SET status = 'unreadable', reason = 'odd', kind = 'payment',
+            entity_id = (SELECT payment_id FROM payments)
+        WHERE event_id = (SELECT event_id FROM webhook_events LIMIT 1)""",
+    ],
+    ids=["made before the installation", "erased", "told of unreadably"],
+)
+def test_what_no_event_should_tell_of_any_more_is_never_raised(shop: Shop, sql: str) -> None:
+    link_id, _ = missed(shop)
+    with shop.services.database.begin() as connection:
+        connection.execute(text(sql))
+
+    shop.pass_time(timedelta(hours=60))
+    shop.request(link_id)
+    shop.check()
+
+    assert shop.open() == []
 
 
 @pytest.mark.parametrize("status", [500, 429])

@@ -42,6 +42,8 @@ class DiscrepancyType(StrEnum):
     LINK_MISSING = "link_missing"
     LAST_PAYMENT_DIFFERS = "last_payment_differs"
     STATUS_DIFFERS = "status_differs"
+    PAYMENT_WITHOUT_EVENT = "payment_without_event"
+    UNKNOWN_INSTANCE = "unknown_instance"
 
 
 class Severity(StrEnum):
@@ -82,6 +84,12 @@ EXPLANATIONS: dict[DiscrepancyType, str] = {
     DiscrepancyType.LINK_MISSING: "Wix no longer knows the payment link that payments were booked for.",
     DiscrepancyType.LAST_PAYMENT_DIFFERS: (
         "The date Wix shows for the last payment of the link is not that of the latest payment booked."
+    ),
+    DiscrepancyType.PAYMENT_WITHOUT_EVENT: (
+        "A payment was found by a query and booked, and no webhook told of it for as long as Wix sends one again."
+    ),
+    DiscrepancyType.UNKNOWN_INSTANCE: (
+        "Webhooks told of payments of an app instance for which Wix refuses us, so nothing of them is booked."
     ),
     DiscrepancyType.STATUS_DIFFERS: (
         "The status of the payment link contradicts its payments, its limit or its expiry, or came after one that ends"
@@ -125,6 +133,15 @@ ADVICE: dict[DiscrepancyType, str] = {
         "Look in the dashboard for a payment of that date. If there is none and the totals agree, the dates mean"
         " different things: write it off, and tell the developers."
     ),
+    DiscrepancyType.PAYMENT_WITHOUT_EVENT: (
+        "The payment is booked and no sum is off. See in Wix's log of deliveries why its webhook did not come, then"
+        " write it off; it closes by itself if the webhook comes after all."
+    ),
+    DiscrepancyType.UNKNOWN_INSTANCE: (
+        "A test sent from the developers' dashboard looks just so: if there was one, write it off as test data."
+        " Else see whether the app is installed on the site and its credentials are right; what is held is booked once"
+        " Wix gives access."
+    ),
     DiscrepancyType.STATUS_DIFFERS: (
         "See in the dashboard whether the link can still be paid, and ask the merchant whether it should be. No sum is"
         " off by it."
@@ -159,7 +176,7 @@ DIFFERENCE = "difference"
 SIDES = {
     "booked": "booked here",
     "wix": "Wix says",
-    "told": "told twice",
+    "told": "webhooks told",
     DIFFERENCE: "Wix less booked",
     "field": "field",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -126,6 +126,16 @@ class Late:
     currency: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A payment made at `created_at` that checks alone told of, though Wix sends no webhook of it again by now."""
+
+    payment_id: UUID
+    created_at: datetime
+    amount: Decimal
+    currency: str
+
+
 def closed_since(link: Link, inactive_since: datetime | None) -> datetime | None:
     """From when on the link takes no payments: its expiry, or when we first saw it deactivated. None: it may take them.
 
@@ -149,7 +159,7 @@ class LinkBooks:
     open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
     open_types: of discrepancies of the link itself that are open already; their difference is not new. closed_at: as of
     `closed_since`. duplicates, late: of the payments booked under it. previous_status: that Wix gave before the one it
-    gives now, None when it gave no other.
+    gives now, None when it gave no other. unheard: of the payments booked under it.
     """
 
     payment_link_id: UUID
@@ -165,6 +175,7 @@ class LinkBooks:
     duplicates: Sequence[Duplicate] = ()
     late: Sequence[Late] = ()
     previous_status: str | None = None
+    unheard: Sequence[Unheard] = ()
 
 
 # Facts whose difference has a name of its own; any other is a difference in detail.
@@ -239,6 +250,8 @@ def match(pair: Pair, *, now: datetime, settling: timedelta, unsettled_since: da
     return Match(outcome, repair, _merged(found))
 
 
+BY_EVENTS_ALONE = frozenset((DiscrepancyType.PAYMENT_WITHOUT_EVENT,))
+"""Types that only an event can end, which asks for a check itself: to look again helps nothing."""
 BY_DESCRIPTION = frozenset(
     (
         DiscrepancyType.TOTAL_DIFFERS,
@@ -265,6 +278,7 @@ def match_link(
     def add(type_: DiscrepancyType, **sides: str | None) -> None:
         found.append(Difference(type=type_, payment_link_id=books.payment_link_id, sides=sides))
 
+    found.extend(_unheard(books))
     if books.conflicting_events:
         add(DiscrepancyType.EVENT_CONFLICT, told=", ".join(sorted(map(str, books.conflicting_events))))
     for text, reason in books.unreadable.items():
@@ -307,6 +321,21 @@ def _duplicates(books: LinkBooks) -> Iterator[Difference]:
             sides={"booked": f"{shown(one.amount, one.currency)} {one.currency}, as payment {one.of_id}"},
             amount_at_risk=one.amount,
             currency=one.currency,
+        )
+
+
+def _unheard(books: LinkBooks) -> Iterator[Difference]:
+    for one in books.unheard:
+        # The money is booked; only its delivery failed.
+        yield Difference(
+            type=DiscrepancyType.PAYMENT_WITHOUT_EVENT,
+            payment_link_id=books.payment_link_id,
+            payment_id=one.payment_id,
+            severity=Severity.INFORMATIONAL,
+            sides={
+                "booked": f"{shown(one.amount, one.currency)} {one.currency}, made {_moment(one.created_at)}",
+                "wix": "no event",
+            },
         )
 
 
@@ -469,7 +498,9 @@ class Books:
 
     believed and theirs: by payment id. believed also holds payments booked under another link that Wix
     now lists under this one. conflicting_versions: payments whose current revision was told with two
-    contents. The rest is as in `LinkBooks`.
+    contents. by_query: payments of which no event told. listening_since: since when events of the site come, None
+    while they do not. resent_until: what was made before this is told of again by no event; None for nothing. The rest
+    is as in `LinkBooks`.
     """
 
     payment_link_id: UUID
@@ -484,6 +515,9 @@ class Books:
     open_types: frozenset[DiscrepancyType] = frozenset()
     inactive_since: datetime | None = None
     previous_status: str | None = None
+    by_query: frozenset[UUID] = frozenset()
+    listening_since: datetime | None = None
+    resent_until: datetime | None = None
 
     def pairs(self) -> Iterator[Pair]:
         """Every payment either side names, in no order."""
@@ -570,6 +604,25 @@ def late(booked: Sequence[Payment], closed_at: datetime | None) -> list[Late]:
     ]
 
 
+def unheard(
+    booked: Sequence[Payment],
+    by_query: Collection[UUID],
+    *,
+    listening_since: datetime | None,
+    resent_until: datetime | None,
+) -> list[Unheard]:
+    """Payments of one link that no event told of, and none will. Names and None as in `Books`."""
+    if listening_since is None or resent_until is None:
+        return []
+    return [
+        Unheard(payment.payment_id, payment.created_at, payment.amount, payment.currency)
+        for payment in booked
+        if payment.payment_id in by_query
+        and payment.created_at is not None
+        and listening_since <= payment.created_at <= resent_until
+    ]
+
+
 def purchase(payment: Payment) -> str:
     """What the payment paid for: a purchase may be split over several payments."""
     return payment.ecom_checkout_id or payment.ecom_order_id or str(payment.payment_id)
@@ -609,6 +662,7 @@ def compare(
             repairs.append(matched.repair)
         found.extend(matched.differences)
     booked = books.booked(repairs)
+    by_query = books.by_query | {one.payment_id for one in repairs if one.payment_id not in books.believed}
     closed_at = closed_since(books.link, books.inactive_since) if books.link else None
     of_link, is_settled = match_link(
         LinkBooks(
@@ -625,6 +679,12 @@ def compare(
             duplicates=duplicates(booked),
             late=late(booked, closed_at),
             previous_status=books.previous_status,
+            unheard=unheard(
+                booked,
+                by_query,
+                listening_since=books.listening_since,
+                resent_until=books.resent_until,
+            ),
         ),
         now=now,
         settling=settling,
@@ -702,14 +762,48 @@ def _merged(found: Sequence[Difference]) -> tuple[Difference, ...]:
     return tuple(by_identity.values())
 
 
+def unknown_instance(payment_link_id: UUID, payments: int, told: Iterable[Payment] | None) -> Difference:
+    """What webhooks told of a link whose app instance Wix does not vouch for.
+
+    payments: how many they told of. told: every version of these, None when not all can be read.
+    """
+    newest: dict[UUID, Payment] = {}
+    for payment in told or ():
+        if judge(newest.get(payment.payment_id), payment).applies:
+            newest[payment.payment_id] = payment
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for payment in newest.values():
+        sums[payment.currency] += payment.amount
+    # Sums of several currencies are never one amount.
+    [(currency, amount)] = sums.items() if len(sums) == 1 and len(newest) == payments else [(None, None)]
+    words = f"{payments} payment{'' if payments == 1 else 's'}"
+    if currency is not None and amount is not None:
+        words += f", {shown(amount, currency)} {currency}"
+    return Difference(
+        type=DiscrepancyType.UNKNOWN_INSTANCE,
+        payment_link_id=payment_link_id,
+        severity=Severity.INFORMATIONAL,
+        sides={"booked": "held", "wix": "no access", "told": words},
+        amount_at_risk=amount,
+        currency=currency,
+    )
+
+
 def next_check(
-    *, is_settled: bool, has_differences: bool, attempt: int, gaps: Sequence[float]
+    *,
+    is_settled: bool,
+    has_differences: bool,
+    attempt: int,
+    gaps: Sequence[float],
+    overdue_in: float | None = None,
 ) -> float | None:
     """Seconds until a link is checked again, None when nothing is left to wait for.
 
     attempt: how many checks in a row have ended unsettled before this one. gaps: growing waits; the
     last is repeated. A discrepancy is looked at again at the longest gap, since Wix may yet catch up.
+    overdue_in: seconds until no event will tell of a payment any more that none told of, None when none is waited for.
     """
+    wait = gaps[-1] if has_differences else None
     if not is_settled:
-        return gaps[min(attempt, len(gaps) - 1)]
-    return gaps[-1] if has_differences else None
+        wait = gaps[min(attempt, len(gaps) - 1)]
+    return min((one for one in (wait, overdue_in) if one is not None), default=None)

@@ -6,14 +6,17 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
 from processor.domain.discrepancy import AUTOMATION
-from processor.domain.payment import Origin
+from processor.domain.event import Event
+from processor.domain.payment import Origin, Payment
+from processor.domain.reconciliation import unknown_instance
 from processor.errors import ConfigurationError, WixError, WixUnauthorized
 from processor.jobs.asking import ask
 from processor.jobs.common import Beat, TakenOver, accounted, wait_after
 from processor.jobs.concluding import conclude
-from processor.store import checks, events, instances, matching, payments, runs
+from processor.store import checks, discrepancies, events, instances, matching, payments, rules, runs
 from processor.wiring import Services
 from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import decode_segment
@@ -54,6 +57,7 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
                 services.wix.check_credentials(instance_id)
                 with services.database.begin() as connection:
                     instances.confirm(connection, instance_id, services.now())
+                    checks.hasten(connection, instance_id, services.now())
                 status = "installed"
                 log.info("instance_confirmed", instance_id=str(instance_id))
             if status == "removed":
@@ -78,9 +82,47 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
             )
             with services.database.begin() as connection:
                 checks.postpone(connection, instance_id, lease, services.now() + timedelta(seconds=wait))
+                if status == "unconfirmed" and isinstance(why, WixUnauthorized):
+                    account.counts.opened = _note_unknown(services, connection, instance_id, lease, run_id)
+                    account.close(connection, services.now())
         finally:
             with services.database.begin() as connection:
                 matching.forget(connection, lease.lease_id)
+
+
+def _note_unknown(
+    services: Services, connection: Connection, instance_id: UUID, lease: checks.Lease, run_id: UUID
+) -> int:
+    """Note what is held of the claimed links for longer than Wix takes to settle; returns how many were opened."""
+    now = services.now()
+    ripe = now - timedelta(seconds=services.settings.settling_seconds)
+    link_ids = [claim.payment_link_id for claim in lease.claims]
+    held = [
+        one for one in events.held_by_link(connection, instance_id, link_ids) if one.first_received_at <= ripe
+    ]
+    told: dict[UUID, list[Payment]] = {one.payment_link_id: [] for one in held}
+    read = events.held_of(connection, instance_id, told.keys(), HELD_MAX)
+    for one in read:
+        # Erased while it was held: what it told is not known any more.
+        event = _read(services, one.token) if one.token is not None else None
+        if event is not None and event.seen is not None:
+            told[event.seen.payment.payment_link_id].append(event.seen.payment)
+    found = [
+        unknown_instance(
+            one.payment_link_id, one.payments, told[one.payment_link_id] if len(read) < HELD_MAX else None
+        )
+        for one in held
+    ]
+    return discrepancies.note(
+        connection, instance_id, found, run_id=run_id, now=now, rules=rules.in_force(connection)
+    )
+
+
+def _read(services: Services, token: str) -> Event:
+    return parse_event(
+        parse_claims(decode_segment(token.split(".")[1].encode())),
+        link_fqdn=services.settings.wix_link_fqdn,
+    )
 
 
 def release_held(services: Services, instance_id: UUID) -> int:
@@ -99,10 +141,7 @@ def release_held(services: Services, instance_id: UUID) -> int:
                 if one.token is None:
                     blank.append(one.event_id)
                     continue
-                event = parse_event(
-                    parse_claims(decode_segment(one.token.split(".")[1].encode())),
-                    link_fqdn=services.settings.wix_link_fqdn,
-                )
+                event = _read(services, one.token)
                 if event.seen is not None:
                     payments.apply(
                         connection,

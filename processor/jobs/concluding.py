@@ -12,11 +12,13 @@ import structlog
 from sqlalchemy import Connection
 
 from processor import __version__
+from processor.config import RESEND_HORIZON_SECONDS
 from processor.domain.alert import AlertKind
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Payment
 from processor.domain.reconciliation import (
     BY_DESCRIPTION,
+    BY_EVENTS_ALONE,
     LinkBooks,
     Outcome,
     Totals,
@@ -195,6 +197,8 @@ def _match_links(
     }
     late = matching.late(connection, instance_id, closed)
     duplicates = matching.duplicates(connection, instance_id, link_ids)
+    resending = timedelta(seconds=RESEND_HORIZON_SECONDS) + settling
+    unannounced = matching.unannounced(connection, instance_id, link_ids, resent_until=now - resending)
     totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
     told_twice = events.conflicts(connection, instance_id, link_ids)
     known = discrepancies.open_types(connection, instance_id, link_ids)
@@ -219,6 +223,7 @@ def _match_links(
                 duplicates=duplicates.get(link_id, ()),
                 late=late.get(link_id, ()),
                 previous_status=previous.get(link_id),
+                unheard=unannounced.unheard.get(link_id, ()),
             ),
             now=now,
             settling=settling,
@@ -227,11 +232,14 @@ def _match_links(
         found.extend(differences)
         if is_settled:
             settled.append(link_id)
+        awaited = unannounced.next_created_at.get(link_id)
         wait = next_check(
             is_settled=is_settled,
-            has_differences=of_link.has_differences or bool(differences),
+            has_differences=of_link.has_differences
+            or any(one.type not in BY_EVENTS_ALONE for one in differences),
             attempt=claim.attempt,
             gaps=services.settings.recheck_seconds,
+            overdue_in=(awaited + resending - now).total_seconds() if awaited else None,
         )
         due_at = now + timedelta(seconds=wait) if wait is not None else None
         finished.append(checks.Finished(claim, is_settled, due_at))

@@ -245,6 +245,16 @@ def postpone(connection: Connection, instance_id: UUID, lease: Lease, due_at: da
     )
 
 
+def hasten(connection: Connection, instance_id: UUID, now: datetime) -> None:
+    """Let every link of the instance that waits for a check be due now."""
+    connection.execute(
+        text("""
+            UPDATE link_checks SET due_at = :now
+            WHERE instance_id = :instance_id AND due_at > :now AND lease_id IS NULL"""),
+        {"instance_id": instance_id, "now": now},
+    )
+
+
 def has_due(connection: Connection, instance_id: UUID, now: datetime) -> bool:
     """Whether links of the instance wait for a worker."""
     return bool(

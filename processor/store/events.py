@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, select, text
@@ -28,6 +29,50 @@ def lock_held(connection: Connection, instance_id: UUID, limit: int) -> list[Hel
         .order_by(WebhookEvent.received_at, WebhookEvent.event_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+    ).all()
+    kept = evidence.tokens(connection, [(instance_id, row.event_id, row.received_at) for row in rows])
+    return [HeldEvent(row.event_id, row.token or kept.get((instance_id, row.event_id))) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOfLink:
+    """What is held of one link. payments: how many it tells of. first_received_at: of the eldest event."""
+
+    payment_link_id: UUID
+    events: int
+    payments: int
+    first_received_at: datetime
+
+
+def held_by_link(connection: Connection, instance_id: UUID, link_ids: Collection[UUID]) -> list[HeldOfLink]:
+    """What is held of each of these links, of those that have something held, by id."""
+    rows = connection.execute(
+        text("""
+            SELECT payment_link_id, count(*) AS events,
+                count(DISTINCT entity_id) FILTER (WHERE kind = 'payment') AS payments,
+                min(received_at) AS first_received_at
+            FROM webhook_events
+            WHERE instance_id = :instance_id AND status = 'held' AND payment_link_id = ANY(:link_ids)
+            GROUP BY payment_link_id ORDER BY payment_link_id"""),
+        {"instance_id": instance_id, "link_ids": list(link_ids)},
+    )
+    return [HeldOfLink(*row) for row in rows]
+
+
+def held_of(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], limit: int
+) -> list[HeldEvent]:
+    """The oldest held events about payments of these links."""
+    rows = connection.execute(
+        select(WebhookEvent.event_id, WebhookEvent.received_at, WebhookEvent.token)
+        .where(
+            WebhookEvent.instance_id == instance_id,
+            WebhookEvent.status == "held",
+            WebhookEvent.kind == "payment",
+            is_any_of(WebhookEvent.payment_link_id, link_ids),
+        )
+        .order_by(WebhookEvent.received_at, WebhookEvent.event_id)
+        .limit(limit)
     ).all()
     kept = evidence.tokens(connection, [(instance_id, row.event_id, row.received_at) for row in rows])
     return [HeldEvent(row.event_id, row.token or kept.get((instance_id, row.event_id))) for row in rows]

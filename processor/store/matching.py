@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment
-from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Totals
+from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Totals, Unheard
 from processor.store import payments
 
 _LINK_IDS = bindparam("link_ids", type_=ARRAY(Uuid()))
@@ -428,6 +428,57 @@ def late(
         of_link = found.setdefault(row.payment_link_id, [])
         of_link.append(Late(row.payment_id, row.paid_at, row.amount, row.currency))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Unannounced:
+    """Payments that checks alone told of. unheard: by link, those no event will tell of any more. next_created_at: by
+    link, when the eldest of the others was made.
+    """
+
+    unheard: Mapping[UUID, Sequence[Unheard]]
+    next_created_at: Mapping[UUID, datetime]
+
+
+def unannounced(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], *, resent_until: datetime
+) -> Unannounced:
+    """`domain.reconciliation.unheard` of what is booked under these links, and what is still waited for.
+
+    An event that could not be read told of its payment all the same. Nobody tells us of what was made before the app
+    was installed, and what was erased is let be.
+    """
+    rows = connection.execute(
+        text("""
+            WITH by_query AS MATERIALIZED (
+                SELECT p.payment_link_id, p.payment_id, p.created_at, p.amount, p.currency
+                FROM payments p JOIN app_instances a USING (instance_id)
+                WHERE p.instance_id = :instance_id AND p.payment_link_id = ANY(:link_ids)
+                    AND p.first_origin = 'poll' AND p.erased_at IS NULL
+                    AND p.created_at >= COALESCE(a.installed_at, a.confirmed_at)
+                    AND NOT EXISTS (
+                        SELECT FROM payment_versions v
+                        WHERE v.instance_id = p.instance_id AND v.payment_id = p.payment_id AND v.origin <> 'poll')
+                    AND NOT EXISTS (
+                        SELECT FROM webhook_events e
+                        WHERE e.instance_id = p.instance_id AND e.entity_id = p.payment_id AND e.kind = 'payment')
+            )
+            SELECT * FROM by_query WHERE created_at <= :resent_until
+            UNION ALL
+            SELECT payment_link_id, NULL, min(created_at), NULL, NULL FROM by_query
+            WHERE created_at > :resent_until GROUP BY payment_link_id
+            ORDER BY payment_link_id, payment_id""").bindparams(_LINK_IDS),
+        {"instance_id": instance_id, "link_ids": list(link_ids), "resent_until": resent_until},
+    )
+    found: dict[UUID, list[Unheard]] = {}
+    awaited: dict[UUID, datetime] = {}
+    for row in rows:
+        if row.payment_id is None:
+            awaited[row.payment_link_id] = row.created_at
+        else:
+            of_link = found.setdefault(row.payment_link_id, [])
+            of_link.append(Unheard(row.payment_id, row.created_at, row.amount, row.currency))
+    return Unannounced(found, awaited)
 
 
 def listed_sums(connection: Connection, lease_id: UUID, link_ids: Collection[UUID]) -> dict[str, Decimal]:

@@ -23,6 +23,7 @@ from processor.domain.reconciliation import (
     compare,
     next_check,
     recovery,
+    unknown_instance,
 )
 from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment
@@ -580,6 +581,94 @@ def test_why_a_payment_was_recovered(
     is_new: bool, recovered: int, told: int | None, expected: Recovery
 ) -> None:
     assert recovery(is_new=is_new, recovered=recovered, told=told) is expected
+
+
+LISTENING, HORIZON = NOW - timedelta(days=5), NOW - timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    ("created_at", "is_by_query", "is_shown"),
+    [
+        (HORIZON, True, True),
+        (HORIZON, False, False),
+        (HORIZON + timedelta(seconds=1), True, False),
+        (LISTENING, True, True),
+        (LISTENING - timedelta(seconds=1), True, False),
+        (None, True, False),
+    ],
+)
+def test_a_payment_no_event_told_of_and_none_will_is_shown(
+    created_at: Any, is_by_query: bool, is_shown: bool
+) -> None:
+    payment = make_payment(created_at=created_at)
+
+    findings = check(
+        [payment],
+        [payment],
+        by_query=frozenset([PAYMENT] if is_by_query else []),
+        listening_since=LISTENING,
+        resent_until=HORIZON,
+    )
+
+    expected = [(DiscrepancyType.PAYMENT_WITHOUT_EVENT, Severity.INFORMATIONAL)]
+    assert severities(findings) == (expected if is_shown else [])
+    assert [one.amount_at_risk for one in findings.differences] == [None] * is_shown, "it is booked"
+    assert findings.is_settled
+
+
+def test_a_payment_a_check_books_so_late_was_never_told_of() -> None:
+    late = make_payment(created_at=HORIZON)
+
+    findings = check([], [late], listening_since=LISTENING, resent_until=HORIZON)
+
+    assert findings.repairs == (late,)
+    assert types(findings) == [DiscrepancyType.PAYMENT_WITHOUT_EVENT]
+
+
+@pytest.mark.parametrize(
+    ("is_settled", "has_differences", "overdue_in", "seconds"),
+    [(True, False, 7.0, 7.0), (True, True, 7.0, 7.0), (True, True, 200.0, 99.0), (False, False, 3.0, 3.0)],
+)
+def test_a_link_is_checked_again_when_an_event_is_overdue(
+    is_settled: bool, has_differences: bool, overdue_in: float, seconds: float
+) -> None:
+    found = next_check(
+        is_settled=is_settled,
+        has_differences=has_differences,
+        attempt=0,
+        gaps=(5.0, 99.0),
+        overdue_in=overdue_in,
+    )
+
+    assert found == seconds
+
+
+def test_what_is_held_of_an_unknown_instance_is_counted_by_its_newest_versions() -> None:
+    one, other = make_payment(), make_payment(payment_id=uuid4(), amount=Decimal(5))
+    newer = make_payment(revision=2, amount=Decimal(7))
+
+    found = unknown_instance(LINK, 2, [newer, one, other])
+
+    assert (found.type, found.severity) == (DiscrepancyType.UNKNOWN_INSTANCE, Severity.INFORMATIONAL)
+    assert (found.amount_at_risk, found.currency) == (Decimal(12), "USD")
+    assert found.sides["told"] == "2 payments, 12.00 USD"
+
+
+@pytest.mark.parametrize(
+    ("payments", "told"),
+    [
+        (2, [make_payment(), make_payment(payment_id=uuid4(), currency="EUR")]),
+        (2, [make_payment()]),
+        (2, None),
+        (0, []),
+    ],
+    ids=["two currencies", "one cannot be read", "too many to read", "none"],
+)
+def test_what_is_held_has_no_amount_unless_it_is_one_sum(payments: int, told: Any) -> None:
+    found = unknown_instance(LINK, payments, told)
+
+    assert (found.amount_at_risk, found.currency) == (None, None)
+    assert found.sides["told"] == f"{payments} payments"
 
 
 def test_every_reason_of_recovery_and_every_advice_is_told() -> None:

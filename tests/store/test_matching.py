@@ -37,6 +37,7 @@ from tests.store.helpers import confirm, one
 
 SETTLING = timedelta(minutes=10)
 LONG_AGO, JUST_NOW = NOW - timedelta(hours=1), NOW - timedelta(seconds=5)
+RESENT_UNTIL = NOW - timedelta(minutes=30)
 LINKS = [UUID(int=1), UUID(int=2)]
 PAYMENTS = [UUID(int=number) for number in range(11, 16)]
 TWINS = [UUID(int=21), UUID(int=22)]
@@ -68,9 +69,21 @@ descriptions = st.builds(
 )
 
 
-def apply(database: Database, seen: Payment, *, at: Any, personal: dict[str, Any] | None = None) -> Verdict:
+def apply(
+    database: Database,
+    seen: Payment,
+    *,
+    at: Any,
+    personal: dict[str, Any] | None = None,
+    run_id: UUID | None = None,
+) -> Verdict:
+    """Told by a webhook, or by the check run_id."""
     told = payments.telling(
-        SeenPayment(seen, personal, {}), origin=Origin.WEBHOOK, told_at=at, event_id=uuid4()
+        SeenPayment(seen, personal, {}),
+        origin=Origin.POLL if run_id else Origin.WEBHOOK,
+        told_at=at,
+        event_id=None if run_id else uuid4(),
+        run_id=run_id,
     )
     with database.begin() as connection:
         return payments.apply(connection, [told])[seen.payment_id]
@@ -90,7 +103,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
     met: Counter[Any] = Counter()
 
     @given(
-        told=st.lists(st.tuples(versions, moments), max_size=8),
+        told=st.lists(st.tuples(versions, moments, st.booleans()), max_size=8),
         listed=st.lists(versions, max_size=8),
         unread=st.lists(st.sampled_from(PAYMENTS), max_size=1),
         described=st.tuples(descriptions, descriptions),
@@ -98,6 +111,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         unsettled_since=st.sampled_from([None, JUST_NOW, *[LONG_AGO] * 3]),
         inactive_since=st.none() | moments,
         previous_status=st.none() | st.sampled_from(["ACTIVE", "PAID"]),
+        listening_since=st.sampled_from([LONG_AGO, JUST_NOW]),
         twins_of=st.none() | st.sampled_from(LINKS),
         open_types=st.sets(st.sampled_from(DiscrepancyType)).map(frozenset),
         page=st.integers(1, 4),
@@ -113,6 +127,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         unsettled_since: Any,
         inactive_since: Any,
         previous_status: str | None,
+        listening_since: Any,
         twins_of: UUID | None,
         open_types: frozenset[DiscrepancyType],
         page: int,
@@ -120,16 +135,27 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
     ) -> None:
         instance_id, lease_id = uuid4(), uuid4()
         confirm(database, instance_id)
+        with database.begin() as connection:
+            connection.execute(
+                text("UPDATE app_instances SET confirmed_at = :since WHERE instance_id = :id"),
+                {"since": listening_since, "id": instance_id},
+            )
         run_id = start(database, instance_id)
         if twins_of is not None:
             twins = [
                 make_payment(payment_id=id_, payment_link_id=twins_of, created_at=LONG_AGO) for id_ in TWINS
             ]
-            told = [*told, *((twin, LONG_AGO) for twin in twins)]
+            told = [*told, *((twin, LONG_AGO, False) for twin in twins)]
             listed = [*listed, *twins]
-        told = [(structs.replace(seen, instance_id=instance_id), at) for seen, at in told]
+        told = [(structs.replace(seen, instance_id=instance_id), at, is_poll) for seen, at, is_poll in told]
         listed = [structs.replace(seen, instance_id=instance_id) for seen in listed]
-        contradicted = [seen for seen, at in told if apply(database, seen, at=at) is Verdict.CONFLICT]
+        poll_id = start(database, instance_id)
+        contradicted = [
+            seen
+            for seen, at, is_poll in told
+            if apply(database, seen, at=at, run_id=poll_id if is_poll else None) is Verdict.CONFLICT
+        ]
+        heard = {seen.payment_id for seen, _, is_poll in told if not is_poll}
         before = believed(database, instance_id)
 
         # What a reading leaves: of each payment under each link, the first of its highest revision.
@@ -161,6 +187,9 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 open_types=open_types,
                 inactive_since=inactive_since,
                 previous_status=previous_status,
+                by_query=frozenset(before.keys() - heard),
+                listening_since=listening_since,
+                resent_until=RESENT_UNTIL,
             )
             for link_id, link in zip(LINKS, described, strict=True)
         }
@@ -220,6 +249,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 closed_at = closed_since(link, inactive_since) if link else None
                 late = matching.late(connection, instance_id, {link_id: closed_at} if closed_at else {})
                 duplicates = matching.duplicates(connection, instance_id, LINKS)
+                unannounced = matching.unannounced(connection, instance_id, LINKS, resent_until=RESENT_UNTIL)
                 savepoint.rollback()
             of_link, is_settled = match_link(
                 LinkBooks(
@@ -235,6 +265,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                     duplicates=duplicates.get(link_id, ()),
                     late=late.get(link_id, ()),
                     previous_status=previous_status,
+                    unheard=unannounced.unheard.get(link_id, ()),
                 ),
                 now=NOW,
                 settling=SETTLING,
@@ -259,6 +290,7 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
         DiscrepancyType.ORDER_AMOUNT_DIFFERS,
         DiscrepancyType.LAST_PAYMENT_DIFFERS,
         DiscrepancyType.STATUS_DIFFERS,
+        DiscrepancyType.PAYMENT_WITHOUT_EVENT,
     }
     assert {*Outcome, *of_links} <= set(met), "the books drawn were too tame"
 
