@@ -11,6 +11,7 @@ import structlog
 from processor.errors import StoreUnavailable
 from processor.jobs.alerting import enqueue_due_alerts
 from processor.jobs.due import LOST_AFTER, enqueue_due_checks
+from processor.jobs.refunding import read_refunds
 from processor.store import backfills, evidence, instances, matching, operations, runs, staging, sweeps
 from processor.wiring import Services
 
@@ -32,7 +33,7 @@ class Ticked:
 
 
 def tick(services: Services) -> Ticked:
-    """Enqueue every check, sweep, backfill and alert that is due. Raises StoreUnavailable.
+    """Read what was told of refunds; enqueue every check, sweep, backfill and alert that is due. Raises StoreUnavailable.
 
     Whether Redis took a job is of no matter: what it lost is due again after a while.
     """
@@ -46,6 +47,7 @@ def tick(services: Services) -> Ticked:
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
     _make_months(services, now)
+    read_refunds(services)
     enqueued_checks = enqueue_due_checks(services, now)
     with services.database.begin() as connection:
         due = sweeps.take_due(connection, now, LOST_AFTER)

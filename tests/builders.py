@@ -17,6 +17,7 @@ from joserfc import jwk, jws
 
 from processor.domain.link import Link
 from processor.domain.payment import Payment, SeenPayment
+from processor.domain.refund import Refund
 from processor.wix import wire
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -179,6 +180,22 @@ def make_seen(**changes: Any) -> SeenPayment:
     return SeenPayment(
         payment=make_payment(**changes), personal={"contactDetails": {"fullName": "Hedwig"}}, rest={}
     )
+
+
+def make_refund(**changes: Any) -> Refund:
+    """A refund of the payment of `make_payment`, which succeeded."""
+    values: dict[str, Any] = {
+        "instance_id": INSTANCE,
+        "refund_id": UUID("0c1f3e0a-9a55-4a8e-8a2b-1d2e3f405169"),
+        "payment_id": PAYMENT,
+        "amount": Decimal("4.00"),
+        "currency": "USD",
+        "status": "SUCCEEDED",
+        "reason": None,
+        "sequence": 1,
+        "occurred_at": NOW,
+    }
+    return Refund(**{**values, **changes})
 
 
 def make_link(**changes: Any) -> Link:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from sqlalchemy import text
 from processor import clock, jobs, wiring
 from processor.config import Settings
 from processor.domain.event import Event
+from processor.sandbox.core import Rules
 from processor.sandbox.server import Sandbox, running_sandbox
 from processor.store import checks, inbox
 from processor.wiring import Services
@@ -119,9 +120,12 @@ class Shop:
 
 
 @contextmanager
-def a_shop(database_url: str, redis_url: str, **settings: str) -> Iterator[Shop]:
+def a_shop(
+    database_url: str, redis_url: str, *, assumed: Mapping[str, Any] | None = None, **settings: str
+) -> Iterator[Shop]:
+    """assumed: of the sandbox's Rules, those that are otherwise than it has them."""
     ahead: list[timedelta] = []
-    with running_sandbox(seed=1, calls_per_minute=10_000) as sandbox:
+    with running_sandbox(seed=1, calls_per_minute=10_000, rules=Rules(**(assumed or {}))) as sandbox:
         app = sandbox.documents.get("app", "app")
         assert app is not None
         environ = {

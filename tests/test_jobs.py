@@ -15,14 +15,15 @@ from sqlalchemy import text
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
-from processor.domain.event import Kind
+from processor.domain.event import Event, Kind
 from processor.domain.payment import Payment, SeenPayment
 from processor.domain.reconciliation import Pair
+from processor.domain.rules import Assumptions, RuleSet
 from processor.errors import WixNotFound, WixUnauthorized
 from processor.jobs import asking, checking, concluding, sweeping
 from processor.jobs.common import Beat
 from processor.sandbox.seed import Volume, load
-from processor.store import checks, staging, sweeps
+from processor.store import checks, rules, staging, sweeps
 from processor.wix import wire
 from tests.shop import SETTLING, Shop, a_shop
 
@@ -530,6 +531,87 @@ def test_what_no_event_should_tell_of_any_more_is_never_raised(shop: Shop, sql: 
     shop.check()
 
     assert shop.open() == []
+
+
+# -- Refunds ---------------------------------------------------------------------------------------
+
+
+def refund_event(event: Event) -> bool:
+    return "refund" in event.event_type
+
+
+def tend(shop: Shop) -> None:
+    """The clock reads refunds and drains, the worker checks, and time passes."""
+    for _ in range(2):
+        shop.tick()
+        shop.check()
+        shop.pass_time()
+
+
+@pytest.mark.fact("E39")
+def test_a_refund_that_only_the_order_shows_is_raised_and_closed_when_it_is_reversed(shop: Shop) -> None:
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    tend(shop)
+    refund = shop.sandbox.world.refund(str(payment_id), {"amount": "4.00"})["refund"]
+    shop.deliver(only=refund_event)
+
+    tend(shop)
+
+    row = shop.one("SELECT * FROM discrepancies WHERE closed_at IS NULL")
+    assert (row.type, row.severity, row.payment_id) == ("refund_on_order_only", "informational", payment_id)
+    assert (row.amount_at_risk, row.currency) == (Decimal(4), "USD")
+    assert shop.one("SELECT amount FROM payments").amount == Decimal(10), "the payment stays booked"
+
+    shop.sandbox.world.reverse_refund(str(payment_id), refund["id"])
+    shop.deliver(only=refund_event)
+    tend(shop)
+
+    assert shop.open() == []
+    assert shop.one("SELECT status, sequence FROM refunds") == ("REVERSED", 2)
+
+
+def test_a_refund_told_before_its_payment_is_raised_with_it(shop: Shop) -> None:
+    [payment_id] = shop.pay(shop.link())
+    shop.deliver(only=lambda event: event.kind is Kind.APP_INSTALLED)
+    shop.sandbox.world.refund(str(payment_id), {})
+    shop.deliver(only=refund_event)
+    shop.tick()
+    assert shop.one("SELECT payment_id FROM refunds").payment_id == payment_id
+
+    shop.deliver(payment_id)
+    shop.pass_time()
+    tend(shop)
+
+    assert shop.open() == ["refund_on_order_only"]
+
+
+@pytest.mark.parametrize(
+    ("falls", "expected"), [(None, ["total_differs"]), (True, [])], ids=["not known to fall", "known to fall"]
+)
+def test_a_total_that_falls_with_its_refunds_agrees_once_that_is_assumed(
+    database_url: str, redis_url: str, falls: bool | None, expected: list[str]
+) -> None:
+    with a_shop(database_url, redis_url, assumed={"totals_fall_on_refund": True}) as shop:
+        [payment_id] = shop.pay(shop.link())
+        shop.deliver()
+        assume(shop, total_falls_on_refund=falls)
+        shop.sandbox.world.refund(str(payment_id), {"amount": "4.00"})
+        shop.deliver(only=refund_event)
+
+        tend(shop)
+
+        assert shop.open() == expected
+
+
+def assume(shop: Shop, **assumptions: Any) -> None:
+    """Put these assumptions in force."""
+    rule_set = RuleSet(assumptions=Assumptions(**assumptions))
+    with shop.services.database.begin() as connection:
+        now = shop.services.now()
+        version = rules.add(connection, rule_set, created_by="ada", comment=None, now=now)
+        rules.approve(connection, version, approved_by="grace", now=now)
 
 
 @pytest.mark.parametrize("status", [500, 429])

@@ -44,6 +44,7 @@ class DiscrepancyType(StrEnum):
     STATUS_DIFFERS = "status_differs"
     PAYMENT_WITHOUT_EVENT = "payment_without_event"
     UNKNOWN_INSTANCE = "unknown_instance"
+    REFUND_ON_ORDER_ONLY = "refund_on_order_only"
 
 
 class Severity(StrEnum):
@@ -87,6 +88,9 @@ EXPLANATIONS: dict[DiscrepancyType, str] = {
     ),
     DiscrepancyType.PAYMENT_WITHOUT_EVENT: (
         "A payment was found by a query and booked, and no webhook told of it for as long as Wix sends one again."
+    ),
+    DiscrepancyType.REFUND_ON_ORDER_ONLY: (
+        "A refund of the payment was told of, and the total Wix shows on the payment link does not show it."
     ),
     DiscrepancyType.UNKNOWN_INSTANCE: (
         "Webhooks told of payments of an app instance for which Wix refuses us, so nothing of them is booked."
@@ -136,6 +140,10 @@ ADVICE: dict[DiscrepancyType, str] = {
     DiscrepancyType.PAYMENT_WITHOUT_EVENT: (
         "The payment is booked and no sum is off. See in Wix's log of deliveries why its webhook did not come, then"
         " write it off; it closes by itself if the webhook comes after all."
+    ),
+    DiscrepancyType.REFUND_ON_ORDER_ONLY: (
+        "See the refund on its order and book it; the payment stays booked in full. Where Wix's totals never fall on a"
+        " refund, every refund shows so: write it off as a refund."
     ),
     DiscrepancyType.UNKNOWN_INSTANCE: (
         "A test sent from the developers' dashboard looks just so: if there was one, write it off as test data."

@@ -14,6 +14,7 @@ from processor.domain.discrepancy import DIFFERENCE, Difference, DiscrepancyType
 from processor.domain.link import Link
 from processor.domain.money import shown
 from processor.domain.payment import Payment, Verdict, differences, judge
+from processor.domain.refund import Refund, RefundStatus
 from processor.domain.rules import NOTHING_ASSUMED, Assumptions
 
 
@@ -136,6 +137,21 @@ class Unheard:
     currency: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """A payment of which refunds succeeded.
+
+    amount: their sum, None when one of them cannot be read or is in another currency. is_whole: whether nothing of the
+    payment is left. told_at: when the last was heard of here.
+    """
+
+    payment_id: UUID
+    amount: Decimal | None
+    currency: str
+    is_whole: bool
+    told_at: datetime
+
+
 def closed_since(link: Link, inactive_since: datetime | None) -> datetime | None:
     """From when on the link takes no payments: its expiry, or when we first saw it deactivated. None: it may take them.
 
@@ -159,7 +175,7 @@ class LinkBooks:
     open, None if the last found nothing. has_expected: whether time may yet cure one of its payments.
     open_types: of discrepancies of the link itself that are open already; their difference is not new. closed_at: as of
     `closed_since`. duplicates, late: of the payments booked under it. previous_status: that Wix gave before the one it
-    gives now, None when it gave no other. unheard: of the payments booked under it.
+    gives now, None when it gave no other. unheard, refunded: of the payments booked under it.
     """
 
     payment_link_id: UUID
@@ -176,6 +192,7 @@ class LinkBooks:
     late: Sequence[Late] = ()
     previous_status: str | None = None
     unheard: Sequence[Unheard] = ()
+    refunded: Sequence[Refunded] = ()
 
 
 # Facts whose difference has a name of its own; any other is a difference in detail.
@@ -261,6 +278,7 @@ BY_DESCRIPTION = frozenset(
         DiscrepancyType.PAID_WHILE_INACTIVE,
         DiscrepancyType.LAST_PAYMENT_DIFFERS,
         DiscrepancyType.STATUS_DIFFERS,
+        DiscrepancyType.REFUND_ON_ORDER_ONLY,
     )
 )
 """Types that only Wix's description of a link can show, or show to be over: without one nothing is known of them."""
@@ -294,7 +312,7 @@ def match_link(
     elif books.link is not None and is_settled:
         # While a payment is still in transit the total is in transit with it.
         differing = [
-            *_control_total(books.payment_link_id, books.link, books.totals, assumptions),
+            *_control_total(books, books.link, assumptions),
             *_last_payment(books, books.link, assumptions),
             *_status(books, books.link, assumptions, now),
         ]
@@ -306,6 +324,12 @@ def match_link(
             is_settled = False
         else:
             found.extend(differing)
+            unshown = _unshown_refunds(books, books.link)
+            # Wix's total may follow yet.
+            if any(now - one.told_at < settling for one in unshown):
+                is_settled = False
+            else:
+                found.extend(_refund_on_order_only(books.payment_link_id, one) for one in unshown)
     if is_settled:
         found.extend(_duplicates(books))
         found.extend(_late(books, assumptions))
@@ -429,16 +453,52 @@ def _moment(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _control_total(
-    payment_link_id: UUID, link: Link, totals: Totals, assumptions: Assumptions
-) -> list[Difference]:
+def _currency(link: Link, totals: Totals) -> str | None:
+    """Of the link's total: one without a currency is of the only one there is. None when it cannot be told."""
+    return link.currency or (next(iter(totals.sums)) if len(totals.sums) == 1 else None)
+
+
+def _unshown_refunds(books: LinkBooks, link: Link) -> list[Refunded]:
+    """Payments that were refunded though Wix's total is still that of all payments."""
+    currency = _currency(link, books.totals)
+    if currency is None or link.total_amount != books.totals.sums.get(currency, Decimal(0)):
+        return []
+    return [one for one in books.refunded if one.currency == currency]
+
+
+def _refund_on_order_only(payment_link_id: UUID, one: Refunded) -> Difference:
+    amount = "an amount that cannot be booked"
+    if one.amount is not None:
+        amount = f"{shown(one.amount, one.currency)} {one.currency}"
+    return Difference(
+        type=DiscrepancyType.REFUND_ON_ORDER_ONLY,
+        payment_link_id=payment_link_id,
+        payment_id=one.payment_id,
+        severity=Severity.INFORMATIONAL,
+        sides={"booked": None, "wix": "not in the link's total", "told": f"refunded {amount}"},
+        amount_at_risk=one.amount,
+        currency=one.currency if one.amount is not None else None,
+    )
+
+
+def _is_of_refunds(books: LinkBooks, link: Link, currency: str, assumptions: Assumptions) -> bool:
+    """Whether the total fell by exactly what was refunded, and is known to."""
+    amounts = [one.amount for one in books.refunded if one.currency == currency]
+    if assumptions.total_falls_on_refund is not True or not amounts or link.total_amount is None:
+        return False
+    known = [amount for amount in amounts if amount is not None]
+    booked = books.totals.sums.get(currency, Decimal(0))
+    return len(known) == len(amounts) and booked - sum(known) == link.total_amount
+
+
+def _control_total(books: LinkBooks, link: Link, assumptions: Assumptions) -> list[Difference]:
     """Wix's `totalReceived` and limit against our payments of this link."""
     found: list[Difference] = []
-    # A total without a currency is of the only one there is.
-    currency = link.currency or (next(iter(totals.sums)) if len(totals.sums) == 1 else None)
+    payment_link_id, totals = books.payment_link_id, books.totals
+    currency = _currency(link, totals)
     if link.total_amount is not None and currency is not None:
         booked = totals.sums.get(currency, Decimal(0))
-        if booked != link.total_amount:
+        if booked != link.total_amount and not _is_of_refunds(books, link, currency, assumptions):
             # Unless it is known that a total stays as it is after a refund, less may be innocent.
             is_innocent = link.total_amount < booked and assumptions.total_falls_on_refund is not False
             found.append(
@@ -467,6 +527,9 @@ def _control_total(
                 )
             )
     least, most = _counts(totals, assumptions)
+    if assumptions.total_falls_on_refund is True:
+        # A payment that was given back whole may be counted no more.
+        least -= sum(one.is_whole for one in books.refunded)
     if link.payment_count is not None and not least <= link.payment_count <= most:
         # A count may fall after a refund as the total may.
         is_innocent = link.payment_count < least and assumptions.total_falls_on_refund is not False
@@ -498,9 +561,9 @@ class Books:
 
     believed and theirs: by payment id. believed also holds payments booked under another link that Wix
     now lists under this one. conflicting_versions: payments whose current revision was told with two
-    contents. by_query: payments of which no event told. listening_since: since when events of the site come, None
-    while they do not. resent_until: what was made before this is told of again by no event; None for nothing. The rest
-    is as in `LinkBooks`.
+    contents. refunds: of any payment, with when each was told. by_query: payments of which no event told.
+    listening_since: since when events of the site come, None while they do not. resent_until: what was made before this
+    is told of again by no event; None for nothing. The rest is as in `LinkBooks`.
     """
 
     payment_link_id: UUID
@@ -515,6 +578,7 @@ class Books:
     open_types: frozenset[DiscrepancyType] = frozenset()
     inactive_since: datetime | None = None
     previous_status: str | None = None
+    refunds: Sequence[tuple[Refund, datetime]] = ()
     by_query: frozenset[UUID] = frozenset()
     listening_since: datetime | None = None
     resent_until: datetime | None = None
@@ -623,6 +687,33 @@ def unheard(
     ]
 
 
+def refunded(booked: Sequence[Payment], refunds: Sequence[tuple[Refund, datetime]]) -> list[Refunded]:
+    """Payments of one link of which refunds succeeded."""
+    by_payment: dict[UUID, list[tuple[Refund, datetime]]] = defaultdict(list)
+    for refund, told_at in refunds:
+        if refund.status == RefundStatus.SUCCEEDED:
+            by_payment[refund.payment_id].append((refund, told_at))
+    found: list[Refunded] = []
+    for payment in booked:
+        if of_payment := by_payment.get(payment.payment_id):
+            amounts = [
+                one.amount
+                for one, _ in of_payment
+                if one.amount is not None and one.currency == payment.currency
+            ]
+            amount = sum(amounts, Decimal(0)) if len(amounts) == len(of_payment) else None
+            found.append(
+                Refunded(
+                    payment.payment_id,
+                    amount,
+                    payment.currency,
+                    amount is not None and amount >= payment.amount,
+                    max(told_at for _, told_at in of_payment),
+                )
+            )
+    return found
+
+
 def purchase(payment: Payment) -> str:
     """What the payment paid for: a purchase may be split over several payments."""
     return payment.ecom_checkout_id or payment.ecom_order_id or str(payment.payment_id)
@@ -685,6 +776,7 @@ def compare(
                 listening_since=books.listening_since,
                 resent_until=books.resent_until,
             ),
+            refunded=refunded(booked, books.refunds),
         ),
         now=now,
         settling=settling,

@@ -199,6 +199,7 @@ def _match_links(
     duplicates = matching.duplicates(connection, instance_id, link_ids)
     resending = timedelta(seconds=RESEND_HORIZON_SECONDS) + settling
     unannounced = matching.unannounced(connection, instance_id, link_ids, resent_until=now - resending)
+    refunded = matching.refunded(connection, instance_id, link_ids)
     totals = matching.totals(connection, instance_id, link_ids, run_id=run_id)
     told_twice = events.conflicts(connection, instance_id, link_ids)
     known = discrepancies.open_types(connection, instance_id, link_ids)
@@ -224,6 +225,7 @@ def _match_links(
                 late=late.get(link_id, ()),
                 previous_status=previous.get(link_id),
                 unheard=unannounced.unheard.get(link_id, ()),
+                refunded=refunded.get(link_id, ()),
             ),
             now=now,
             settling=settling,

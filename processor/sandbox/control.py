@@ -121,6 +121,11 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
         """The site's owner refunds a payment, or a part of it."""
         return jsonify(world.refund(payment_id, body_json()))
 
+    @routes.post("/payments/<payment_id>/refunds/<refund_id>/reverse")
+    def reverse_refund(payment_id: str, refund_id: str) -> Response:
+        """A refund that succeeded fails after all."""
+        return jsonify(world.reverse_refund(payment_id, refund_id))
+
     @routes.post("/links/<link_id>/expire")
     def expire(link_id: str) -> Response:
         """Let a link's validity end now."""

@@ -92,8 +92,10 @@ def order_event(instance: Entity, *, order: Entity, slug: str, at: str) -> NewEv
     return _action(instance, ORDER_FQDN, slug, order["id"], {"order": order}, at)
 
 
-def refund_event(instance: Entity, *, refund: Entity, currency: str, is_full: bool, at: str) -> NewEvent:
-    """Refund Created of Wix Payments. Only apps that subscribed to it hear it."""
+def refund_event(
+    instance: Entity, *, refund: Entity, currency: str, is_full: bool, at: str, sequence: int = 1
+) -> NewEvent:
+    """Refund Created of Wix Payments, or Updated when it is not its first. Only apps that subscribed to it hear it."""
     entity = {
         "id": refund["id"],
         "chargeId": refund["paymentId"],  # inferred: the id of the charge is that of the payment
@@ -101,14 +103,14 @@ def refund_event(instance: Entity, *, refund: Entity, currency: str, is_full: bo
         "currencyCode": currency,
         "full": is_full,
         "status": refund["refundStatus"],
-        "createdDate": at,
+        "createdDate": refund["createdDate"],
     }
-    event = {
-        **_head(REFUND_FQDN, "created", refund["id"]),
-        "createdEvent": {"entity": entity},
-        **_tail(at, sequence=1),
-    }
-    return _new(instance, f"{REFUND_FQDN}_created", event, _owner(instance))
+    slug = "created" if sequence == 1 else "updated"
+    payload = (
+        {"createdEvent": {"entity": entity}} if sequence == 1 else {"updatedEvent": {"currentEntity": entity}}
+    )
+    event = {**_head(REFUND_FQDN, slug, refund["id"]), **payload, **_tail(at, sequence=sequence)}
+    return _new(instance, f"{REFUND_FQDN}_{slug}", event, _owner(instance))
 
 
 def test_event(site: Entity, *, app_id: str, at: str) -> NewEvent:

@@ -11,7 +11,7 @@ from processor.sandbox import events
 from processor.sandbox.checkout import Checkouts
 from processor.sandbox.core import as_money, as_object, currency_of, money
 from processor.sandbox.documents import Document
-from processor.sandbox.errors import Violation, invalid
+from processor.sandbox.errors import Violation, invalid, not_found
 from processor.sandbox.events import Entity
 
 PERSONAL = ("contactDetails", "billingAddress", "creditCardPaymentMethodData")
@@ -121,6 +121,44 @@ class Payments(Checkouts):
                     currency=currency,
                     is_full=is_full,
                     at=self._time(),
+                )
+            )
+            self._emit_order(order, "payment_status_updated")
+            return {"refund": refund, "orderId": order["id"], "paymentStatus": order["paymentStatus"]}
+
+    def reverse_refund(self, payment_id: str, refund_id: str) -> Document:
+        """A refund that succeeded fails after all: the money is the merchant's again."""
+        with self._documents.transaction():
+            payment = self._found("payment", payment_id)
+            order = self._found("order", payment["orderId"])
+            of_payment = [
+                one for one in order["refunds"] if (one["id"], one["paymentId"]) == (refund_id, payment_id)
+            ]
+            if not of_payment:
+                raise not_found("refund", refund_id)
+            [refund] = of_payment
+            if refund["refundStatus"] == "REVERSED":
+                raise self._refused("SANDBOX_REFUND_REVERSED", "the refund was reversed already")
+            refund["refundStatus"] = "REVERSED"
+            line, currency, amount = _line_of(order, payment_id), order["currency"], Decimal(refund["amount"])
+            left = Decimal(line["refunded"]) - amount
+            line["refunded"] = money(left, currency)
+            line["status"] = _refund_status(is_full=False) if left else "APPROVED"
+            order["refunded"] = money(Decimal(order["refunded"]) - amount, currency)
+            is_any = Decimal(order["refunded"]) > 0
+            is_paid = Decimal(order["paid"]) >= Decimal(order["total"])
+            whole = "PAID" if is_paid else "PARTIALLY_PAID"
+            order["paymentStatus"] = "PARTIALLY_REFUNDED" if is_any else whole
+            self._documents.put("order", order["id"], order)
+            self._follow_refund(payment, -amount)
+            self._send(
+                events.refund_event(
+                    self.instance(payment["instanceId"]),
+                    refund=refund,
+                    currency=currency,
+                    is_full=amount == Decimal(line["amount"]),
+                    at=self._time(),
+                    sequence=2,
                 )
             )
             self._emit_order(order, "payment_status_updated")

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Uuid
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment
-from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Totals, Unheard
+from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Refunded, Totals, Unheard
 from processor.store import payments
 
 _LINK_IDS = bindparam("link_ids", type_=ARRAY(Uuid()))
@@ -427,6 +427,29 @@ def late(
     for row in rows:
         of_link = found.setdefault(row.payment_link_id, [])
         of_link.append(Late(row.payment_id, row.paid_at, row.amount, row.currency))
+    return found
+
+
+def refunded(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID]
+) -> dict[UUID, list[Refunded]]:
+    """By link, `domain.reconciliation.refunded` of what is booked under it."""
+    rows = connection.execute(
+        text("""
+            SELECT p.payment_link_id, p.payment_id, p.currency, p.amount AS paid, sum(r.amount) AS amount,
+                bool_and(r.amount IS NOT NULL AND r.currency = p.currency) AS is_clear, max(r.told_at) AS told_at
+            FROM payments p JOIN refunds r ON r.instance_id = p.instance_id AND r.payment_id = p.payment_id
+            WHERE p.instance_id = :instance_id AND p.payment_link_id = ANY(:link_ids) AND r.status = 'SUCCEEDED'
+            GROUP BY p.payment_link_id, p.payment_id, p.currency, p.amount
+            ORDER BY p.payment_link_id, p.payment_id""").bindparams(_LINK_IDS),
+        {"instance_id": instance_id, "link_ids": list(link_ids)},
+    )
+    found: dict[UUID, list[Refunded]] = {}
+    for row in rows:
+        amount = row.amount if row.is_clear else None
+        is_whole = amount is not None and amount >= row.paid
+        of_link = found.setdefault(row.payment_link_id, [])
+        of_link.append(Refunded(row.payment_id, amount, row.currency, is_whole, row.told_at))
     return found
 
 

@@ -260,6 +260,18 @@ TABLES: dict[str, dict[str, str]] = {
         "settling_seconds": "Settling time it gave differences, in seconds. NULL unless it is a check.",
         "result_digest": "SHA-256 of its result as `processor runs export` prints it. NULL: none to reproduce.",
     },
+    "refunds": {
+        "refund_id": "Refund, by Wix's id.",
+        "payment_id": "Payment it is of: the charge of the refund. It may not be booked.",
+        "amount": "Amount refunded, in main units. NULL when what Wix said cannot be booked.",
+        "currency": "ISO 4217 code. NULL when Wix told none we know.",
+        "status": "Status in Wix's word: PENDING, SUCCEEDED, FAILED or REVERSED. NULL when Wix did not tell.",
+        "reason": "Why the amount cannot be booked. NULL when it can.",
+        "sequence": "Wix's count of the refund's events. NULL when Wix did not tell.",
+        "occurred_at": "When the event happened that told of it (UTC).",
+        "event_id": "Event that told of it as it stands.",
+        "told_at": "When that event was read here (UTC).",
+    },
     "rejected_deliveries": {
         "body_digest": "SHA-256 of the refused body; the body is not kept.",
         "reason": "Why it was refused.",

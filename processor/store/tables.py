@@ -42,6 +42,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from processor.domain.alert import AlertKind, Channel, DeliveryKind
 from processor.domain.discrepancy import Reason, Severity, StepKind
 from processor.domain.reconciliation import Recovery
+from processor.domain.refund import EVENT_TYPES
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -163,6 +164,13 @@ class WebhookEvent(Base):
             "instance_id",
             "payment_link_id",
             postgresql_where=text("conflict_count > 0"),
+        ),
+        # Events about refunds that were stored as they came and wait to be read (`store.refunds`).
+        Index(
+            "ix_webhook_events_unread_refunds",
+            "instance_id",
+            "received_at",
+            postgresql_where=text(f"status = 'ignored' AND {one_of('event_type', *EVENT_TYPES)}"),
         ),
     )
 
@@ -443,6 +451,36 @@ class PaymentLinkRow(Base):
     __table_args__ = (
         CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
         Index("ix_payment_links_created", "instance_id", "created_at"),
+    )
+
+
+class RefundRow(Base):
+    """A refund of a payment, as the latest event about it told. The payment may not be booked (yet).
+
+    amount: NULL when what Wix said cannot be booked; reason says why. status: in Wix's word; only SUCCEEDED gave money
+    back. sequence, occurred_at: of the event, which decide which is the latest. told_at: when it was read here.
+    """
+
+    __tablename__ = "refunds"
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    refund_id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_id: Mapped[UUID]
+    amount: Mapped[Decimal | None]
+    currency: Mapped[str | None]
+    status: Mapped[str | None]
+    reason: Mapped[str | None]
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    occurred_at: Mapped[datetime]
+    event_id: Mapped[UUID]
+    told_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("amount >= 0", "amount_not_negative"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency_is_a_code"),
+        CheckConstraint("(amount IS NULL) = (reason IS NOT NULL)", "reason_without_amount"),
+        CheckConstraint("amount IS NULL OR currency IS NOT NULL", "amount_has_currency"),
+        Index("ix_refunds_payment", "instance_id", "payment_id"),
     )
 
 

@@ -20,6 +20,7 @@ from processor.domain.event import Event, Kind
 from processor.domain.link import Link, SeenLink
 from processor.domain.money import MINOR_DIGITS, BadAmount, parse_amount
 from processor.domain.payment import Payment, SeenPayment
+from processor.domain.refund import Refund
 from processor.errors import Unreadable
 from processor.wix import wire
 from processor.wix.signature import digest
@@ -71,6 +72,10 @@ class Reason(StrEnum):
     CURRENCY_MISSING = "currency_missing"
     CURRENCY_UNKNOWN = "currency_unknown"
     DATE_OUT_OF_RANGE = "date_out_of_range"
+    REFUND_WRONG_SHAPE = "refund_wrong_shape"
+    REFUND_ID_NOT_GUID = "refund_id_not_guid"
+    CHARGE_ID_MISSING = "charge_id_missing"
+    CHARGE_ID_NOT_GUID = "charge_id_not_guid"
 
 
 @dataclass(slots=True)
@@ -355,6 +360,53 @@ def seen_link(told: wire.PaymentLink, instance_id: UUID) -> SeenLink:
         "ecomPaymentLink": told.ecom_payment_link,
     }
     return SeenLink(link, {name: clean_json(value) for name, value in rest.items() if value is not None})
+
+
+# -- Refunds -------------------------------------------------------------------------------------
+
+
+def parse_refund(claims: dict[str, Any], *, received_at: datetime) -> Refund:
+    """The refund inside the claims of an event about one. received_at: for an event that does not say when it happened.
+
+    Raises Unreadable; but an amount we cannot book is a reason of the refund.
+    """
+    data = claims.get("data")
+    if not isinstance(data, str):
+        raise Unreadable(Reason.CLAIMS_DATA_NOT_TEXT)
+    try:
+        envelope = msgspec.convert(wire.decode_json(data), wire.Envelope)
+        decoded = wire.decode_json(envelope.data)
+    except wire.NotJson as why:
+        raise Unreadable(Reason.EVENT_NOT_JSON, str(why)) from why
+    except msgspec.ValidationError as why:
+        raise Unreadable(Reason.ENVELOPE_WRONG_SHAPE, str(why)) from why
+    event = _convert(decoded, wire.DomainEvent, Reason.EVENT_WRONG_SHAPE)
+    told = _convert(_entity(event), wire.Refund, Reason.REFUND_WRONG_SHAPE)
+    if not told.charge_id:
+        raise Unreadable(Reason.CHARGE_ID_MISSING)
+    currency = told.currency_code if told.currency_code in MINOR_DIGITS else None
+    amount: Decimal | None = None
+    reason: str | None = None
+    if not told.amount:
+        reason = Reason.AMOUNT_MISSING
+    elif currency is None:
+        reason = Reason.CURRENCY_UNKNOWN if told.currency_code else Reason.CURRENCY_MISSING
+    else:
+        try:
+            amount = parse_amount(told.amount)
+        except BadAmount as why:
+            reason = str(why)
+    return Refund(
+        instance_id=_envelope_instance(envelope),
+        refund_id=_guid_or(told.id, Reason.REFUND_ID_NOT_GUID),
+        payment_id=_guid_or(told.charge_id, Reason.CHARGE_ID_NOT_GUID),
+        amount=amount,
+        currency=currency,
+        status=_text(told.status),
+        reason=reason,
+        sequence=_sequence(event.entity_event_sequence),
+        occurred_at=_iso_instant(event.event_time) or unix_instant(claims.get("iat")) or received_at,
+    )
 
 
 def _amount(text: str) -> Decimal:

@@ -133,6 +133,16 @@ class DomainEvent(Struct, rename="camel"):
     action_event: dict[str, Any] | None = None
 
 
+class Refund(Struct, rename="camel"):
+    """A refund of Wix Payments. amount: decimal text with up to eight decimals."""
+
+    id: str
+    charge_id: str | None = None
+    amount: str | None = None
+    currency_code: str | None = None
+    status: str | None = None
+
+
 class AppEvent(Struct, rename="camel"):
     """Level 4 of AppInstalled and AppRemoved: flat, with no event id."""
 

@@ -25,8 +25,9 @@ from processor.domain.reconciliation import (
     recovery,
     unknown_instance,
 )
+from processor.domain.refund import Refund
 from processor.domain.rules import NOTHING_ASSUMED, Assumptions
-from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment
+from tests.builders import LINK, NOW, PAYMENT, make_link, make_payment, make_refund
 
 SETTLING = timedelta(minutes=10)
 LONG_AGO, JUST_NOW = NOW - timedelta(hours=1), NOW - timedelta(seconds=5)
@@ -669,6 +670,101 @@ def test_what_is_held_has_no_amount_unless_it_is_one_sum(payments: int, told: An
 
     assert (found.amount_at_risk, found.currency) == (None, None)
     assert found.sides["told"] == f"{payments} payments"
+
+
+# -- Refunds ---------------------------------------------------------------------------------------
+
+
+def given_back(
+    *refunds: Refund,
+    link: Link | None = None,
+    told_at: Any = LONG_AGO,
+    falls: bool | None = None,
+    **more: Any,
+) -> Findings:
+    """A payment of 10.99, of which these refunds were told."""
+    return check(
+        [make_payment()],
+        [make_payment()],
+        link or make_link(),
+        refunds=[(one, told_at) for one in refunds],
+        assumptions=Assumptions(total_falls_on_refund=falls),
+        **more,
+    )
+
+
+@pytest.mark.fact("S12", "S16", "U17")
+@pytest.mark.parametrize("falls", [None, True, False])
+def test_a_refund_that_the_total_does_not_show_is_shown(falls: bool | None) -> None:
+    second = make_refund(refund_id=uuid4(), amount=Decimal("0.50"))
+
+    findings = given_back(make_refund(), second, falls=falls)
+
+    [found] = findings.differences
+    assert (found.type, found.severity) == (DiscrepancyType.REFUND_ON_ORDER_ONLY, Severity.INFORMATIONAL)
+    assert (found.payment_id, found.amount_at_risk, found.currency) == (PAYMENT, Decimal("4.50"), "USD")
+    assert found.sides["told"] == "refunded 4.50 USD"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "FAILED", "REVERSED", "UNHEARD_OF", None])
+def test_a_refund_that_gave_nothing_back_is_no_difference(status: str | None) -> None:
+    assert types(given_back(make_refund(status=status))) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"amount": None, "reason": "amount_too_fine"}, {"currency": "EUR"}], ids=["too fine", "other"]
+)
+def test_a_refund_whose_amount_says_nothing_is_shown_without_one(change: dict[str, Any]) -> None:
+    [found] = given_back(make_refund(**change)).differences
+
+    assert (found.type, found.amount_at_risk, found.currency) == (
+        DiscrepancyType.REFUND_ON_ORDER_ONLY,
+        None,
+        None,
+    )
+
+
+def test_a_refund_just_told_of_may_be_in_the_total_soon() -> None:
+    findings = given_back(make_refund(), told_at=JUST_NOW)
+
+    assert (findings.differences, findings.is_settled) == ((), False)
+
+
+def test_a_refund_of_a_payment_not_booked_here_is_nothing() -> None:
+    assert types(given_back(make_refund(payment_id=uuid4()))) == []
+
+
+@pytest.mark.parametrize(
+    ("falls", "total", "expected"),
+    [
+        (True, "6.99", []),
+        (None, "6.99", [DiscrepancyType.TOTAL_DIFFERS]),
+        (False, "6.99", [DiscrepancyType.TOTAL_DIFFERS]),
+        (True, "7.99", [DiscrepancyType.TOTAL_DIFFERS]),
+        (True, "5.99", [DiscrepancyType.TOTAL_DIFFERS]),
+    ],
+)
+def test_a_total_that_fell_by_the_refunds_agrees_where_it_is_known_to(
+    falls: bool | None, total: str, expected: list[DiscrepancyType]
+) -> None:
+    link = make_link(total_amount=Decimal(total))
+
+    assert types(given_back(make_refund(), link=link, falls=falls)) == expected
+
+
+@pytest.mark.parametrize(
+    ("amount", "count", "agrees"), [("10.99", 0, True), ("10.99", 1, True), ("4.00", 0, False)]
+)
+def test_a_payment_given_back_whole_may_be_counted_no_more(amount: str, count: int, agrees: bool) -> None:
+    link = make_link(total_amount=Decimal("10.99") - Decimal(amount), payment_count=count)
+
+    findings = given_back(make_refund(amount=Decimal(amount)), link=link, falls=True)
+
+    assert types(findings) == ([] if agrees else [DiscrepancyType.COUNT_DIFFERS])
+
+
+def test_a_link_that_shows_no_total_shows_no_refund_either() -> None:
+    assert types(given_back(make_refund(), link=make_link(total_amount=None))) == []
 
 
 def test_every_reason_of_recovery_and_every_advice_is_told() -> None:

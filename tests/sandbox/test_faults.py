@@ -348,6 +348,28 @@ def test_a_refund_shows_on_the_order_alone(site: Site, receiver: Receiver) -> No
     assert told(site, receiver, "updated") == []
 
 
+@pytest.mark.fact("S12")
+def test_a_refund_that_is_reversed_is_the_merchants_again(site: Site, receiver: Receiver) -> None:
+    [payment] = site.pay(site.link()["id"])
+    assert site.control("deliveries/idle")["isIdle"]
+    receiver.bodies.clear()
+    site.control("webhook", {"url": receiver.url, "eventTypes": ["refund_updated"]}, "PUT")
+    refund = site.control(f"payments/{payment['id']}/refund", {"amount": "1.00"})["refund"]
+
+    undone = site.control(f"payments/{payment['id']}/refunds/{refund['id']}/reverse")
+
+    assert (undone["refund"]["refundStatus"], undone["paymentStatus"]) == ("REVERSED", "PAID")
+    again = site.http.post(f"/_sandbox/payments/{payment['id']}/refunds/{refund['id']}/reverse")
+    assert again.json()["details"]["applicationError"]["code"] == "SANDBOX_REFUND_REVERSED"
+    unknown = site.http.post(f"/_sandbox/payments/{payment['id']}/refunds/none/reverse")
+    assert unknown.status_code == 404
+    assert site.control("deliveries/idle")["isIdle"]
+    [body] = receiver.bodies
+    told = event_of(body)["updatedEvent"]["currentEntity"]
+    assert (told["id"], told["status"], told["chargeId"]) == (refund["id"], "REVERSED", payment["id"])
+    site.control(f"payments/{payment['id']}/refund")
+
+
 @pytest.mark.fact("D2", "E39", "S12")
 def test_neighbours_are_heard_of_by_name_alone(site: Site, receiver: Receiver) -> None:
     [payment] = site.pay(site.link()["id"])

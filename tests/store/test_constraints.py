@@ -12,10 +12,21 @@ from sqlalchemy.exc import IntegrityError
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
 from processor.domain.rules import BUILT_IN
 from processor.errors import Unreadable
-from processor.store import backfills, checks, creations, discrepancies, inbox, links, matching, rules, runs
+from processor.store import (
+    backfills,
+    checks,
+    creations,
+    discrepancies,
+    inbox,
+    links,
+    matching,
+    refunds,
+    rules,
+    runs,
+)
 from processor.store.database import Database
 from processor.store.tables import Base, TokenArchive, report_readers
-from tests.builders import INSTANCE, LINK, NOW, make_link, make_seen, payment_claims
+from tests.builders import INSTANCE, LINK, NOW, make_link, make_refund, make_seen, payment_claims
 from tests.store.helpers import install, receive
 
 SHORT = "'\\x00'::bytea"
@@ -44,6 +55,10 @@ IMPOSSIBLE = {
     "ck_rejected_deliveries_body_digest_is_sha256": f"body_digest = {SHORT}",
     "ck_rejected_deliveries_delivery_count_positive": "delivery_count = 0",
     "ck_rejection_counts_delivery_count_positive": "delivery_count = 0",
+    "ck_refunds_amount_has_currency": "currency = NULL",
+    "ck_refunds_amount_not_negative": "amount = -1",
+    "ck_refunds_currency_is_a_code": "currency = 'usd'",
+    "ck_refunds_reason_without_amount": "reason = 'amount_too_fine'",
     "ck_report_readers_role_name_length": "role_name = ''",
     "ck_token_archives_event_count_not_negative": "event_count = -1",
     "ck_token_archives_file_digest_is_sha256": f"file_digest = {SHORT}",
@@ -199,6 +214,8 @@ def fill(database: Database) -> None:
             )
         )
         connection.execute(insert(report_readers).values(role_name="auditor"))
+        refund = make_refund()
+        refunds.save(connection, {(refund.instance_id, refund.refund_id): (refund, uuid4())}, NOW)
         link = make_link()
         connection.execute(
             text(

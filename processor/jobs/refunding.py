@@ -1,0 +1,63 @@
+"""Events about refunds read: the intake stores them as it stores whatever it does not know."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import structlog
+
+from processor.domain.refund import Refund, supersedes
+from processor.errors import Unreadable
+from processor.store import refunds
+from processor.wiring import Services
+from processor.wix.parse import parse_claims, parse_refund
+from processor.wix.signature import decode_segment
+
+log = structlog.get_logger(__name__)
+
+READ_MAX = 500  # events in one transaction
+
+
+def read_refunds(services: Services) -> int:
+    """Read every event about a refund that nobody has read, and ask for a check of what it is about. Returns how many.
+
+    Several at once share the events out between them.
+    """
+    total = 0
+    while True:
+        with services.database.begin() as connection:
+            now = services.now()
+            unread = refunds.lock_unread(connection, READ_MAX)
+            if not unread:
+                return total
+            read = [_read(one) for one in unread]
+            newest: dict[tuple[UUID, UUID], tuple[Refund, UUID]] = {}
+            for one in read:
+                if one.refund is None:
+                    continue
+                key = (one.refund.instance_id, one.refund.refund_id)
+                if key not in newest or supersedes(one.refund, newest[key][0]):
+                    newest[key] = (one.refund, one.event.event_id)
+            refunds.save(connection, newest, now)
+            refunds.note_read(connection, read)
+            told = {(one.refund.instance_id, one.refund.payment_id) for one in read if one.refund is not None}
+            refunds.request_checks(connection, told, now)
+        for one in read:
+            if one.refund is None:
+                log.warning(
+                    "refund_unreadable",
+                    instance_id=str(one.event.instance_id),
+                    event_id=str(one.event.event_id),
+                    reason=one.reason,
+                )
+        total += len(read)
+
+
+def _read(event: refunds.UnreadEvent) -> refunds.Read:
+    if event.token is None:
+        return refunds.Read(event, None, refunds.TOKEN_GONE)
+    try:
+        claims = parse_claims(decode_segment(event.token.split(".")[1].encode()))
+        return refunds.Read(event, parse_refund(claims, received_at=event.received_at))
+    except Unreadable as why:
+        return refunds.Read(event, None, why.reason, why.detail)
