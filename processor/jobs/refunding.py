@@ -16,15 +16,16 @@ from processor.wix.signature import decode_segment
 log = structlog.get_logger(__name__)
 
 READ_MAX = 500  # events in one transaction
+PARTS_MAX = 10  # transactions one after the other; what is left waits for the next tick, as do the checks
 
 
 def read_refunds(services: Services) -> int:
-    """Read every event about a refund that nobody has read, and ask for a check of what it is about. Returns how many.
+    """Read events about refunds that nobody has read, and ask for a check of what they are about. Returns how many.
 
-    Several at once share the events out between them.
+    At most PARTS_MAX times READ_MAX. Several at once share the events out between them.
     """
     total = 0
-    while True:
+    for _ in range(PARTS_MAX):
         with services.database.begin() as connection:
             now = services.now()
             unread = refunds.lock_unread(connection, READ_MAX)
@@ -51,6 +52,7 @@ def read_refunds(services: Services) -> int:
                     reason=one.reason,
                 )
         total += len(read)
+    return total
 
 
 def _read(event: refunds.UnreadEvent) -> refunds.Read:

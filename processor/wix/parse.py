@@ -405,7 +405,7 @@ def parse_refund(claims: dict[str, Any], *, received_at: datetime) -> Refund:
         status=_text(told.status),
         reason=reason,
         sequence=_sequence(event.entity_event_sequence),
-        occurred_at=_iso_instant(event.event_time) or unix_instant(claims.get("iat")) or received_at,
+        occurred_at=iso_instant(event.event_time) or unix_instant(claims.get("iat")) or received_at,
     )
 
 
