@@ -33,7 +33,9 @@ class Ticked:
 
 
 def tick(services: Services) -> Ticked:
-    """Read what was told of refunds; enqueue every check, sweep, backfill and alert that is due. Raises StoreUnavailable.
+    """Read what was told of refunds, and enqueue whatever is due: checks, sweeps, backfills, alerts.
+
+    Raises StoreUnavailable.
 
     Whether Redis took a job is of no matter: what it lost is due again after a while.
     """
