@@ -37,6 +37,7 @@ NAMES = {
     "payments": ("Every payment, itemised.", True),
     "reconciliation_summary": ("Payments by day, and how they stand.", True),
     "missed_webhooks": ("What a poll told of before a webhook.", True),
+    "silences": ("Times without webhooks, and what they cost.", False),
     "duplicates": ("Events delivered more than once.", False),
     "out_of_order": ("Tellings that were late or changed nothing.", False),
     "control_totals": ("Our sum of each link beside Wix's total.", True),

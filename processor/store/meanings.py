@@ -158,6 +158,7 @@ TABLES: dict[str, dict[str, str]] = {
     "heartbeats": {
         "process": "The background process.",
         "beat_at": "When it last showed that it lives (UTC).",
+        "steady_since": "Since when it has lived without a break of 5 minutes (UTC). NULL: an older release beat.",
     },
     "link_checks": {
         "wanted": "Generation that was asked for.",
@@ -189,6 +190,12 @@ TABLES: dict[str, dict[str, str]] = {
         "amount": "Gross amount in main units. NULL when it cannot be read or is not listed.",
         "currency": "ISO 4217 code. NULL when it cannot be read or is not listed.",
         "personal": "Personal: what Wix says of the buyer. NULL unless it is about to be booked.",
+    },
+    "listening": {
+        "look_at": "When it is looked at next (UTC).",
+        "looked_at": "When it was last looked at (UTC). NULL before the first time.",
+        "last_event_at": "Last first receipt of an event of a payment, as of that look (UTC). NULL: none.",
+        "patience_seconds": "How long silence was usual at that look. NULL before the first.",
     },
     "payment_buyers": {
         "revision": "Revision of the payment that told it.",
@@ -298,6 +305,23 @@ TABLES: dict[str, dict[str, str]] = {
         "created_by": "Person who proposed them.",
         "created_at": "When they were proposed (UTC).",
         "comment": "Why. NULL when nothing was said.",
+    },
+    "silences": {
+        "silence_id": "The silence.",
+        "silent_since": "Since when no event of a payment came though we listened (UTC).",
+        "last_event_at": "Last first receipt of an event of a payment before it (UTC). NULL: there was none.",
+        "patience_seconds": "How long silence was usual at that time of the week.",
+        "suspected_at": "When it had lasted for longer (UTC).",
+        "verdict": "unverified, quiet (Wix lists no payment that we were not told of) or silent (it does).",
+        "verified_at": "When Wix was last asked (UTC). NULL before the first time.",
+        "times_verified": "How often Wix was asked, and answered.",
+        "payments_found": "Payments Wix listed of which no event told, up to 200. 0 unless silent.",
+        "wix_requests": "Calls to Wix that it took.",
+        "confirmed_at": "When Wix listed such payments (UTC). NULL unless silent.",
+        "ended_at": "First receipt of the next event of a payment, or when it ended otherwise (UTC). NULL: it goes on.",
+        "end_reason": "event, removed (the site removed the app) or clock (it had begun under a clock since set back).",
+        "due_at": "When Wix is asked next (UTC). NULL when it need not be.",
+        "enqueued_at": "When that was last given to the queue (UTC). NULL: it was not.",
     },
     "sweeps": {
         "due_at": "When it is polled next (UTC).",

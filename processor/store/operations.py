@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+CLOCK = "clock"
+"""The process whose heartbeat says that what is due is looked for."""
+# A process started anew within this time has not been away. A step of the machine's clock beyond it is a break as well.
+BREAK = timedelta(minutes=5)
 
-def beat(connection: Connection, process: str, now: datetime) -> None:
-    """Note that a background process lives."""
-    connection.execute(
+
+def beat(connection: Connection, process: str, now: datetime) -> datetime:
+    """Note that a background process lives. Returns since when it has, without a break."""
+    since: datetime = connection.execute(
         text("""
-            INSERT INTO heartbeats (process, beat_at) VALUES (:process, :now)
-            ON CONFLICT (process) DO UPDATE SET beat_at = excluded.beat_at"""),
-        {"process": process, "now": now},
-    )
+            INSERT INTO heartbeats AS h (process, beat_at, steady_since) VALUES (:process, :now, :now)
+            ON CONFLICT (process) DO UPDATE SET beat_at = excluded.beat_at,
+                steady_since = CASE WHEN h.steady_since <= excluded.beat_at
+                        AND excluded.beat_at BETWEEN h.beat_at - CAST(:break AS interval)
+                            AND h.beat_at + CAST(:break AS interval)
+                    THEN h.steady_since ELSE excluded.beat_at END
+            RETURNING h.steady_since"""),
+        {"process": process, "now": now, "break": BREAK},
+    ).scalar_one()
+    return since
 
 
 def last_beat(connection: Connection, process: str) -> datetime | None:

@@ -171,6 +171,16 @@ REPORTS = {
             has_currency=True,
         ),
         Report(
+            view="silences",
+            at="silent_since",
+            key=("silence_id", "instance_id"),
+            sums=("missed_payments", "told_late"),
+            shown=(
+                *("silent_since", "ended_at", "instance_id", "verdict", "duration_seconds"),
+                *("patience_seconds", "missed_payments", "told_late"),
+            ),
+        ),
+        Report(
             view="resolutions",
             at="resolved_at",
             key=("step_id", "instance_id"),

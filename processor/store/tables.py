@@ -1094,12 +1094,90 @@ class LinkCreation(Base):
 
 
 class Heartbeat(Base):
-    """When a background process last showed that it lives."""
+    """When a background process last showed that it lives, and since when without a break.
+
+    steady_since: NULL until a release that knows of it has beaten.
+    """
 
     __tablename__ = "heartbeats"
 
     process: Mapped[str] = mapped_column(primary_key=True)
     beat_at: Mapped[datetime]
+    steady_since: Mapped[datetime | None]
+
+
+class Listening(Base):
+    """How an instance is listened to: whether events of its payments still come.
+
+    look_at: when it is looked at next. looked_at, last_event_at, patience_seconds: what the last look found, NULL
+    before the first; last_event_at is NULL as well while no event of a payment came.
+    """
+
+    __tablename__ = "listening"
+
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"), primary_key=True)
+    look_at: Mapped[datetime]
+    looked_at: Mapped[datetime | None]
+    last_event_at: Mapped[datetime | None]
+    patience_seconds: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("patience_seconds > 0", "patience_positive"),
+        Index("ix_listening_look", "look_at"),
+    )
+
+
+class Silence(Base):
+    """A time in which no event of a payment came from an instance, for longer than is usual for it.
+
+    verdict: `unverified` until Wix was asked, `quiet` while it lists no payment that we were not told of, `silent`
+    since it listed one; then the silence is confirmed, and Wix is not asked again. due_at: when Wix is asked next, NULL
+    when it need not be. It ends with the next event.
+    """
+
+    __tablename__ = "silences"
+
+    silence_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("app_instances.instance_id"))
+    silent_since: Mapped[datetime]
+    last_event_at: Mapped[datetime | None]
+    patience_seconds: Mapped[int] = mapped_column(BigInteger)
+    suspected_at: Mapped[datetime]
+    verdict: Mapped[str]
+    verified_at: Mapped[datetime | None]
+    times_verified: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    payments_found: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    wix_requests: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+    confirmed_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None]
+    due_at: Mapped[datetime | None]
+    enqueued_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(BigInteger, server_default=ZERO)
+
+    __table_args__ = (
+        CheckConstraint(one_of("verdict", "unverified", "quiet", "silent"), "verdict"),
+        CheckConstraint(one_of("end_reason", "event", "removed", "clock"), "end_reason"),
+        CheckConstraint("(verdict = 'unverified') = (verified_at IS NULL)", "verified_when_judged"),
+        CheckConstraint("(verdict = 'silent') = (confirmed_at IS NOT NULL)", "confirmed_when_silent"),
+        CheckConstraint("(verdict = 'silent') = (payments_found > 0)", "silent_by_payments"),
+        CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", "end_whole"),
+        CheckConstraint("ended_at >= silent_since", "ended_after_begin"),
+        CheckConstraint(
+            "(due_at IS NULL) = (ended_at IS NOT NULL OR verdict = 'silent')", "due_while_in_doubt"
+        ),
+        CheckConstraint("(lease_id IS NULL) = (lease_until IS NULL)", "lease_whole"),
+        CheckConstraint(
+            "patience_seconds > 0 AND times_verified >= 0 AND payments_found >= 0 AND wix_requests >= 0"
+            " AND failures >= 0",
+            "counts_not_negative",
+        ),
+        # An instance has one silence at a time.
+        Index("uq_silences_open", "instance_id", unique=True, postgresql_where=text("ended_at IS NULL")),
+        Index("ix_silences_since", "instance_id", "silent_since"),
+    )
 
 
 class Counter(Base):

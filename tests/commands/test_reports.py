@@ -89,6 +89,13 @@ def test_every_report_is_written_in_every_way_with_the_same_rows(run: Run, shop:
     paid(shop)
     disputed(run, shop)
     run("discrepancies", "resolve", differing(shop), "--reason", "test_data", "--as", "ada")
+    shop.rows(
+        """INSERT INTO silences (silence_id, instance_id, silent_since, patience_seconds, suspected_at, verdict,
+            verified_at, confirmed_at, payments_found, ended_at, end_reason)
+        VALUES (gen_random_uuid(), :id, :at, 7200, :at, 'silent', :at, :at, 1, :at, 'event') RETURNING 1""",
+        id=shop.instance_id,
+        at=shop.services.now(),
+    )
     name = view.replace("_", "-")
 
     document = told(run("report", name, "--json"))

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
 from processor.domain.rules import BUILT_IN
+from processor.domain.silence import Look
 from processor.errors import Unreadable
 from processor.store import (
     backfills,
@@ -23,6 +24,7 @@ from processor.store import (
     refunds,
     rules,
     runs,
+    silences,
 )
 from processor.store.database import Database
 from processor.store.tables import Base, TokenArchive, report_readers
@@ -88,6 +90,19 @@ IMPOSSIBLE = {
     "ck_reconciliation_runs_result_digest_is_sha256": f"result_digest = {SHORT}",
     "ck_reconciliation_runs_result_is_reproducible": "result_digest = sha256('')",
     "ck_reconciliation_runs_status": "status = 'lost', finished_at = now()",
+    "ck_listening_patience_positive": "patience_seconds = 0",
+    "ck_silences_confirmed_when_silent": "confirmed_at = now()",
+    "ck_silences_counts_not_negative": "failures = -1",
+    "ck_silences_due_while_in_doubt": "due_at = NULL",
+    "ck_silences_end_reason": "end_reason = 'boredom', ended_at = silent_since, due_at = NULL",
+    "ck_silences_end_whole": "end_reason = 'event'",
+    "ck_silences_ended_after_begin": (
+        "ended_at = silent_since - interval '1 s', end_reason = 'event', due_at = NULL"
+    ),
+    "ck_silences_lease_whole": "lease_until = now()",
+    "ck_silences_silent_by_payments": "payments_found = 1",
+    "ck_silences_verdict": "verdict = 'loud', verified_at = now()",
+    "ck_silences_verified_when_judged": "verified_at = now()",
     "ck_sweeps_failures_not_negative": "failures = -1",
     "ck_sweeps_lease_whole": "lease_until = now()",
     "ck_sweeps_position_in_window": (
@@ -175,6 +190,10 @@ def fill(database: Database) -> None:
         matching.write(connection, INSTANCE, uuid4(), [make_seen()])
         since = NOW - timedelta(days=1)
         backfills.request(connection, INSTANCE, since, NOW, reason="requested", actor="ada", now=NOW)
+        silences.listen(connection, NOW)
+        suspicion = Look(NOW, timedelta(hours=2), is_suspect=True, look_at=NOW)
+        looked = [silences.Looked(one, suspicion) for one in silences.due(connection, NOW)]
+        silences.suspect(connection, looked, NOW)
         run_id = runs.start(connection, INSTANCE, "check", NOW)
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)

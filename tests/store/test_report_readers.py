@@ -85,6 +85,14 @@ def fill(database: Database) -> None:
         receive(database, claims(envelope(late, instanceId=str(instance_id))))
         run_id = found_by_poll(database, instance_id=instance_id, payment_id=uuid4())
         decided(database, instance_id, run_id)
+        rows(
+            database,
+            """INSERT INTO silences (silence_id, instance_id, silent_since, patience_seconds, suspected_at, verdict,
+                due_at)
+            VALUES (gen_random_uuid(), :id, :now, 7200, :now, 'unverified', :now) RETURNING 1""",
+            id=instance_id,
+            now=NOW,
+        )
     with database.begin() as connection:
         connection.exec_driver_sql("INSERT INTO rejection_counts VALUES ('2026-11-24', 'bad_signature', 3)")
 
@@ -166,7 +174,7 @@ def test_who_read_every_report_reads_those_an_upgrade_adds(
         opened.dispose()
         for role in (restricted, shut_out, of_some):
             owner.execute(sql.SQL("ALTER ROLE {} PASSWORD 'p'").format(sql.Identifier(role)))
-    added = ("open_items", "roll_forward", "resolutions", "write_offs")
+    added = ("open_items", "roll_forward", "resolutions", "write_offs", "silences")
     with psycopg.connect(empty_database_url, user=restricted, password="p", autocommit=True) as reader:
         assert {view: seen(reader, view) for view in added} == {view: {OTHER} for view in added}
     for role in (shut_out, of_some):

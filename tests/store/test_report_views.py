@@ -612,3 +612,65 @@ def test_a_delivery_that_is_nowhere_is_noticed(database: Database) -> None:
     line = only(database, "completeness")
 
     assert (line["unaccounted"], line["is_complete"]) == (1, False)
+
+
+def _silence(database: Database, **changes: Any) -> UUID:
+    values = {
+        "silence_id": uuid4(),
+        "silent_since": NOW,
+        "verdict": "silent",
+        "judged_at": LATER,
+        "found": 1,
+        "ended_at": NOW + timedelta(hours=5),
+        "end_reason": "event",
+        **changes,
+    }
+    rows(
+        database,
+        """INSERT INTO silences (silence_id, instance_id, silent_since, patience_seconds, suspected_at, verdict,
+            verified_at, confirmed_at, payments_found, ended_at, end_reason)
+        VALUES (:silence_id, '3c1f3e0a-9a55-4a8e-8a2b-1d2e3f405162', :silent_since, 7200, :judged_at, :verdict,
+            :judged_at, CASE WHEN :verdict = 'silent' THEN CAST(:judged_at AS timestamptz) END, :found, :ended_at,
+            :end_reason) RETURNING 1""",
+        **values,
+    )
+    return UUID(str(values["silence_id"]))
+
+
+def test_a_silence_says_how_long_it_lasted_and_which_payments_it_cost(database: Database) -> None:
+    confirm(database)
+    silence_id = _silence(database)
+    within = NOW + timedelta(hours=1)
+    late, never = uuid4(), uuid4()
+    for payment_id in (late, never):
+        found_by_poll(database, within, payment_id=payment_id, created_at=within)
+    receive(
+        database,
+        payment_claims(id=str(late), createdDate="2026-11-24T13:00:00.000Z"),
+        NOW + timedelta(hours=5),
+    )
+    for at in (NOW - timedelta(seconds=1), NOW + timedelta(hours=5)):  # before it, and when it had ended
+        found_by_poll(database, within, payment_id=uuid4(), created_at=at)
+    receive(database, payment_claims(id=str(uuid4()), createdDate="2026-11-24T13:00:00.000Z"))
+
+    line = only(database, "silences")
+
+    assert (line["silence_id"], line["verdict"], line["end_reason"]) == (silence_id, "silent", "event")
+    assert (line["duration_seconds"], line["missed_payments"], line["told_late"]) == (5 * 3_600, 2, 1)
+    assert line["missed_payments"] == len(
+        [
+            one
+            for one in read(database, "missed_webhooks")
+            if NOW < one["created_at"] < NOW + timedelta(hours=5)
+        ]
+    )
+
+
+def test_a_silence_that_goes_on_has_lasted_until_now(database: Database) -> None:
+    confirm(database)
+    _silence(database, ended_at=None, end_reason=None, silent_since=datetime.now(UTC) - timedelta(days=3))
+
+    line = only(database, "silences")
+
+    assert 3 * 86_400 <= line["duration_seconds"] < 3 * 86_400 + 600
+    assert (line["ended_at"], line["missed_payments"]) == (None, 0)
