@@ -11,13 +11,24 @@ import structlog
 from processor.errors import StoreUnavailable
 from processor.jobs.alerting import enqueue_due_alerts
 from processor.jobs.due import LOST_AFTER, enqueue_due_checks
+from processor.jobs.listening import look_for_silence
 from processor.jobs.refunding import read_refunds
-from processor.store import backfills, evidence, instances, matching, operations, runs, staging, sweeps
+from processor.store import (
+    backfills,
+    evidence,
+    instances,
+    matching,
+    operations,
+    runs,
+    silences,
+    staging,
+    sweeps,
+)
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT = "clock"
+HEARTBEAT = operations.CLOCK
 # A run that began this many leases ago and never ended has lost its worker.
 ABANDONED_AFTER_LEASES = 4
 
@@ -30,10 +41,11 @@ class Ticked:
     sweeps: int = 0
     backfills: int = 0
     alerts: int = 0
+    listens: int = 0
 
 
 def tick(services: Services) -> Ticked:
-    """Read what was told of refunds, and enqueue whatever is due: checks, sweeps, backfills, alerts.
+    """Read what was told of refunds, look for instances that fell silent, and enqueue whatever is due.
 
     Raises StoreUnavailable.
 
@@ -41,7 +53,7 @@ def tick(services: Services) -> Ticked:
     """
     now = services.now()
     with services.database.begin() as connection:
-        operations.beat(connection, HEARTBEAT, now)
+        listening_since = operations.beat(connection, HEARTBEAT, now)
         lease = timedelta(seconds=services.settings.lease_seconds)
         abandoned = runs.abandon(connection, now - ABANDONED_AFTER_LEASES * lease, now)
         matching.forget_abandoned(connection)
@@ -58,6 +70,7 @@ def tick(services: Services) -> Ticked:
         sum(services.queue.enqueue_sweep(instance_id) for instance_id in due),
         _enqueue_backfills(services, now),
         enqueue_due_alerts(services, now),
+        _enqueue_listens(services, now, listening_since),
     )
 
 
@@ -75,6 +88,14 @@ def _enqueue_backfills(services: Services, now: datetime) -> int:
     if asked:
         log.info("installations_backfilled", backfills=asked)
     return sum(services.queue.enqueue_backfill(instance_id) for instance_id in due)
+
+
+def _enqueue_listens(services: Services, now: datetime, listening_since: datetime) -> int:
+    """Look for instances that fell silent, and have it verified. Returns how many questions were enqueued."""
+    look_for_silence(services, now, listening_since)
+    with services.database.begin() as connection:
+        suspected = silences.take_due(connection, now, LOST_AFTER)
+    return sum(services.queue.enqueue_listen(instance_id) for instance_id in suspected)
 
 
 def _make_months(services: Services, now: datetime) -> None:
@@ -116,13 +137,14 @@ def run(services: Services, stop: threading.Event) -> None:
             if is_away:
                 log.info("database_back")
             is_away = False
-            if any((ticked.checks, ticked.sweeps, ticked.backfills, ticked.alerts)):
+            if ticked != Ticked():
                 log.info(
                     "due_enqueued",
                     checks=ticked.checks,
                     sweeps=ticked.sweeps,
                     backfills=ticked.backfills,
                     alerts=ticked.alerts,
+                    listens=ticked.listens,
                 )
         stop.wait(services.settings.tick_seconds)
     log.info("clock_stopped")

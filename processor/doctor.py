@@ -17,7 +17,7 @@ from processor.clock import HEARTBEAT
 from processor.config import Settings
 from processor.errors import ConfigurationError, StoreUnavailable, WixError, WixUnavailable
 from processor.queue import QUEUE
-from processor.store import alerts, migrations, operations
+from processor.store import alerts, migrations, operations, silences
 from processor.store.database import SERVER_VERSION_MIN, current_migration, server_version
 from processor.store.tables import AppInstance
 from processor.wiring import Services
@@ -111,6 +111,7 @@ def _database(services: Services) -> list[Finding]:
     with services.database.begin() as connection:
         beat = operations.last_beat(connection, HEARTBEAT)
         backlog = operations.backlog(connection, services.now())
+        silent = silences.silent_now(connection)
     age = (services.now() - beat).total_seconds() if beat else None
     if age is None or age > CLOCK_LATE_SECONDS:
         said = "never ticked" if age is None else f"last ticked {age:.0f} s ago"
@@ -130,6 +131,19 @@ def _database(services: Services) -> list[Finding]:
         )
     else:
         found.append(Finding("backlog", True, f"{backlog.due_links} links due"))
+    if silent.since is not None:
+        found.append(
+            Finding(
+                "webhooks",
+                False,
+                f"{silent.number} instances are silent though Wix lists payments; {silent.longest_id} since"
+                f" {silent.since.isoformat(timespec='minutes')}",
+                "see that Wix reaches `web`, and that the app's webhooks of payments are switched on in its dashboard;"
+                " `processor report silences` lists them",
+            )
+        )
+    else:
+        found.append(Finding("webhooks", True, "no instance is silent though Wix lists payments"))
     return found
 
 

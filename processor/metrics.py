@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import REGISTRY, Collector
 
 from processor.errors import StoreUnavailable
-from processor.store import alerts, operations
+from processor.store import alerts, operations, silences
 from processor.store.database import Database
 
 # Wix gives up at 1.25 s; the buckets are finest where a healthy answer lies.
@@ -75,7 +75,8 @@ class _FromDatabase(Collector):
                 backlog = operations.backlog(connection, self._now)
                 counters = operations.counters(connection)
                 discrepancies = operations.open_discrepancies(connection)
-                beat = operations.last_beat(connection, "clock")
+                beat = operations.last_beat(connection, operations.CLOCK)
+                silent = silences.silent_now(connection)
                 channels = alerts.channel_states(connection, self._now)
         except StoreUnavailable:
             up.add_metric([], 0)
@@ -106,6 +107,11 @@ class _FromDatabase(Collector):
             yield GaugeMetricFamily(
                 "processor_clock_age_seconds", "Time since the clock last ticked.", value=age
             )
+        yield GaugeMetricFamily(
+            "processor_silent_instances",
+            "Instances from which no webhook comes though Wix lists payments.",
+            value=silent.number,
+        )
         jobs = CounterMetricFamily(
             "processor_jobs", "Jobs ended, by job and outcome.", labels=["job", "outcome"]
         )

@@ -34,6 +34,7 @@ SWEEP = "processor.jobs.sweep"
 BACKFILL = "processor.jobs.backfill"
 DISPATCH = "processor.jobs.dispatch"
 DELIVER_ALERTS = "processor.jobs.deliver_alerts"
+LISTEN = "processor.jobs.listen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class JobQueue:
     def enqueue_delivery(self, channel: str) -> bool:
         """Ask a worker to send the alerts that are due by one channel."""
         return self._enqueue(DELIVER_ALERTS, channel)
+
+    def enqueue_listen(self, instance_id: UUID) -> bool:
+        """Ask a worker to verify the silence of one instance."""
+        return self._enqueue(LISTEN, str(instance_id))
 
     def wake_up(self) -> bool:
         """Ask a worker to look for due work at once rather than at the clock's next tick."""

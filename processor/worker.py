@@ -66,7 +66,14 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
         "worker_started",
         jobs=[
             one.__name__
-            for one in (jobs.check_links, jobs.sweep, jobs.backfill, jobs.dispatch, jobs.deliver_alerts)
+            for one in (
+                jobs.check_links,
+                jobs.sweep,
+                jobs.backfill,
+                jobs.listen,
+                jobs.dispatch,
+                jobs.deliver_alerts,
+            )
         ],
     )
     is_away = False

@@ -58,7 +58,7 @@ def test_jobs_import_nothing_heavy(imported: str, also: tuple[str, ...]) -> None
 
 
 def test_the_name_a_job_is_enqueued_by_is_imported_when_it_runs() -> None:
-    for name in (queue.CHECK_LINKS, queue.SWEEP, queue.DISPATCH):
+    for name in (queue.CHECK_LINKS, queue.SWEEP, queue.LISTEN, queue.DISPATCH):
         assert callable(import_attribute(name)), "jobs of an older release wait under this name"
 
 

@@ -1,4 +1,4 @@
-"""What RQ runs: checks, sweeps, backfills, the delivery of alerts. Each is safe to run twice, and may die anywhere.
+"""What RQ runs: checks, sweeps, backfills, alerts, questions about silence. Each may run twice, and die at any point.
 
 Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
 clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
@@ -20,6 +20,7 @@ from processor.domain.alert import Channel
 from processor.jobs.alerting import deliver
 from processor.jobs.checking import run_check
 from processor.jobs.due import enqueue_due_checks
+from processor.jobs.listening import run_listen
 from processor.jobs.sweeping import run_backfill, run_sweep
 from processor.store import alerts, checks, runs
 from processor.wiring import Services
@@ -29,8 +30,10 @@ __all__ = [
     "check_links",
     "deliver_alerts",
     "dispatch",
+    "listen",
     "run_backfill",
     "run_check",
+    "run_listen",
     "run_sweep",
     "sweep",
 ]
@@ -101,3 +104,9 @@ def deliver_alerts(services: Services, channel_name: str) -> None:
         has_more = alerts.has_due(connection, channel, services.now())
     if has_more:
         services.queue.enqueue_delivery(channel)
+
+
+@job("listen")
+def listen(services: Services, instance_text: str) -> None:
+    """Ask Wix whether one instance from which no webhook comes has payments."""
+    run_listen(services, UUID(instance_text))
