@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -306,10 +307,14 @@ def test_two_clocks_and_two_workers_raise_it_once(shop: Shop) -> None:
     listen_for(shop, 2 * HOUR - 24 * MINUTE)
     shop.pass_time(4 * MINUTE)
 
+    barrier = Barrier(2)
+
     def work(_: int) -> int:
         services = wiring.build(shop.services.settings, role="worker", now=shop.services.now)
         try:
+            barrier.wait()
             enqueued = clock.tick(services).listens
+            barrier.wait()
             jobs.run_listen(services, shop.instance_id)
         finally:
             services.close()
