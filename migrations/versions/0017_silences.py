@@ -1,6 +1,6 @@
 """silences
 
-Revision: 0016, after 0015. Instances are listened to, each by its own past: `listening` says when one is looked at, a
+Revision: 0017, after 0016. Instances are listened to, each by its own past: `listening` says when one is looked at, a
 row of `silences` is a time in which no webhook of a payment came though one was to be expected, and what Wix said of it.
 A heartbeat says since when it goes on without a break. A view of the schema `report` shows the silences.
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
