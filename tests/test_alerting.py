@@ -689,3 +689,29 @@ def test_clock_and_worker_bring_an_alert_on_its_way(build: Any, monkeypatch: pyt
         ("alerts", "discrepancy_opened", 1),
         ("jobs", "deliver_alerts succeeded", 1),
     ]
+
+
+def test_rules_of_another_release_are_told_of_once(shop: Shop) -> None:
+    with shop.services.database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO rule_sets (document, created_by, created_at)"
+                " VALUES ('{\"of_tomorrow\": 1}', 'ada', now())"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO rule_set_approvals (version, created_by, approved_by, approved_at)"
+                " SELECT version, 'ada', 'grace', now() FROM rule_sets"
+            )
+        )
+    shop.pay(shop.link())
+    shop.deliver()
+    with capture_logs():
+        shop.check()
+        shop.pass_time()
+        shop.check()
+
+    [alert] = shop.rows("SELECT kind, severity, instance_id, document FROM alerts")
+    assert (alert.kind, alert.severity, alert.instance_id) == ("rules_unreadable", "error", None)
+    assert alert.document["version"] == 1

@@ -41,10 +41,13 @@ SUBJECT_MAX = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """An alert as it is told. document: what it says of its subject."""
+    """An alert as it is told. kind: text, since a newer release beside us may know more of them than `AlertKind`.
+
+    document: what it says of its subject.
+    """
 
     alert_id: UUID
-    kind: AlertKind
+    kind: str
     severity: str
     instance_id: UUID | None
     subject: str
@@ -72,7 +75,8 @@ class Counted:
 
 def about_alert(alert: Told) -> dict[str, Any]:
     """The message about one alert."""
-    return {"type": TYPES[alert.kind], "timestamp": _moment(alert.at), "data": _told(alert)}
+    kind = _kind(alert.kind)
+    return {"type": TYPES[kind] if kind else alert.kind, "timestamp": _moment(alert.at), "data": _told(alert)}
 
 
 def about_group(
@@ -117,17 +121,18 @@ def about_nothing(now: datetime) -> dict[str, Any]:
 
 
 def _told(alert: Told) -> dict[str, Any]:
-    type_ = _type(alert.document.get("type"))
+    type_, kind = _type(alert.document.get("type")), _kind(alert.kind)
+    remedy = REMEDIES.get(kind) if kind else None
     return {
         "alert_id": str(alert.alert_id),
-        "kind": alert.kind.value,
+        "kind": alert.kind,
         "severity": alert.severity,
         "instance_id": _plain(alert.instance_id),
         "subject": alert.subject,
         "at": _moment(alert.at),
-        "title": TITLES[alert.kind],
+        "title": TITLES[kind] if kind else _in_words(alert.kind),
         "explanation": EXPLANATIONS[type_] if type_ else None,
-        "advice": REMEDIES.get(alert.kind) or (ADVICE[type_] if type_ else None),
+        "advice": remedy or (ADVICE[type_] if type_ else None),
         "details": dict(alert.document),
     }
 
@@ -143,6 +148,19 @@ def _counted(one: Counted) -> dict[str, Any]:
         "currency": one.currency,
         "since": _moment(one.since) if one.since else None,
     }
+
+
+def _kind(name: str) -> AlertKind | None:
+    """None for a kind that a newer release beside us knows."""
+    try:
+        return AlertKind(name)
+    except ValueError:
+        return None
+
+
+def _in_words(name: str) -> str:
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _type(name: Any) -> DiscrepancyType | None:
@@ -259,13 +277,13 @@ def _count_line(one: Mapping[str, Any], as_of: str | None = None) -> str:
 def _line(data: Mapping[str, Any]) -> str:
     """One alert in one line: "discrepancy opened: amount_differs, 12.00 USD at risk"."""
     details = data["details"]
-    line = str(data["kind"]).replace("_", " ")
+    line = _in_words(data["kind"])
     if details.get("type"):
         line += f": {details['type']}"
     money = _money(details.get("amount_at_risk"), details.get("currency"))
     if money:
         line += f", {money} at risk"
-    return line[:1].upper() + line[1:]
+    return line
 
 
 def _command(data: Mapping[str, Any]) -> str | None:

@@ -58,7 +58,7 @@ def prepare(services: Services, now: datetime) -> None:
             if not alerts.has_unrouted(connection):
                 break
             told = alerts.route(connection, channels, _at_once(services), now)
-            runs.count(connection, "alerts", Counter(one.kind.value for one in told))
+            runs.count(connection, "alerts", Counter(one.kind for one in told))
             if services.settings.alert_log:
                 # Before the commit: after a crash a line may come twice, and none is missed.
                 _say(told)
@@ -86,7 +86,7 @@ def _at_once(services: Services) -> tuple[Severity, ...]:
 def _say(told: list[Told]) -> None:
     for one in told:
         ids = {
-            "kind": one.kind.value,
+            "kind": one.kind,
             "severity": one.severity,
             "instance_id": str(one.instance_id) if one.instance_id else None,
             "subject": one.subject,

@@ -166,7 +166,7 @@ def route(
 def _told(row: Any) -> Told:
     return Told(
         alert_id=row.alert_id,
-        kind=AlertKind(row.kind),
+        kind=row.kind,
         severity=row.severity,
         instance_id=row.instance_id,
         subject=row.subject,
@@ -466,7 +466,6 @@ class Claim:
     delivery_id: UUID
     lease_id: UUID
     channel: Channel
-    kind: DeliveryKind
     document: dict[str, Any]
     attempts: int
     waiting_since: datetime
@@ -486,7 +485,7 @@ def claim(connection: Connection, channel: Channel, now: datetime, lease: timede
                     AND (c.resume_at IS NULL OR c.resume_at <= :now OR c.resume_at > :far)
                     AND (d.lease_until IS NULL OR d.lease_until < :now OR d.lease_until > :far)
                 ORDER BY d.due_at, d.made_at, d.delivery_id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED)
-            RETURNING delivery_id, kind, document, attempts, waiting_since"""),
+            RETURNING delivery_id, document, attempts, waiting_since"""),
         {
             "channel": channel.value,
             "lease_id": lease_id,
@@ -501,7 +500,6 @@ def claim(connection: Connection, channel: Channel, now: datetime, lease: timede
         row.delivery_id,
         lease_id,
         channel,
-        DeliveryKind(row.kind),
         row.document,
         row.attempts,
         row.waiting_since,
@@ -651,6 +649,8 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
             WITH failing AS (
                 SELECT s.instance_id FROM sweeps s JOIN app_instances a USING (instance_id)
                 WHERE s.failures > 0 AND a.status = 'installed'
+                    -- Whoever ended a sweep since is not asked for its runs: all may be failing at once.
+                    AND (s.finished_at IS NULL OR s.finished_at <= :before)
                     AND NOT EXISTS (SELECT FROM wix_outages o
                         WHERE o.instance_id = s.instance_id AND o.ended_at IS NULL)
             ), since AS (
@@ -816,8 +816,14 @@ def channel_states(connection: Connection, now: datetime) -> list[ChannelState]:
             FROM alert_channels c
             LEFT JOIN alert_deliveries d ON d.channel = c.channel AND d.status <> 'delivered' AND d.kind <> 'test'
                 AND (d.due_at IS NOT NULL OR d.made_at > :since)
+            WHERE c.channel = ANY(:known)
             GROUP BY c.channel ORDER BY c.channel"""),
-        {"now": now, "since": now - GIVEN_UP_TOLD},
+        {
+            "now": now,
+            "since": now - GIVEN_UP_TOLD,
+            # A newer release beside us may know more.
+            "known": [one.value for one in Channel],
+        },
     )
     return [
         ChannelState(Channel(row.channel), row.waiting, float(row.oldest or 0), row.given_up, row.last_error)

@@ -221,3 +221,22 @@ def test_a_recipient_that_is_refused_costs_the_others_nothing() -> None:
     assert [recipients for recipients, _ in post.got] == [[TO[1]]]
     assert [line["event"] for line in logs] == ["mail_recipients_refused"]
     assert "example.com" not in str(logs)
+
+
+def test_an_alert_of_a_newer_release_is_told_in_its_own_words() -> None:
+    document = about_alert(
+        Told(
+            alert_id=UUID(int=1),
+            kind="books_on_fire",
+            severity="error",
+            instance_id=INSTANCE,
+            subject="x",
+            at=NOW,
+            document={"type": "unheard_of", "since": "noon"},
+        )
+    )
+
+    mail = sent(document)
+
+    assert (document["type"], mail["Subject"]) == ("books_on_fire", "Books on fire: unheard_of")
+    assert "Books on fire" in mail.get_content()
