@@ -142,16 +142,14 @@ def _sweep(connection: Connection, one: Sample) -> None:
             {"instance_id": one.instance_id, "since": lease.position_at, "limit": SWEPT},
         ).all()
         believed = payments.believed(connection, one.instance_id, [row.payment_id for row in rows])
-        staging.stage(connection, lease.lease_id, [payment.payment for payment in believed.values()])
+        staging.stage(connection, [payment.payment for payment in believed.values()])
         staging.compare(
-            *(connection, one.instance_id, lease.lease_id),
+            *(connection, one.instance_id),
             since=lease.position_at,
             until=rows[-1].created_at if rows else one.now,
             settling=LEASE,
             now=one.now,
         )
-        staging.forget(connection, lease.lease_id)
-        staging.forget_abandoned(connection)
         sweeps.finish(
             connection, one.instance_id, lease, due_at=one.now, now=one.now, overlap=timedelta(days=3)
         )

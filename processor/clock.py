@@ -21,7 +21,6 @@ from processor.store import (
     operations,
     runs,
     silences,
-    staging,
     sweeps,
 )
 from processor.wiring import Services
@@ -57,7 +56,6 @@ def tick(services: Services) -> Ticked:
         lease = timedelta(seconds=services.settings.lease_seconds)
         abandoned = runs.abandon(connection, now - ABANDONED_AFTER_LEASES * lease, now)
         matching.forget_abandoned(connection)
-        staging.forget_abandoned(connection)
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
     _make_months(services, now)

@@ -64,7 +64,6 @@ def test_a_window_is_read_in_parts_that_leave_nothing_out(
         assert one.window_to == following.window_from
     settle(shop)
     assert len(booked(shop)) == 950
-    assert shop.rows("SELECT FROM swept_payments") == []
     before = shop.calls
     shop.pass_time(timedelta(minutes=15))
     shop.sweep()
@@ -263,42 +262,43 @@ def test_a_backfill_of_no_days_reads_nothing(database_url: str, redis_url: str) 
         assert shop.one("SELECT backfilled_at FROM app_instances").backfilled_at is not None
 
 
+@pytest.mark.parametrize("page", range(7))
 def test_a_backfill_whose_worker_dies_at_any_page_resumes_and_leaves_nothing_out(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(sweeping, "PART_PAGES", 2)
     assert sum(load(shop.sandbox, Volume(500, 5, 1, 5), 1, [str(shop.instance_id)])) == 500
     install_late(shop)
     shop.tick()
-    stage = staging.stage
-    staged: list[int] = []
-    for page in range(1, 5):
-        staged.clear()
+    query = shop.services.wix.query_payments
+    pages: list[int] = []
 
-        def die(*arguments: Any, page: int = page) -> None:
-            staged.append(1)
-            if len(staged) == page:
+    def dying(self: Any, *arguments: Any, **more: Any) -> Iterator[list[Any]]:
+        for one in query(*arguments, **more):
+            if len(pages) == page:
                 raise SystemExit("killed")
-            stage(*arguments)
+            pages.append(len(one))
+            yield one
 
-        with monkeypatch.context() as patched:
-            patched.setattr(staging, "stage", die)
-            patched.setattr(staging, "forget", lambda *arguments: None)
-            if page <= 2:
-                with pytest.raises(SystemExit):
-                    jobs.run_backfill(shop.services, shop.instance_id)
-            else:  # beyond the part: it ends before
-                jobs.run_backfill(shop.services, shop.instance_id)
-        shop.pass_time(timedelta(minutes=3))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(shop.services.wix), "query_payments", dying)
+        patched.setattr(backfills, "postpone", die)
+        with pytest.raises(SystemExit):
+            shop.backfill()
+    stood = shop.one("SELECT * FROM backfills")
+    assert stood.lease_id is not None, "it died with the part in its hands"
+    assert (stood.position_at > stood.window_from) == (page >= 2), "whole parts are not read again"
+    shop.pass_time(timedelta(minutes=3))
 
-    shop.tick()
     shop.backfill()
     settle(shop)
 
     assert len(booked(shop)) == 500
     assert shop.one("SELECT payment_count FROM backfills").payment_count == 500
-    shop.tick()
-    assert shop.rows("SELECT FROM swept_payments") == [], "what the dead left is gone"
+
+
+def die(*arguments: Any) -> None:
+    raise AssertionError("a killed worker gives nothing back")
 
 
 def test_a_backfill_tells_how_far_it_is(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """backfills
 
-Revision: 0012, after 0011. Adds what is read of a span of time of its own, and the table in which a part of a sweep or
-backfill is laid beside the books. Installations known by now are not read anew from their beginning: an operator asks
-for that.
+Revision: 0012, after 0011. Adds what is read of a span of time of its own. Installations known by now are not read anew
+from their beginning: an operator asks for that.
 
 It only adds: the release before runs on beside it.
 """
@@ -67,33 +66,6 @@ def upgrade() -> None:
     op.create_index(
         "ix_backfills_due", "backfills", ["due_at"], postgresql_where=sa.text("due_at IS NOT NULL")
     )
-    op.create_table(
-        "swept_payments",
-        sa.Column("lease_id", sa.Uuid(), nullable=False),
-        sa.Column("payment_id", sa.Uuid(), nullable=False),
-        sa.Column("payment_link_id", sa.Uuid(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("revision", sa.BigInteger(), nullable=True),
-        sa.Column("amount", sa.Numeric(precision=19, scale=3), nullable=True),
-        sa.Column("currency", sa.Text(), nullable=True),
-        sa.Column("type", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("transaction_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("receipt_id", sa.Uuid(), nullable=True),
-        sa.Column("ecom_checkout_id", sa.Text(), nullable=True),
-        sa.Column("ecom_order_id", sa.Text(), nullable=True),
-        sa.Column("method", sa.Text(), nullable=True),
-        sa.Column("payment_method", sa.Text(), nullable=True),
-        sa.Column("payment_provider", sa.Text(), nullable=True),
-        prefixes=["UNLOGGED"],
-    )
-    op.create_index("ix_swept_payments_lease", "swept_payments", ["lease_id"])
-    # Emptied after every part, so that what is dead must leave before it is many times what lives.
-    op.execute(
-        "ALTER TABLE swept_payments SET (autovacuum_vacuum_scale_factor = 0.05,"
-        " autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0)"
-    )
-
     op.add_column("app_instances", sa.Column("backfilled_at", sa.DateTime(timezone=True), nullable=True))
     op.execute("UPDATE app_instances SET backfilled_at = now()")
     _kinds(f"{KINDS}, 'backfill'")
@@ -103,7 +75,6 @@ def downgrade() -> None:
     op.execute("DELETE FROM reconciliation_runs WHERE kind = 'backfill'")
     _kinds(KINDS)
     op.drop_column("app_instances", "backfilled_at")
-    op.drop_table("swept_payments")
     op.drop_table("backfills")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import Connection
 
 from processor.config import RESEND_HORIZON_SECONDS
-from processor.domain.payment import Payment
+from processor.domain.payment import Payment, judge
 from processor.domain.reconciliation import Outcome
 from processor.errors import ConfigurationError, Unreadable, WixError
 from processor.jobs.common import PAYMENT_PAGES_MAX, Account, TakenOver, accounted, guid_of, wait_after
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 PART_PAGES = 20
 # Wix's dates have milliseconds, ours microseconds: up to here a window reaches beyond its end.
 _ROUNDING = timedelta(milliseconds=1)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def run_sweep(services: Services, instance_id: UUID) -> bool:
@@ -137,6 +138,7 @@ class _Part:
     """What was read: everything created before `until`, up to the end of the window if it `is_last`."""
 
     until: datetime
+    listed: _Listed
     is_last: bool
 
 
@@ -176,9 +178,6 @@ def _run_part(
             )
             with services.database.begin() as connection:
                 window.postpone(connection, services.now() + timedelta(seconds=wait))
-        finally:
-            with services.database.begin() as connection:
-                staging.forget(connection, lease.lease_id)
     if part is not None:
         enqueue_due_checks(services, services.now())
     return part
@@ -187,12 +186,14 @@ def _run_part(
 def _read_part(
     services: Services, instance_id: UUID, lease: sweeps.Lease, hold: Callable[[Connection], bool]
 ) -> _Part:
-    """Stage up to PART_PAGES pages, and more while they are all of one moment. Raises TakenOver."""
+    """Read PART_PAGES pages, and more while they are all of one moment. Raises TakenOver."""
     asked = {
         "$gte": wire.instant_text(lease.position_at),
         "$lte": wire.instant_text(lease.window_to + _ROUNDING),
     }
     reached = lease.position_at
+    listed = _Listed(instance_id)
+    held_at = time.monotonic()
     for number, page in enumerate(
         services.wix.query_payments(
             instance_id,
@@ -202,43 +203,47 @@ def _read_part(
         ),
         start=1,
     ):
-        listed, unread, strays, dates = _read_page(instance_id, page)
-        with services.database.begin() as connection:
-            if not hold(connection):
-                raise TakenOver
-            staging.stage(connection, lease.lease_id, listed, unread)
-            checks.request(connection, instance_id, sorted(strays), services.now())
-        reached = max([reached, *dates])
+        if time.monotonic() - held_at >= services.settings.lease_seconds / 4:
+            held_at = time.monotonic()
+            with services.database.begin() as connection:
+                if not hold(connection):
+                    raise TakenOver
+        reached = max([reached, *map(listed.take, page)])
         if number >= PART_PAGES and reached > lease.position_at:
-            return _Part(reached, is_last=False)
-    return _Part(lease.window_to + 2 * _ROUNDING, is_last=True)
+            return _Part(reached, listed, is_last=False)
+    return _Part(lease.window_to + 2 * _ROUNDING, listed, is_last=True)
 
 
-def _read_page(
-    instance_id: UUID, page: list[Any]
-) -> tuple[list[Payment], list[staging.Unread], set[UUID], list[datetime]]:
-    """What a page lists: payments, those that cannot be read, links of those without an id, and dates of creation."""
-    listed: list[Payment] = []
-    unread: list[staging.Unread] = []
-    strays: set[UUID] = set()
-    dates: list[datetime] = []
-    for entity in page:
+@dataclass(slots=True)
+class _Listed:
+    """What Wix lists of a part. strays: links of payments whose own id cannot be read."""
+
+    instance_id: UUID
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    unread: dict[UUID, staging.Unread] = field(default_factory=dict)
+    strays: set[UUID] = field(default_factory=set)
+
+    def take(self, entity: Any) -> datetime:
+        """Note one item. Returns when it was created, long ago if that cannot be read."""
         try:
-            payment = parse_payment(entity, instance_id).payment
+            payment = parse_payment(entity, self.instance_id).payment
         except Unreadable as why:
-            log.warning("payment_unreadable", instance_id=str(instance_id), reason=why.reason)
+            log.warning("payment_unreadable", instance_id=str(self.instance_id), reason=why.reason)
             payment_id, link_id = guid_of(entity, "id"), guid_of(entity, "paymentLinkId")
             if payment_id is not None:
-                unread.append(staging.Unread(payment_id, link_id, why.reason))
+                self.unread[payment_id] = staging.Unread(payment_id, link_id, why.reason)
             elif link_id is not None:
-                strays.add(link_id)
-            created_at = _date_of(entity)
-        else:
-            listed.append(payment)
-            created_at = payment.created_at
-        if created_at is not None:
-            dates.append(created_at)
-    return listed, unread, strays, dates
+                self.strays.add(link_id)
+            return _date_of(entity) or _LONG_AGO
+        # While items move between pages one may come twice; the higher revision stands.
+        if judge(self.payments.get(payment.payment_id), payment).applies:
+            self.payments[payment.payment_id] = payment
+        return payment.created_at or _LONG_AGO
+
+    def before(self, until: datetime) -> tuple[list[Payment], list[staging.Unread]]:
+        """The payments created before a moment, and what cannot be read; of one listed in both ways, the former."""
+        payments = [one for one in self.payments.values() if one.created_at is None or one.created_at < until]
+        return payments, [one for id_, one in self.unread.items() if id_ not in self.payments]
 
 
 def _date_of(entity: Any) -> datetime | None:
@@ -254,18 +259,19 @@ def _conclude(
     window: _Window,
     account: Account,
 ) -> None:
-    """Compare what was staged, and write how far it is. Raises TakenOver."""
+    """Compare what was read, and write how far it is. Raises TakenOver."""
     now = services.now()
     with services.database.begin() as connection:
+        staging.stage(connection, *part.listed.before(part.until))
         compared = staging.compare(
             connection,
             instance_id,
-            lease.lease_id,
             since=lease.position_at,
             until=part.until,
             settling=timedelta(seconds=services.settings.settling_seconds),
             now=now,
         )
+        checks.request(connection, instance_id, sorted(part.listed.strays), now)
         if not window.conclude(connection, part, compared.listed, now):
             raise TakenOver
         runs.narrow(connection, account.run_id, min(part.until, lease.window_to))

@@ -332,14 +332,6 @@ TABLES: dict[str, dict[str, str]] = {
         "swept_to": "End of the last finished window (UTC). NULL before the first.",
         "finished_at": "When the last sweep ended (UTC). NULL before the first.",
     },
-    "swept_payments": {
-        "lease_id": "The part of a sweep or backfill it was read for.",
-        "payment_link_id": "Payment link it is listed under. NULL when that cannot be read.",
-        "reason": "Why it cannot be read. NULL when it can.",
-        "revision": "Wix's revision. NULL when it cannot be read.",
-        "amount": "Gross amount in main units of the currency. NULL when it cannot be read.",
-        "currency": "ISO 4217 code. NULL when it cannot be read.",
-    },
     "token_archives": {
         "month": "First day of the month (UTC).",
         "partition": "Table the month was, and is until it is dropped.",

@@ -1,19 +1,21 @@
 """What Wix lists of a span of time, laid beside the books and compared there: memory stays flat, whatever the span.
 
-A sweep or backfill copies every page it reads into `swept_payments`, under its lease. Once a part of the window is
-whole, one statement compares it with the payments booked for the same span, and asks for a check of every link for
-which the two differ. A check then decides and books: there is one way of repair.
+A part of a sweep or backfill is copied into a table that lives as long as the transaction. One statement compares it
+with the payments booked for the same span, and asks for a check of every link for which the two differ. A check then
+decides and books: there is one way of repair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 from sqlalchemy import Connection, text
 
@@ -21,10 +23,18 @@ from processor.domain.payment import FACTS, Payment
 from processor.errors import StoreUnavailable
 from processor.store.database import first_line
 
-_COLUMNS = ("lease_id", "payment_id", "reason", "revision", *FACTS)
-_COPY = f"COPY swept_payments ({', '.join(_COLUMNS)}) FROM STDIN"
-_FACTS = ", ".join(FACTS)
-_NULL = "\\N"
+_COLUMNS = ("payment_id", "reason", "revision", *FACTS)
+# No statistics are kept of it: the planner goes by its size.
+_CREATE = text("""
+    CREATE TEMPORARY TABLE swept_payments (payment_id uuid NOT NULL, reason text, revision bigint,
+        payment_link_id uuid, amount numeric(19, 3), currency text, type text, created_at timestamptz,
+        transaction_at timestamptz, receipt_id uuid, ecom_checkout_id text, ecom_order_id text, method text,
+        payment_method text, payment_provider text) ON COMMIT DROP""")
+_INTO = f"COPY swept_payments ({', '.join(_COLUMNS)}) FROM STDIN"
+# JSON's arrays without their brackets are CSV, as long as nothing in them has to be escaped.
+_COPY_PLAIN = f"{_INTO} (FORMAT csv, NULL 'null')"
+_COPY_ESCAPED = _INTO
+_encoded = msgspec.json.Encoder().encode_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +46,39 @@ class Unread:
     reason: str
 
 
-def stage(
-    connection: Connection, lease_id: UUID, listed: Collection[Payment], unread: Collection[Unread] = ()
-) -> None:
-    """Copy what a page lists. A payment may be copied more than once: the highest revision stands."""
-    lines = [_line(lease_id.hex, one) for one in listed]
-    blank = "\t".join([_NULL] * (len(FACTS) - 1))
-    for odd in unread:
-        link = odd.payment_link_id.hex if odd.payment_link_id else _NULL
-        lines.append(
-            f"{lease_id.hex}\t{odd.payment_id.hex}\t{_escaped(odd.reason)}\t{_NULL}\t{link}\t{blank}\n"
+def stage(connection: Connection, listed: Collection[Payment], unread: Collection[Unread] = ()) -> None:
+    """Copy what Wix lists for `compare` in the same transaction; each payment at most once."""
+    connection.execute(_CREATE)
+    rows: list[tuple[Any, ...]] = [
+        (
+            *(one.payment_id, None, one.revision, one.payment_link_id, one.amount, one.currency, one.type),
+            *(one.created_at, one.transaction_at, one.receipt_id, one.ecom_checkout_id, one.ecom_order_id),
+            *(one.method, one.payment_method, one.payment_provider),
         )
-    if not lines:
-        return
+        for one in listed
+    ]
+    blank = (None,) * (len(FACTS) - 1)
+    rows += [(one.payment_id, one.reason, None, one.payment_link_id, *blank) for one in unread]
     driver: Any = connection.connection.driver_connection
     try:
-        with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write("".join(lines))
+        # Five times as fast as a writer of CSV, and done for every payment Wix ever lists.
+        plain = _encoded(rows)
+        is_plain = b"\\" not in plain
+        with driver.cursor() as cursor, cursor.copy(_COPY_PLAIN if is_plain else _COPY_ESCAPED) as copy:
+            copy.write(plain.replace(b"]\n[", b"\n")[1:-2] if is_plain else _escaped(rows))
     except (psycopg.OperationalError, psycopg.InterfaceError) as why:
         raise StoreUnavailable(first_line(why)) from why
-
-
-def _line(lease: str, one: Payment) -> str:
-    # By hand: psycopg's own rows take three times as long, and this is done for every payment Wix ever lists.
-    created, transaction, receipt = one.created_at, one.transaction_at, one.receipt_id
-    return (
-        f"{lease}\t{one.payment_id.hex}\t\\N\t{one.revision}\t{one.payment_link_id.hex}\t{one.amount}\t{one.currency}"
-        f"\t{_text(one.type)}\t{created.isoformat() if created else _NULL}"
-        f"\t{transaction.isoformat() if transaction else _NULL}\t{receipt.hex if receipt else _NULL}"
-        f"\t{_text(one.ecom_checkout_id)}\t{_text(one.ecom_order_id)}\t{_text(one.method)}"
-        f"\t{_text(one.payment_method)}\t{_text(one.payment_provider)}\n"
-    )
-
-
-def _text(value: str | None) -> str:
-    if value is None:
-        return _NULL
-    return value if value.isprintable() and "\\" not in value else _escaped(value)
 
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def _escaped(value: str) -> str:
-    return value.translate(_ESCAPES)
+def _escaped(rows: Iterable[tuple[Any, ...]]) -> str:
+    """PostgreSQL's own text format, of words with quotes, backslashes or control characters in them."""
+    return "".join(
+        "\t".join("\\N" if value is None else str(value).translate(_ESCAPES) for value in row) + "\n"
+        for row in rows
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,45 +109,34 @@ class Compared:
         return sum(number for verdict, number in self.verdicts.items() if verdict != "unlisted")
 
 
-def _verdict(booked: str) -> str:
-    """`domain.payment.judge` in SQL, of `listed` l beside the payment as `booked`."""
-    contradicts = " OR ".join(f"{booked}.{name} <> l.{name}" for name in FACTS)
-    return f"""CASE WHEN l.payment_id IS NULL THEN 'unlisted' WHEN l.reason IS NOT NULL THEN 'unreadable'
-        WHEN {booked}.payment_id IS NULL THEN 'new' WHEN l.revision > {booked}.revision THEN 'newer'
-        WHEN l.revision < {booked}.revision THEN 'stale' WHEN ({contradicts}) IS TRUE THEN 'conflict' ELSE 'same' END"""
-
-
+_BOOKED = (*FACTS, "revision", "match_state", "changed_at")
+_EITHER = ", ".join(f"COALESCE(o.{name}, b.{name}) AS {name}" for name in _BOOKED)
 _COMPARE = text(f"""
-WITH listed AS MATERIALIZED (
-    -- While items move between pages one may come twice.
-    SELECT DISTINCT ON (payment_id) payment_id, reason, revision, {_FACTS} FROM swept_payments
-    WHERE lease_id = :lease_id AND (created_at IS NULL OR created_at < :until)
-    ORDER BY payment_id, revision DESC NULLS LAST
-), ours AS MATERIALIZED (
-    SELECT payment_id, revision, match_state, changed_at, {_FACTS} FROM payments
-    WHERE instance_id = :instance_id AND created_at >= :since AND created_at < :until
-), beside AS MATERIALIZED (
-    SELECT payment_id, l.payment_link_id AS listed_link, l.currency AS listed_currency, l.amount AS listed_amount,
-        o.payment_link_id AS booked_link, o.currency AS booked_currency, o.amount AS booked_amount,
-        o.match_state, o.changed_at, {_verdict("o")} AS verdict
-    FROM listed l FULL JOIN ours o USING (payment_id)
-), judged AS (
-    SELECT listed_link, listed_currency, listed_amount, booked_link, booked_currency, booked_amount, match_state,
-        changed_at, verdict
-    FROM beside WHERE verdict <> 'new'
-    UNION ALL
-    -- Not booked for this span may be booked for another: silence, or another date.
-    SELECT l.payment_link_id, l.currency, l.amount, b.payment_link_id, b.currency, b.amount, b.match_state,
-        b.changed_at, {_verdict("b")}
-    FROM beside n JOIN listed l USING (payment_id)
-    LEFT JOIN payments b ON b.instance_id = :instance_id AND b.payment_id = l.payment_id
-    WHERE n.verdict = 'new'
+WITH judged AS MATERIALIZED (
+    -- `domain.payment.judge` in SQL: silence on either side is no contradiction.
+    SELECT CASE WHEN l.payment_id IS NULL THEN 'unlisted' WHEN l.reason IS NOT NULL THEN 'unreadable'
+            WHEN p.revision IS NULL THEN 'new' WHEN l.revision > p.revision THEN 'newer'
+            WHEN l.revision < p.revision THEN 'stale'
+            WHEN ({" OR ".join(f"p.{name} <> l.{name}" for name in FACTS)}) IS TRUE THEN 'conflict'
+            ELSE 'same' END AS verdict,
+        l.payment_link_id AS listed_link, l.currency AS listed_currency, l.amount AS listed_amount,
+        p.payment_link_id AS booked_link, p.currency AS booked_currency, p.amount AS booked_amount,
+        p.match_state, p.changed_at
+    FROM swept_payments l
+    FULL JOIN (
+        SELECT payment_id, {", ".join(_BOOKED)} FROM payments
+        WHERE instance_id = :instance_id AND created_at >= :since AND created_at < :until) o USING (payment_id)
+    -- Not booked for this span, it may be for another: silence about the date, or another date.
+    LEFT JOIN LATERAL (
+        SELECT {", ".join(_BOOKED)} FROM payments f
+        WHERE o.payment_id IS NULL AND f.instance_id = :instance_id AND f.payment_id = l.payment_id
+        LIMIT 1) b ON true
+    CROSS JOIN LATERAL (SELECT {_EITHER}) p
 ), asked AS (
     INSERT INTO check_requests (instance_id, payment_link_id, requested_at)
     SELECT DISTINCT CAST(:instance_id AS uuid), link_id, CAST(:now AS timestamptz)
     FROM judged CROSS JOIN LATERAL (VALUES (listed_link), (booked_link)) AS of (link_id)
-    WHERE link_id IS NOT NULL AND CASE
-        WHEN verdict = 'same' THEN false
+    WHERE verdict <> 'same' AND link_id IS NOT NULL AND CASE
         WHEN verdict IN ('new', 'newer') THEN true
         -- A check found it before, and looks at it again in its own time.
         WHEN match_state = 'discrepant' THEN false
@@ -157,75 +145,53 @@ WITH listed AS MATERIALIZED (
     ORDER BY 2
     RETURNING payment_link_id
 )
-SELECT verdict, NULL AS currency, count(*) AS booked, NULL AS booked_amount, NULL AS listed, NULL AS listed_amount
-FROM judged GROUP BY verdict
+SELECT verdict, booked_currency, listed_currency, count(*) AS payments, sum(booked_amount) AS booked_amount,
+    sum(listed_amount) AS listed_amount
+FROM judged GROUP BY verdict, booked_currency, listed_currency
 UNION ALL
-SELECT NULL, currency, sum(booked), sum(booked_amount), sum(listed), sum(listed_amount) FROM (
-    SELECT booked_currency AS currency, count(*) AS booked, sum(booked_amount) AS booked_amount, 0 AS listed,
-        0 AS listed_amount FROM judged WHERE booked_currency IS NOT NULL GROUP BY booked_currency
-    UNION ALL
-    SELECT listed_currency, 0, 0, count(*), sum(listed_amount) FROM judged
-    WHERE listed_currency IS NOT NULL GROUP BY listed_currency) AS sides
-GROUP BY currency
-UNION ALL
-SELECT NULL, NULL, count(*), NULL, NULL, NULL FROM asked""")
+SELECT NULL, NULL, NULL, count(*), NULL, NULL FROM asked""")
 
 
 def compare(
     connection: Connection,
     instance_id: UUID,
-    lease_id: UUID,
     *,
     since: datetime,
     until: datetime,
     settling: timedelta,
     now: datetime,
 ) -> Compared:
-    """Compare what was staged with what is booked, both created from `since` on and before `until`.
+    """Compare what was staged with what is booked for payments created from `since` on and before `until`.
 
     Asks for a check of every link for which they differ, but where time alone may cure it or a check found it before.
     """
-    rows = connection.execute(
+    *groups, asked = connection.execute(
         _COMPARE,
         {
             "instance_id": instance_id,
-            "lease_id": lease_id,
             "since": since,
             "until": until,
             "settled": now - settling,
             "now": now,
         },
-    ).all()
-    links = next(row.booked for row in rows if row.verdict is None and row.currency is None)
-    return Compared(
-        verdicts={row.verdict: int(row.booked) for row in rows if row.verdict is not None},
-        links=int(links),
-        sums={
-            row.currency: Sums(int(row.booked), row.booked_amount, int(row.listed), row.listed_amount)
-            for row in rows
-            if row.currency is not None
-        },
     )
-
-
-def forget(connection: Connection, lease_id: UUID) -> None:
-    """Delete what was staged under a lease."""
-    connection.execute(text("DELETE FROM swept_payments WHERE lease_id = :lease_id"), {"lease_id": lease_id})
-
-
-def forget_abandoned(connection: Connection) -> int:
-    """Delete what sweeps and backfills staged that hold no window any more: they died. Returns how many rows."""
-    return connection.execute(
-        text("""
-            -- From one lease to the next by the index, however many rows each has.
-            WITH RECURSIVE leases AS (
-                (SELECT lease_id FROM swept_payments ORDER BY lease_id LIMIT 1)
-                UNION ALL
-                SELECT (SELECT n.lease_id FROM swept_payments n WHERE n.lease_id > leases.lease_id
-                    ORDER BY n.lease_id LIMIT 1)
-                FROM leases WHERE lease_id IS NOT NULL)
-            DELETE FROM swept_payments WHERE lease_id IN (
-                SELECT l.lease_id FROM leases l
-                WHERE NOT EXISTS (SELECT FROM sweeps s WHERE s.lease_id = l.lease_id)
-                    AND NOT EXISTS (SELECT FROM backfills b WHERE b.lease_id = l.lease_id))""")
-    ).rowcount
+    verdicts: Counter[str] = Counter()
+    booked: Counter[str] = Counter()
+    listed: Counter[str] = Counter()
+    amounts: dict[str, list[Decimal]] = {}
+    for group in groups:
+        verdicts[group.verdict] += group.payments
+        for place, (currency, amount, numbers) in enumerate(
+            (
+                (group.booked_currency, group.booked_amount, booked),
+                (group.listed_currency, group.listed_amount, listed),
+            )
+        ):
+            if currency is not None:
+                numbers[currency] += group.payments
+                amounts.setdefault(currency, [Decimal(0), Decimal(0)])[place] += amount
+    sums = {
+        currency: Sums(booked[currency], ours, listed[currency], theirs)
+        for currency, (ours, theirs) in sorted(amounts.items())
+    }
+    return Compared(verdicts, asked.payments, sums)

@@ -643,35 +643,6 @@ class BackfillRow(Base):
     )
 
 
-swept_payments = Table(
-    "swept_payments",
-    Base.metadata,
-    Column("lease_id", Uuid(), nullable=False),
-    Column("payment_id", Uuid(), nullable=False),
-    Column("payment_link_id", Uuid()),
-    Column("reason", Text()),
-    Column("revision", BigInteger()),
-    Column("amount", Numeric(19, 3)),
-    Column("currency", Text()),
-    Column("type", Text()),
-    Column("created_at", DateTime(timezone=True)),
-    Column("transaction_at", DateTime(timezone=True)),
-    Column("receipt_id", Uuid()),
-    Column("ecom_checkout_id", Text()),
-    Column("ecom_order_id", Text()),
-    Column("method", Text()),
-    Column("payment_method", Text()),
-    Column("payment_provider", Text()),
-    Index("ix_swept_payments_lease", "lease_id"),
-    prefixes=["UNLOGGED"],
-)
-"""A payment as Wix lists it to a sweep or backfill under way; gone when its part was matched with the books.
-
-It has no key, since pages are copied in as they are, and one payment may be on two of them. Facts are NULL, with the
-reason, when it cannot be read; payment_link_id may be. Unlogged, since a part whose worker died is read again.
-"""
-
-
 class ReconciliationRun(Base):
     """One check, or one part of a sweep or backfill: what it looked at, what it found, what it cost.
 

@@ -18,7 +18,7 @@ from processor.domain.payment import Origin, Payment, SeenPayment, judge
 from processor.store import payments, runs, staging
 from processor.store.database import Database
 from tests.builders import INSTANCE, LINK, NOW, make_payment
-from tests.store.helpers import confirm, one, rows
+from tests.store.helpers import confirm, rows
 
 SETTLING = timedelta(minutes=10)
 LONG_AGO = NOW - timedelta(hours=1)
@@ -68,15 +68,9 @@ def compared(
     instance_id: UUID = INSTANCE,
     now: datetime = NOW,
 ) -> staging.Compared:
-    lease_id = uuid4()
     with database.begin() as connection:
-        staging.stage(connection, lease_id, listed, unread)
-    with database.begin() as connection:
-        found = staging.compare(
-            connection, instance_id, lease_id, since=SINCE, until=UNTIL, settling=SETTLING, now=now
-        )
-        staging.forget(connection, lease_id)
-    return found
+        staging.stage(connection, listed, unread)
+        return staging.compare(connection, instance_id, since=SINCE, until=UNTIL, settling=SETTLING, now=now)
 
 
 def asked(database: Database) -> list[UUID]:
@@ -89,29 +83,21 @@ def test_whatever_is_listed_and_booked_stands_as_judge_says(database: Database) 
     @settings(max_examples=150)
     @given(
         booked=st.lists(versions, max_size=6, unique_by=lambda one: one.payment_id),
-        listed=st.lists(versions, max_size=6),
-        unread=st.lists(unreadable, max_size=2),
+        listed=st.lists(versions, max_size=6, unique_by=lambda one: one.payment_id),
+        unread=st.lists(unreadable, max_size=2, unique_by=lambda one: one.payment_id),
     )
     def alike(booked: list[Payment], listed: list[Payment], unread: list[staging.Unread]) -> None:
         instance_id = uuid4()
         confirm(database, instance_id)
         book(database, *booked, instance_id=instance_id)
 
-        found = compared(database, listed, unread, instance_id=instance_id)
+        theirs = {one.payment_id: one for one in listed}
+        odd = {one.payment_id: one for one in unread if one.payment_id not in theirs}
+
+        found = compared(database, listed, odd.values(), instance_id=instance_id)
 
         ours = {one.payment_id: one for one in booked}
-        theirs: dict[UUID, Payment] = {}
-        for seen in listed:
-            if seen.created_at is not None and seen.created_at >= UNTIL:
-                continue
-            known = theirs.get(seen.payment_id)
-            # Two contents of one revision: either may stand.
-            if known is not None and known.revision == seen.revision and known != seen:
-                return
-            if known is None or seen.revision > known.revision:
-                theirs[seen.payment_id] = seen
         expected: Counter[str] = Counter(judge(ours.get(id_), one).value for id_, one in theirs.items())
-        odd = {one.payment_id for one in unread} - theirs.keys()
         expected["unreadable"] = len(odd)
         expected["unlisted"] = sum(
             one.created_at is not None and SINCE <= one.created_at < UNTIL
@@ -130,29 +116,21 @@ def test_whatever_is_listed_and_booked_stands_as_judge_says(database: Database) 
 
 
 def test_every_word_of_wix_comes_through_as_it_is(database: Database) -> None:
-    odd = "tab\t back\\ new\nline \r \\N ☃ \x01 \x85"
-    payment = make_payment(
-        method=odd, payment_method="\\N", payment_provider="", type="a\\tb", created_at=LONG_AGO
-    )
+    odd = 'tab\t back\\ new\nline \r \\N \\. ☃ \x01 \x85 "quoted", null'
+    for word in (odd, "\\.", "a\n\\.\nb", "]\n[", '"', ",", "null", "", "plain"):
+        payment = make_payment(method=word, payment_provider="", type=f"{word}\\tb", created_at=LONG_AGO)
+        plain = structs.replace(payment, type=None, payment_id=IDS[0])
 
-    with database.begin() as connection:
-        staging.stage(connection, uuid4(), [payment])
+        with database.begin() as connection:
+            staging.stage(connection, [payment, plain], [staging.Unread(IDS[1], None, word)])
+            found = connection.execute(
+                text("SELECT * FROM swept_payments ORDER BY reason NULLS FIRST, type")
+            ).all()
 
-    row = one(database, "SELECT * FROM swept_payments")
-    facts = {name: getattr(row, name) for name in structs.asdict(payment) if name != "instance_id"}
-    assert facts == {name: value for name, value in structs.asdict(payment).items() if name != "instance_id"}
-
-
-def test_a_payment_on_two_pages_counts_once_and_the_later_revision_stands(database: Database) -> None:
-    confirm(database)
-    old = make_payment(created_at=LONG_AGO, revision=1)
-    new = structs.replace(old, revision=2, receipt_id=UUID(int=3))
-    book(database, new)
-
-    found = compared(database, [new, old, new])
-
-    assert (found.verdicts, found.links) == ({"same": 1}, 0)
-    assert found.sums["USD"] == staging.Sums(1, new.amount, 1, new.amount)
+        assert [one.reason for one in found] == [None, None, word]
+        for row, expected in zip(found, (payment, plain), strict=False):
+            facts = {name: value for name, value in structs.asdict(expected).items() if name != "instance_id"}
+            assert {name: getattr(row, name) for name in facts} == facts
 
 
 @pytest.mark.parametrize(
@@ -212,23 +190,21 @@ def test_the_books_of_another_instance_are_not_looked_at(database: Database) -> 
     assert (found.verdicts, found.sums["USD"].booked) == ({"new": 1}, 0)
 
 
-def test_what_nobody_holds_any_more_is_forgotten(database: Database) -> None:
-    confirm(database)
-    held, dead = uuid4(), uuid4()
-    with database.begin() as connection:
-        connection.execute(text("UPDATE sweeps SET lease_id = :id, lease_until = now()"), {"id": held})
-        for lease_id in (held, dead):
-            staging.stage(connection, lease_id, [make_payment()] * 3)
+def test_a_part_that_dies_leaves_nothing_behind(database: Database) -> None:
+    def die() -> None:
+        with database.begin() as connection:
+            staging.stage(connection, [make_payment()])
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            die()
 
     with database.begin() as connection:
-        assert staging.forget_abandoned(connection) == 3
-        assert staging.forget_abandoned(connection) == 0
-
-    assert {row.lease_id for row in rows(database, "SELECT lease_id FROM swept_payments")} == {held}
-
-
-def test_nothing_is_staged_of_an_empty_page(database: Database) -> None:
+        staging.stage(connection, [make_payment()])
     with database.begin() as connection:
-        staging.stage(connection, uuid4(), [])
+        assert connection.execute(text("SELECT to_regclass('swept_payments')")).scalar_one() is None
 
-    assert rows(database, "SELECT FROM swept_payments") == []
+
+def test_nothing_listed_and_nothing_booked_is_nothing(database: Database) -> None:
+    assert compared(database, []) == staging.Compared({}, 0, {})
