@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from processor.sandbox import events
 from processor.sandbox.core import as_flag, as_list, as_money, as_object, as_text, money
@@ -34,7 +33,7 @@ class Checkouts(Links):
             if entity["type"] == "ECOM_ORDER":
                 order_id = entity["ecomOrderPaymentLink"]["orderId"]
                 return {"ecomOrder": {"orderUrl": f"{self._base_url()}/order/{order_id}?link={link_id}"}}
-            id_ = str(uuid4())
+            id_ = str(self._new_id())
             checkout = {"id": id_, "instanceId": instance_id, "linkId": link_id, "isPaid": False}
             self._documents.put("checkout", id_, checkout)
             url = f"{self._base_url()}/checkout/{id_}"
@@ -89,15 +88,17 @@ class Checkouts(Links):
         else:
             # Every purchase through an ECOM link makes an order of its own.
             order = self._new_order(link["instanceId"], currency, money(due, currency))
-            place = {"ecomCheckout": {"ecomCheckoutId": checkout["id"] if checkout else str(uuid4())}}
+            place = {"ecomCheckout": {"ecomCheckoutId": checkout["id"] if checkout else str(self._new_id())}}
         at = self._time()
         paid: list[Document] = []
         for tender, amount in tenders:
             if tender == "OFFLINE" and not self._rules.offline_makes_payment:
-                order["payments"].append(order_payment(str(uuid4()), tender, money(amount, currency), at))
+                order["payments"].append(
+                    order_payment(str(self._new_id()), tender, money(amount, currency), at)
+                )
                 continue
             payment: Entity = {
-                "id": str(uuid4()),
+                "id": str(self._new_id()),
                 "revision": "1",
                 "createdDate": at,
                 "transactionDate": at,
@@ -133,7 +134,11 @@ class Checkouts(Links):
         """Tell of an order: only apps that subscribed to eCommerce events hear it."""
         self._send(
             events.order_event(
-                self.instance(order["instanceId"]), order=shown_order(order), slug=slug, at=self._time()
+                self.instance(order["instanceId"]),
+                order=shown_order(order),
+                slug=slug,
+                at=self._time(),
+                new_id=self._new_id,
             )
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
@@ -104,6 +104,7 @@ class Core:
         rules: Rules,
         base_url: Callable[[], str],
         send: Callable[[NewEvent], None],
+        new_id: Callable[[], UUID],
     ) -> None:
         self._documents = documents
         self._faults = faults
@@ -112,6 +113,7 @@ class Core:
         self._rules = rules
         self._base_url = base_url
         self._send = send
+        self._new_id = new_id
 
     def instance(self, instance_id: str) -> Document:
         """An installation. Raises Refused (404)."""
@@ -183,14 +185,15 @@ class Core:
                 at=self._time(),
                 identity=self._buyer_identity(instance) if kind == "payment" else app,
                 is_anonymization=is_anonymization,
+                new_id=self._new_id,
             )
         )
 
     def _buyer_identity(self, instance: Document) -> Entity:
         """Who causes the events of a purchase: exactly one id, of the kind that the type says."""
         ids = {
-            "ANONYMOUS_VISITOR": ("anonymousVisitorId", str(uuid4())),
-            "MEMBER": ("memberId", str(uuid4())),
+            "ANONYMOUS_VISITOR": ("anonymousVisitorId", str(self._new_id())),
+            "MEMBER": ("memberId", str(self._new_id())),
             "WIX_USER": ("wixUserId", instance["accountId"]),
             "APP": ("appId", self._app()["appId"]),
         }
@@ -294,9 +297,7 @@ def as_currency(given: Any, where: str) -> str:
 
 
 def as_guid(given: Any, where: str) -> str:
-    """A GUID, made up when None is given."""
-    if given is None:
-        return str(uuid4())
+    """A GUID."""
     try:
         return str(UUID(given))
     except (ValueError, AttributeError, TypeError):

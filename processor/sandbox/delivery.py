@@ -19,6 +19,8 @@ import httpx2
 from processor.sandbox.documents import Document, Documents
 
 DEADLINE_SECONDS = 1.25
+Post = Callable[[str, str], tuple[int | None, str | None]]
+"""Sends a body to a URL. Answers with the status, and an error's name when no whole answer came, None when one did."""
 _MINUTE, _HOUR = 60, 3600
 RESEND_SECONDS = (
     *(1 * _MINUTE, 10 * _MINUTE, 1 * _HOUR, 2 * _HOUR, 2 * _HOUR, 2 * _HOUR),
@@ -62,7 +64,15 @@ class Deliverer:
         now_text: Callable[[], str],
         content_type: str = "text/plain",
         any_2xx_succeeds: bool = False,
+        post: Post | None = None,
+        by_hand: Callable[[], float] | None = None,
     ) -> None:
+        """post: how a body is sent, None for HTTP. by_hand: tells the seconds that pass, of a time of the caller's own
+        making, and nothing is sent but by `deliver_due`; None for real time.
+        """
+        self._by_hand = by_hand is not None
+        self._seconds = by_hand or time.monotonic
+        self._send = post or self._post
         self._content_type = content_type
         self._any_2xx_succeeds = any_2xx_succeeds
         self._documents = documents
@@ -90,13 +100,35 @@ class Deliverer:
             self.send(event["id"])
         for event in self._documents.find("event", {"status": "held"}):
             self._release(event)
-        self._thread.start()
+        if not self._by_hand:
+            self._thread.start()
 
     def send(self, event_id: str, *, after_seconds: float = 0.0, copies: int = 1) -> None:
         """Deliver an event, `copies` times at once. Copies beyond the first are never resent."""
         with self._changed:
             for copy in range(copies):
                 self._push(event_id, after_seconds, is_copy=copy > 0)
+
+    def deliver_due(self) -> int:
+        """Deliver whatever is due, one after the other in the order of its time. Returns how many attempts it were.
+
+        Only for deliveries by hand.
+        """
+        assert self._by_hand
+        attempts = 0
+        while True:
+            with self._changed:
+                if self._stopping or not self._heap or self._heap[0].due > self._seconds():
+                    return attempts
+                job = heapq.heappop(self._heap)
+                self._in_flight += 1
+            self._deliver(job)
+            attempts += 1
+
+    def next_due(self) -> float | None:
+        """Seconds until something is due, less than nothing if it is already. None when nothing waits."""
+        with self._changed:
+            return self._heap[0].due - self._seconds() if self._heap else None
 
     def release_all(self) -> int:
         """Send every event kept back by `reorder`. Returns how many."""
@@ -134,7 +166,7 @@ class Deliverer:
 
     def due_in(self, event_ids: Collection[str]) -> dict[str, float]:
         """Seconds until the next delivery of those of these events that wait for one."""
-        now = time.monotonic()
+        now = self._seconds()
         found: dict[str, float] = {}
         with self._changed:
             for job in self._heap:
@@ -165,7 +197,7 @@ class Deliverer:
         self._http.close()
 
     def _stand(self, held: int) -> Idle:
-        far = time.monotonic() + FAR_SECONDS
+        far = self._seconds() + FAR_SECONDS
         due = sum(job.due <= far for job in self._heap)
         return Idle(
             is_idle=not (self._in_flight or due),
@@ -179,14 +211,14 @@ class Deliverer:
         if self._stopping:
             return
         self._number += 1
-        heapq.heappush(self._heap, _Job(time.monotonic() + after_seconds, self._number, event_id, is_copy))
+        heapq.heappush(self._heap, _Job(self._seconds() + after_seconds, self._number, event_id, is_copy))
         self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 while not self._stopping:
-                    wait = self._heap[0].due - time.monotonic() if self._heap else None
+                    wait = self._heap[0].due - self._seconds() if self._heap else None
                     if wait is not None and wait <= 0:
                         break
                     self._changed.wait(wait)
@@ -224,7 +256,7 @@ class Deliverer:
             token = self._token_of(event, number)
         at = self._now_text()
         began = time.monotonic()
-        status, error = self._post(url, token)
+        status, error = self._send(url, token)
         took = time.monotonic() - began
         if error is None and took > self._deadline:
             error = "deadline"

@@ -7,14 +7,15 @@ SDK. The FQDN of payment LINK events is not known; a guess is an option of the s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 from processor.wix.wire import APP_INSTALLED, APP_REMOVED, PAYMENT_FQDN
 
 Entity = dict[str, Any]
+NewId = Callable[[], UUID]
 
 ORDER_FQDN = "wix.ecom.v1.order"
 REFUND_FQDN = "wix.payments.refunds.v1.refund"
@@ -52,10 +53,11 @@ def domain_event(
     sequence: int,
     at: str,
     identity: Entity,
+    new_id: NewId,
     is_anonymization: bool = False,
 ) -> NewEvent:
     """An event about a payment or a link. slug: what happened, such as `created`."""
-    event = _head(fqdn, slug, entity_id)
+    event = _head(fqdn, slug, entity_id, new_id)
     if slug == "created":
         event["createdEvent"] = {"entity": entity}
     elif slug == "updated":
@@ -69,11 +71,13 @@ def domain_event(
     return _new(instance, f"{fqdn}_{slug}", event, identity, payment_link_id)
 
 
-def app_event(instance: Entity, *, app_id: str, is_installation: bool, origin: str | None = None) -> NewEvent:
+def app_event(
+    instance: Entity, *, app_id: str, is_installation: bool, new_id: NewId, origin: str | None = None
+) -> NewEvent:
     """AppInstalled or AppRemoved: flat, with no id of its own. origin: what the site was duplicated from."""
     event_type = APP_INSTALLED if is_installation else APP_REMOVED
     return NewEvent(
-        event_id=str(uuid4()),  # ours alone; the body carries none
+        event_id=str(new_id()),  # ours alone; the body carries none
         event_type=event_type,
         instance_id=instance["instanceId"],
         entity_id=None,
@@ -87,13 +91,20 @@ def app_event(instance: Entity, *, app_id: str, is_installation: bool, origin: s
     )
 
 
-def order_event(instance: Entity, *, order: Entity, slug: str, at: str) -> NewEvent:
+def order_event(instance: Entity, *, order: Entity, slug: str, at: str, new_id: NewId) -> NewEvent:
     """An event of Wix eCommerce about an order. Only apps that subscribed to it hear it."""
-    return _action(instance, ORDER_FQDN, slug, order["id"], {"order": order}, at)
+    return _action(instance, ORDER_FQDN, slug, order["id"], {"order": order}, at, new_id)
 
 
 def refund_event(
-    instance: Entity, *, refund: Entity, currency: str, is_full: bool, at: str, sequence: int = 1
+    instance: Entity,
+    *,
+    refund: Entity,
+    currency: str,
+    is_full: bool,
+    at: str,
+    new_id: NewId,
+    sequence: int = 1,
 ) -> NewEvent:
     """Refund Created of Wix Payments, or Updated when it is not its first. Only apps that subscribed to it hear it."""
     entity = {
@@ -109,17 +120,17 @@ def refund_event(
     payload = (
         {"createdEvent": {"entity": entity}} if sequence == 1 else {"updatedEvent": {"currentEntity": entity}}
     )
-    event = {**_head(REFUND_FQDN, slug, refund["id"]), **payload, **_tail(at, sequence=sequence)}
+    event = {**_head(REFUND_FQDN, slug, refund["id"], new_id), **payload, **_tail(at, sequence=sequence)}
     return _new(instance, f"{REFUND_FQDN}_{slug}", event, _owner(instance))
 
 
-def test_event(site: Entity, *, app_id: str, at: str) -> NewEvent:
+def test_event(site: Entity, *, app_id: str, at: str, new_id: NewId) -> NewEvent:
     """What the dashboard sends to try a webhook out: well signed, about things that do not exist.
 
     What such an event names is not documented; here it is an instance nobody has heard of.
     """
-    stranger = {**site, "instanceId": str(uuid4()), "siteId": str(uuid4())}
-    payment_id, link_id = str(uuid4()), str(uuid4())
+    stranger = {**site, "instanceId": str(new_id()), "siteId": str(new_id())}
+    payment_id, link_id = str(new_id()), str(new_id())
     payment = {
         "id": payment_id,
         "revision": "1",
@@ -139,16 +150,21 @@ def test_event(site: Entity, *, app_id: str, at: str) -> NewEvent:
         sequence=1,
         at=at,
         identity={"identityType": "APP", "appId": app_id},
+        new_id=new_id,
     )
 
 
-def unknown_event(instance: Entity, *, at: str) -> NewEvent:
+def unknown_event(instance: Entity, *, at: str, new_id: NewId) -> NewEvent:
     """An event of a type that no app could know: Wix adds types as it grows."""
-    return _action(instance, "wix.sandbox.v1.unheard_of", "happened", str(uuid4()), {"unheardOf": {}}, at)
+    return _action(
+        instance, "wix.sandbox.v1.unheard_of", "happened", str(new_id()), {"unheardOf": {}}, at, new_id
+    )
 
 
-def _action(instance: Entity, fqdn: str, slug: str, entity_id: str, body: Entity, at: str) -> NewEvent:
-    event = {**_head(fqdn, slug, entity_id), "actionEvent": {"body": body}, **_tail(at, sequence=1)}
+def _action(
+    instance: Entity, fqdn: str, slug: str, entity_id: str, body: Entity, at: str, new_id: NewId
+) -> NewEvent:
+    event = {**_head(fqdn, slug, entity_id, new_id), "actionEvent": {"body": body}, **_tail(at, sequence=1)}
     return _new(instance, f"{fqdn}_{slug}", event, _owner(instance))
 
 
@@ -156,8 +172,8 @@ def _owner(instance: Entity) -> Entity:
     return {"identityType": "WIX_USER", "wixUserId": instance["accountId"]}
 
 
-def _head(fqdn: str, slug: str, entity_id: str) -> Entity:
-    return {"id": str(uuid4()), "entityFqdn": fqdn, "slug": slug, "entityId": entity_id}
+def _head(fqdn: str, slug: str, entity_id: str, new_id: NewId) -> Entity:
+    return {"id": str(new_id()), "entityFqdn": fqdn, "slug": slug, "entityId": entity_id}
 
 
 def _tail(at: str, *, sequence: int, is_anonymization: bool = False) -> Entity:

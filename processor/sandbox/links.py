@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -81,7 +80,7 @@ class Links(Sites):
             raise invalid(*wrong)
         with self._documents.transaction():
             self._refuse_unready_site(instance_id)
-            id_ = str(uuid4())
+            id_ = str(self._new_id())
             at = self._time()
             entity: Entity = {
                 "id": id_,
@@ -306,7 +305,7 @@ class Links(Sites):
             if asked in (None, []):
                 asked = link["entity"].get("recipients")
             for recipient in self._recipients(instance_id, asked, "recipients"):
-                id_ = str(uuid4())
+                id_ = str(self._new_id())
                 mail = {"id": id_, "instanceId": instance_id, "linkId": link_id, "at": self._time()}
                 self._documents.put("mail", id_, {**mail, "contactId": recipient["contactId"]})
             self._emit_link(link, "sent")
@@ -353,7 +352,7 @@ class Links(Sites):
         with self._documents.transaction():
             for link_id in link_ids:
                 self._tag(instance_id, link_id, change)
-        return {"jobId": str(uuid4())}
+        return {"jobId": str(self._new_id())}
 
     def _tag(self, instance_id: str, link_id: str, change: TagChange) -> None:
         with self._documents.transaction():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from processor.sandbox import events
 from processor.sandbox.checkout import Checkouts
@@ -58,7 +57,7 @@ class Payments(Checkouts):
             if payment["entity"].get("receiptId"):
                 raise self._refused("SANDBOX_RECEIPT_EXISTS", "the payment has a receipt already")
             receipt = {
-                "id": str(uuid4()),
+                "id": str(self._new_id()),
                 "instanceId": instance_id,
                 "number": str(self._documents.count("receipt", {"instance": instance_id}) + 1),
                 "createdDate": self._time(),
@@ -102,7 +101,7 @@ class Payments(Checkouts):
             line["refunded"] = money(Decimal(line.get("refunded", "0")) + amount, currency)
             line["status"] = "VOIDED" if line["tender"] == "GIFT_CARD" else _refund_status(is_full)
             refund = {
-                "id": str(uuid4()),
+                "id": str(self._new_id()),
                 "paymentId": payment_id,
                 "amount": money(amount, currency),
                 "createdDate": self._time(),
@@ -121,6 +120,7 @@ class Payments(Checkouts):
                     currency=currency,
                     is_full=is_full,
                     at=self._time(),
+                    new_id=self._new_id,
                 )
             )
             self._emit_order(order, "payment_status_updated")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
@@ -22,7 +22,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from processor.sandbox import api, control, events, pages, query
 from processor.sandbox.core import Rules, as_list, as_object, as_text, timestamp
-from processor.sandbox.delivery import DEADLINE_SECONDS, Deliverer
+from processor.sandbox.delivery import DEADLINE_SECONDS, Deliverer, Post
 from processor.sandbox.documents import Document, Documents
 from processor.sandbox.errors import Refused, Violation, invalid, not_found
 from processor.sandbox.events import NewEvent
@@ -48,7 +48,9 @@ class Options:
     port: 0 for any free one. folder: where its state is kept, None for in memory only. time_scale: how many
     times faster than Wix it resends. resign_retries: sign every attempt anew (Wix does not say whether it
     does). seed: makes what is random repeatable. rate_seconds: what is taken for a minute when calls are
-    counted. rules: what else Wix leaves open.
+    counted. rules: what else Wix leaves open. now: the time; one that moves when told to makes days pass in a moment.
+    new_id: how ids are made up; with those of a seed a story is the same to the letter. post: how a delivery is sent,
+    None for HTTP. is_by_hand: nothing is delivered but by `deliverer.deliver_due()`, and what is due is told by `now`.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +64,9 @@ class Options:
     rate_seconds: float = 60.0
     rules: Rules = field(default_factory=Rules)
     now: Callable[[], datetime] = field(default=utc_now)
+    new_id: Callable[[], UUID] = uuid4
+    post: Post | None = None
+    is_by_hand: bool = False
 
 
 class _Handler(WSGIRequestHandler):
@@ -97,6 +102,8 @@ class Sandbox:
             now_text=lambda: options.now().isoformat(),
             content_type=options.rules.content_type,
             any_2xx_succeeds=options.rules.any_2xx_succeeds,
+            post=options.post,
+            by_hand=(lambda: options.now().timestamp()) if options.is_by_hand else None,
         )
         self.world = World(
             self.documents,
@@ -106,6 +113,7 @@ class Sandbox:
             rules=options.rules,
             base_url=lambda: self.url,
             send=self._send,
+            new_id=options.new_id,
         )
         self._app = self._flask()
         try:
@@ -229,7 +237,7 @@ class Sandbox:
         key = SigningKey.generate()
         self.documents.put("key", "key", {"pem": key.private_pem})
         app = {
-            "appId": str(uuid4()),
+            "appId": str(self._options.new_id()),
             "appSecret": secrets.token_urlsafe(32),
             "webhookUrl": None,
             "eventTypes": None,
@@ -283,12 +291,12 @@ class Sandbox:
     def send_stray(self, kind: str, instance_id: str) -> str:
         """Send a test of the dashboard (`test_event`) or an `unknown_event`. Returns the event's id."""
         instance = self.world.instance(instance_id)
-        at = timestamp(self._options.now())
+        at, new_id = timestamp(self._options.now()), self._options.new_id
         if kind == "test_event":
             app = self.documents.get("app", "app") or {}
-            new = events.test_event(instance, app_id=app["appId"], at=at)
+            new = events.test_event(instance, app_id=app["appId"], at=at, new_id=new_id)
         else:
-            new = events.unknown_event(instance, at=at)
+            new = events.unknown_event(instance, at=at, new_id=new_id)
         self._keep(new, "pending", new.envelope, {kind})
         self.deliverer.send(new.event_id)
         return new.event_id

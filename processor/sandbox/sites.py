@@ -41,7 +41,10 @@ class Sites(Core):
         `originInstanceId`: of the site that the new one was duplicated from.
         """
         given = as_object(given, "")
-        ids = {name: as_guid(given.get(name), name) for name in ("instanceId", "siteId", "accountId")}
+        ids = {
+            name: str(self._new_id()) if given.get(name) is None else as_guid(given[name], name)
+            for name in ("instanceId", "siteId", "accountId")
+        }
         origin = given.get("originInstanceId")
         if origin is not None:
             origin = as_guid(origin, "originInstanceId")
@@ -145,9 +148,17 @@ class Sites(Core):
     def _belongs(self, kind: str, document: Document) -> Document:
         with self._documents.transaction():
             self.instance(document["instanceId"])
-            id_ = str(uuid4())
+            id_ = str(self._new_id())
             return self._documents.put(kind, id_, {"id": id_, **document})
 
     def _emit_app(self, instance: Document, *, is_installation: bool, origin: str | None = None) -> None:
         app_id = self._app()["appId"]
-        self._send(events.app_event(instance, app_id=app_id, is_installation=is_installation, origin=origin))
+        self._send(
+            events.app_event(
+                instance,
+                app_id=app_id,
+                is_installation=is_installation,
+                origin=origin,
+                new_id=self._new_id,
+            )
+        )

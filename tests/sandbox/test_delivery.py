@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -19,6 +21,7 @@ from joserfc import jwk, jws
 from processor.processes import wait_until
 from processor.sandbox import delivery
 from processor.sandbox.core import Rules
+from processor.sandbox.server import Sandbox, running_sandbox
 from tests.sandbox.wixlike import LINKS, Receiver, Site, a_receiver, a_site, claims_of, event_of
 
 
@@ -449,3 +452,101 @@ def test_state_key_and_pending_deliveries_survive_a_restart(tmp_path: Path) -> N
         for event in events:
             again.control(f"events/{event['id']}/redeliver")
         wait_until(lambda: "created" in receiver.slugs(), what="the payment", seconds=10)
+
+
+# -- By hand ---------------------------------------------------------------------------------------
+
+
+class ByHand:
+    """A sandbox whose time moves when told to, and whose deliveries end here."""
+
+    def __init__(self, *answers: int) -> None:
+        self.moment = datetime(2026, 3, 1, tzinfo=UTC)
+        self.began = self.moment
+        self.answers = [*answers]
+        self.posts: list[tuple[timedelta, str]] = []
+
+    def post(self, url: str, token: str) -> tuple[int | None, str | None]:
+        assert url == "http://nobody.test/hook"
+        self.posts.append((self.moment - self.began, token))
+        return (self.answers.pop(0) if self.answers else 200), None
+
+
+@contextmanager
+def by_hand(hand: ByHand, seed: int = 1) -> Iterator[Sandbox]:
+    ids = random.Random(seed)
+    with running_sandbox(
+        seed=seed,
+        now=lambda: hand.moment,
+        post=hand.post,
+        is_by_hand=True,
+        new_id=lambda: UUID(int=ids.getrandbits(128), version=4),
+    ) as sandbox:
+        sandbox.set_webhook("http://nobody.test/hook")
+        yield sandbox
+
+
+def test_by_hand_nothing_is_delivered_before_it_is_asked_for() -> None:
+    hand = ByHand()
+    with by_hand(hand) as sandbox:
+        sandbox.world.install({})
+        assert sandbox.deliverer.next_due() == 0
+        assert hand.posts == []
+
+        assert sandbox.deliverer.deliver_due() == 1
+        assert sandbox.deliverer.deliver_due() == 0
+        assert sandbox.deliverer.next_due() is None
+
+    assert len(hand.posts) == 1
+
+
+def test_by_hand_resends_come_in_the_time_of_the_sandbox() -> None:
+    hand = ByHand(*[503] * 13)
+    with by_hand(hand) as sandbox:
+        sandbox.world.install({})
+        sandbox.deliverer.deliver_due()
+        while (seconds := sandbox.deliverer.next_due()) is not None:
+            hand.moment += timedelta(seconds=seconds / 2)
+            assert sandbox.deliverer.deliver_due() == 0, "too early"
+            hand.moment += timedelta(seconds=seconds / 2)
+            assert sandbox.deliverer.deliver_due() == 1
+        [event] = sandbox.documents.all("event")
+
+    waits = [after - before for (before, _), (after, _) in itertools.pairwise(hand.posts)]
+    assert [wait.total_seconds() for wait in waits] == [*delivery.RESEND_SECONDS]
+    assert hand.posts[-1][0] == timedelta(hours=47, minutes=11)
+    assert event["status"] == "given_up"
+
+
+def test_ids_and_chance_of_one_seed_make_one_story() -> None:
+    def story(seed: int) -> list[dict[str, object]]:
+        hand = ByHand(503)
+        with by_hand(hand, seed) as sandbox:
+            instance_id = sandbox.world.install({})["instanceId"]
+            sandbox.faults.add({"kind": "drop", "probability": 0.5})
+            order = sandbox.world.add_order(instance_id, {"total": "3.00"})
+            link = sandbox.world.create_link(
+                instance_id,
+                {
+                    "paymentLink": {
+                        "title": "thing",
+                        "currency": "USD",
+                        "type": "ECOM_ORDER",
+                        "ecomOrderPaymentLink": {"orderId": order["id"]},
+                    }
+                },
+            )
+            [payment] = sandbox.world.pay_link(link["id"], {})
+            sandbox.world.issue_receipt(instance_id, payment["id"])
+            sandbox.world.refund(payment["id"], {})
+            sandbox.send_stray("test_event", instance_id)
+            sandbox.send_stray("unknown_event", instance_id)
+            sandbox.deliverer.deliver_due()
+            own = ("token", "envelope")  # signed by a key of each, and naming its port
+            return [
+                {name: value for name, value in event.items() if name not in own}
+                for event in sandbox.documents.all("event")
+            ]
+
+    assert story(1) == story(1)
+    assert story(1) != story(2)
