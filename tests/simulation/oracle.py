@@ -1,0 +1,116 @@
+"""What must be in the books at the end of a story, told from what truly happened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from decimal import Decimal
+
+from processor.sandbox.core import currency_of
+from tests.simulation.story import Open, Story
+from tests.simulation.world import WentWrong
+
+
+def expected_open(story: Story) -> set[Open]:
+    """What must be open: what was planted, and what a refund made uneven if Wix's totals fall by it."""
+    world = story.world
+    found = set(story.must)
+    paid: dict[str, Decimal] = defaultdict(Decimal)
+    for payment in map(story.as_told, world.documents("payment")):
+        paid[payment["paymentLinkId"]] += Decimal(payment["amount"])
+    for link in world.documents("link"):
+        received = Decimal(link["entity"]["totalReceived"]["amount"])
+        if received < paid[link["id"]]:
+            found.add(Open("total_differs", link["id"], "", "informational"))
+    return found
+
+
+def possibly_open(story: Story) -> set[Open]:
+    """What may be open beside it.
+
+    A link's status has no date. One that was deactivated, activated and deactivated again may look as if it had been
+    inactive all the while, and what was paid in between as if it had been paid late.
+    """
+    status = {one["id"]: one["entity"]["status"] for one in story.world.documents("link")}
+    told = map(story.as_told, story.world.documents("payment"))
+    return {
+        Open("paid_while_inactive", one["paymentLinkId"], one["id"], "informational")
+        for one in told
+        if status[one["paymentLinkId"]] == "INACTIVE"
+    }
+
+
+def verdict(story: Story) -> list[str]:
+    """Everything that is not as it must be, in words; nothing when all is well."""
+    world = story.world
+    wrong: list[str] = []
+
+    def called(id_: str) -> str:
+        return world.names.get(id_, id_)
+
+    living = {one for one in story.instances if one not in story.removed}
+    happened = {one["id"]: one for one in world.documents("payment")}
+    rows = world.rows(
+        "SELECT payment_id, instance_id, payment_link_id, amount, currency, revision, match_state FROM payments"
+    )
+    booked = {str(row.payment_id): row for row in rows}
+    wrong += [
+        f"{called(id_)} is not booked"
+        for id_, payment in happened.items()
+        if payment["instanceId"] in living and id_ not in booked
+    ]
+    for id_, row in booked.items():
+        if str(row.instance_id) not in living:
+            continue
+        entity = story.as_told(happened[id_])
+        truth = (
+            entity["paymentLinkId"],
+            Decimal(entity["amount"]),
+            currency_of(entity),
+            int(entity["revision"]),
+        )
+        ours = (str(row.payment_link_id), row.amount, row.currency, row.revision)
+        if ours != truth:
+            wrong.append(f"{called(id_)} is booked as {ours}, and is {truth}")
+        state = "discrepant" if id_ in story.discrepant else "matched"
+        if row.match_state != state:
+            wrong.append(f"{called(id_)} is {row.match_state}, and should be {state}")
+
+    open_ = {
+        Open(row.type, str(row.payment_link_id), str(row.payment_id or ""), row.severity): str(
+            row.instance_id
+        )
+        for row in world.rows(
+            "SELECT type, payment_link_id, payment_id, severity, instance_id FROM discrepancies"
+            " WHERE closed_at IS NULL"
+        )
+    }
+    must = expected_open(story)
+    owner = {one["id"]: one["instanceId"] for one in world.documents("link")}
+    for one in sorted(must - open_.keys()):
+        if owner[one.payment_link_id] in living:
+            wrong.append(f"not noticed: {_told(story, one)}")
+    for one in sorted(open_.keys() - must - possibly_open(story)):
+        if open_[one] in living:
+            wrong.append(f"open without a cause: {_told(story, one)}")
+
+    unsettled = world.rows(
+        "SELECT payment_link_id FROM link_checks"
+        " WHERE CAST(instance_id AS text) = ANY(:living) AND (wanted > checked OR lease_id IS NOT NULL)",
+        living=sorted(living),
+    )
+    wrong += [f"the check of {called(str(row.payment_link_id))} did not come to an end" for row in unsettled]
+    running = world.rows("SELECT kind FROM reconciliation_runs WHERE status = 'running'")
+    wrong += [f"a {row.kind} is still running" for row in running]
+    return wrong
+
+
+def prove(story: Story) -> None:
+    """Raises WentWrong with the whole list."""
+    if wrong := verdict(story):
+        raise WentWrong("; ".join(wrong))
+
+
+def _told(story: Story, one: Open) -> str:
+    names = story.world.names
+    payment = f", payment {names.get(one.payment_id, one.payment_id)}" if one.payment_id else ""
+    return f"{one.type} ({one.severity}) of {names.get(one.payment_link_id, one.payment_link_id)}{payment}"
