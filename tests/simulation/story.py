@@ -475,6 +475,8 @@ class Story:
             self._plant_wrong_total,
             self._plant_wrong_count,
             self._plant_order_amount,
+            self._plant_wrong_date,
+            self._plant_wrong_status,
             self._plant_over_limit,
             self._plant_late,
             self._plant_charged_twice,
@@ -557,6 +559,29 @@ class Story:
         self.world.rewrite("link", link["id"], ecomOrderPaymentLink={**asked, "amount": amount})
         self._is_open("order_amount_differs", link["id"])
         return f"{self.world.name('L', link['id'])} asks for {amount}, and less was paid"
+
+    def _plant_wrong_date(self) -> str | None:
+        link = self._claim_link()
+        if link is None:
+            return None
+        date = datetime.fromisoformat(link["entity"]["lastPaymentDate"]) - timedelta(days=1)
+        self.world.rewrite("link", link["id"], lastPaymentDate=timestamp(date))
+        self._is_open("last_payment_differs", link["id"], severity="informational")
+        return f"{self.world.name('L', link['id'])} dates its last payment a day too early"
+
+    def _plant_wrong_status(self) -> str | None:
+        def has_room(link: Document) -> bool:
+            paid = link["entity"]["totalReceived"]["paymentCount"]
+            payments = self.world.documents("payment", link=link["id"])
+            limit = int(link["entity"].get("paymentsLimit", 0))
+            return link["entity"]["status"] == "ACTIVE" and max(paid, len(payments)) < limit
+
+        link = self._claim_link(has_room)
+        if link is None:
+            return None
+        self.world.rewrite("link", link["id"], status="PAID")
+        self._is_open("status_differs", link["id"], severity="informational")
+        return f"{self.world.name('L', link['id'])} is PAID before its limit is reached"
 
     def _plant_over_limit(self) -> str | None:
         link = self._claim_link(
