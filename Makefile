@@ -6,7 +6,7 @@ PYTHON_OF_VENV = .venv/bin/python
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL = help
-.PHONY: help environment demo test chaos bench check lint types imports migrations audit lock clean
+.PHONY: help environment demo test chaos simulation bench check lint types imports migrations audit lock clean
 
 help: ## This list
 	@echo 'make TARGET; the first that needs it builds .venv.'
@@ -24,6 +24,9 @@ test: environment ## All tests, on a real PostgreSQL and Valkey; ARGS='-k money'
 
 chaos: environment ## Processes, servers and links hurt under load, and the proof that nothing is lost; ARGS='--faults 500 --seed 7'
 	@exec $(PYTHON_OF_VENV) -m tests.chaos $(ARGS)
+
+simulation: environment ## Stories by a seed in which everything goes wrong at Wix, and the proof of the books; ARGS='--seeds 50', ARGS='--seed 17' tells one
+	@exec $(PYTHON_OF_VENV) -m tests.simulation $(ARGS)
 
 bench: environment ## Every promised figure beside its goal; a C compiler is needed; ARGS='--quick' is short, ARGS=--full stores 10,000,000 events
 	@exec $(PYTHON_OF_VENV) -m benchmarks $(ARGS)

@@ -156,15 +156,14 @@ class Story:
             if last["status"] in ("dropped", "held"):
                 self.world.sandbox.redeliver(last["id"])
         self.world.pass_until(self.world.moment + timedelta(minutes=3))
-        sandbox = self.world.sandbox.world
         for link_id in dict.fromkeys(self.touch):
             instance_id = self.world.document("link", link_id)["instanceId"]
             if instance_id in self.removed:
                 continue
             try:
-                sandbox.set_note(instance_id, link_id, {"note": {"text": "seen"}})
+                self._note(self.world.document("link", link_id))
             except Refused:  # hidden: its payments are told of instead
-                sandbox.anonymize(self.world.documents("payment", link=link_id)[0]["id"])
+                self._forget_a_buyer(link_id)
         for instance_id in self.instances:
             # So that of each something was told, even if all was dropped before.
             if instance_id not in self.removed:
@@ -176,31 +175,34 @@ class Story:
 
     def _turn_weather(self) -> None:
         world, chance = self.world, self.chance
-        match chance.randrange(10):
-            case 0 | 1 | 2:
+        match chance.randrange(14):
+            case 0 | 1 | 2 | 3:
                 self._switch_on({**chance.choice(DELIVERY_FAULTS), "probability": chance.uniform(0.1, 0.6)})
-            case 3 | 4:
+            case 4 | 5:
                 self._switch_on(
                     {**chance.choice(CALL_FAULTS), "probability": chance.uniform(0.1, 0.5)}, (1, 2)
                 )
-            case 5:
-                self._switch_on(
-                    {"kind": "read_lag", "seconds": float(chance.choice((20, 300, 1_500, 9_000)))}
-                )
             case 6:
+                self._switch_on(
+                    {"kind": "read_lag", "seconds": float(chance.choice((20, 1_500, 9_000, 20_000)))}
+                )
+            case 7:
                 world.weather.down_until = world.moment + timedelta(minutes=chance.choice((2, 30, 300)))
                 self.faults["endpoint_down"] += 1
                 world.say(f"our endpoint is down until {world.weather.down_until - START}")
-            case 7:
+            case 8:
                 world.weather.answers_lost = chance.choice((0.0, 0.3))
                 world.weather.idle = chance.choice((0.0, 0.5))
                 self.faults["answers_lost_or_workers_busy"] += 1
                 world.say(f"answers lost: {world.weather.answers_lost}, workers busy: {world.weather.idle}")
-            case 8:
+            case 9:
                 world.weather.dies_in = chance.randrange(6)
                 self.faults["worker_killed"] += 1
                 world.say(f"a worker will be killed at its call number {world.weather.dies_in + 1}")
-            case 9:
+            case 10:
+                # Wix tells of nothing: only a poll can find what is paid.
+                self._switch_on({"kind": "drop", "probability": 1.0}, (1, 3))
+            case _:
                 self._contradict_for_a_while()
         if chance.random() < 0.1:
             world.empty_redis()
@@ -215,12 +217,15 @@ class Story:
                 self.claimed.add(payment["id"])
                 fault = {"kind": "amount_edited", "paymentId": payment["id"], "amount": _other(payment)}
                 self._switch_on(fault, about=payment["id"])
+                self._note(self.world.document("link", payment["linkId"]))
             case 1 if payment := self._choose_payment():
                 self.claimed.add(payment["id"])
                 self._switch_on({"kind": "payment_deleted", "paymentId": payment["id"]}, about=payment["id"])
+                self._note(self.world.document("link", payment["linkId"]))
             case 2 if link := self._choose_link(has_payments=True):
                 self.claimed.add(link["id"])
                 self._switch_on({"kind": "link_deleted", "linkId": link["id"]}, about=link["id"])
+                self._forget_a_buyer(link["id"])
             case 3 if link := self._choose_link(has_payments=True):
                 self.claimed.add(link["id"])
                 fault = {
@@ -229,8 +234,17 @@ class Story:
                     "by": money(Decimal(3), _currency(link)),
                 }
                 self._switch_on(fault, about=link["id"])
+                self._note(link)
             case _:
                 return
+
+    def _note(self, link: Document) -> None:
+        """The merchant writes a note on a link, of which Wix tells: so it is checked once more."""
+        self.world.sandbox.world.set_note(link["instanceId"], link["id"], {"note": {"text": "seen"}})
+
+    def _forget_a_buyer(self, link_id: str) -> None:
+        """The same by a payment of it, where the link itself is hidden."""
+        self.world.sandbox.world.anonymize(self.world.documents("payment", link=link_id)[0]["id"])
 
     def _switch_on(
         self, fault: dict[str, Any], hours: tuple[int, ...] = (1, 3, 9, 20), about: str = ""
@@ -574,7 +588,7 @@ class Story:
             paid = link["entity"]["totalReceived"]["paymentCount"]
             payments = self.world.documents("payment", link=link["id"])
             limit = int(link["entity"].get("paymentsLimit", 0))
-            return link["entity"]["status"] == "ACTIVE" and max(paid, len(payments)) < limit
+            return bool(link["entity"]["status"] == "ACTIVE" and max(paid, len(payments)) < limit)
 
         link = self._claim_link(has_room)
         if link is None:

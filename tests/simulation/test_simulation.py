@@ -83,46 +83,52 @@ def without_the_first_page(
     return pages
 
 
-MISTAKES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], dict[str, str], str]] = {
+# How it is made, settings, what is said of it, and the seed that is tried first because it noticed it before.
+MISTAKES: dict[str, tuple[Callable[[], AbstractContextManager[Any]], dict[str, str], str, int]] = {
     "a check ignores revisions": (
         lambda: mock.patch.object(reconciliation, "judge", ignoring_revisions),
         {},
         r"is booked as .*, and is",
+        6,
     ),
     "nothing is given time to settle": (
         nullcontext,
         {"SETTLING_SECONDS": "0"},
         r"was opened .* after it happened",
+        1,
     ),
     "the sweep passes a page over": (
         lambda: mock.patch.object(WixClient, "query_payments", without_the_first_page),
         {},
         r"is not booked",
+        10,
     ),
     "what is over is not resolved": (
         lambda: mock.patch.object(discrepancies, "resolve_absent", return_value=0),
         {},
         r"open without a cause",
+        1,
     ),
     "events with two bodies are not looked for": (
         lambda: mock.patch.object(events, "conflicts", return_value={}),
         {},
         r"not noticed: event_conflict",
+        6,
     ),
 }
 
 
-@pytest.mark.parametrize(("patched", "settings", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+@pytest.mark.parametrize(("patched", "settings", "said", "first"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_of_ours_is_noticed(
     patched: Callable[[], AbstractContextManager[Any]],
     settings: dict[str, str],
     said: str,
+    first: int,
     story: Callable[..., Played],
 ) -> None:
+    seeds = (first, *range(1, SEEDS_MAX + 1))
     with patched():
-        found = next(
-            (wrong for seed in range(1, SEEDS_MAX + 1) if (wrong := story(seed, **settings).wrong)), None
-        )
+        found = next((wrong for seed in seeds if (wrong := story(seed, **settings).wrong)), None)
 
     assert found is not None
     assert re.search(said, found), found
