@@ -130,7 +130,7 @@ class Story:
     def _pass(self, gap: timedelta) -> None:
         """Let time pass; what was bad for a while becomes good again when its time is over."""
         until = self.world.moment + gap
-        for end in sorted(self.ends):
+        for end in sorted(self.ends, key=_when):
             moment, fault_id, what = end
             if moment <= until:
                 self.world.pass_until(max(moment, self.world.moment))
@@ -140,7 +140,7 @@ class Story:
 
     def _heal(self) -> None:
         """The last fault clears. Of whatever a plant is about, Wix tells something once more."""
-        for _, fault_id, what in sorted(self.ends):
+        for _, fault_id, what in sorted(self.ends, key=_when):
             self._switch_off(fault_id, what)
         self.ends.clear()
         weather = self.world.weather
@@ -766,6 +766,11 @@ class Story:
             case _:
                 date = timestamp(datetime.fromisoformat(entity["transactionDate"]) + timedelta(days=1))
                 return self._contradict(payment, "detail_differs", transactionDate=date)
+
+
+def _when(end: tuple[datetime, str, str]) -> datetime:
+    """When a fault clears. Its id says nothing: it is another each time."""
+    return end[0]
 
 
 def _currency(link: Document) -> str:
