@@ -158,6 +158,7 @@ class Payments(Checkouts):
                     currency=currency,
                     is_full=amount == Decimal(line["amount"]),
                     at=self._time(),
+                    new_id=self._new_id,
                     sequence=2,
                 )
             )
