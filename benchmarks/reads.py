@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from processor import wiring
 from processor.domain.payment import Origin, SeenPayment
 from processor.domain.reconciliation import Outcome
+from processor.domain.rerun import Piece
 from processor.errors import StoreUnavailable
 from processor.store import (
     checks,
@@ -35,6 +36,7 @@ from processor.store import (
     operations,
     payments,
     reports,
+    run_evidence,
     runs,
     staging,
     sweeps,
@@ -115,7 +117,13 @@ def _check(connection: Connection, one: Sample) -> None:
         connection, lease.lease_id, [seen.payment for seen in listed[:10]], run_id=run_id, now=one.now
     )
     matching.totals(connection, one.instance_id, link_ids, run_id=run_id)
-    matching.listed_sums(connection, lease.lease_id, link_ids)
+    run_evidence.recent(connection, one.instance_id, link_ids, one.now)
+    run_evidence.write(
+        connection,
+        run_id,
+        one.instance_id,
+        [Piece(payment_link_id=link_id, part=1, document={}) for link_id in link_ids],
+    )
     events.conflicts(connection, one.instance_id, link_ids)
     discrepancies.open_types(connection, one.instance_id, link_ids)
     discrepancies.resolve_absent(connection, one.instance_id, link_ids, run_id=run_id, now=one.now)

@@ -47,7 +47,7 @@ def test_what_a_webhook_told_is_matched_with_wix(shop: Shop) -> None:
     assert (link.status, link.payment_count, link.total_amount) == ("ACTIVE", 1, Decimal(10))
     run = shop.one("SELECT * FROM reconciliation_runs WHERE link_count > 0")
     assert (run.status, run.kind, run.matched) == ("succeeded", "check", 1)
-    assert run.sums == {"USD": {"booked": "10.000", "wix": "10.000"}}
+    assert run.sums == {"USD": {"booked": "10.000", "booked_count": 1, "wix": "10.000", "wix_count": 1}}
     assert run.wix_requests > 0
     assert shop.open() == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,8 +94,8 @@ class Match:
 class Totals:
     """The payments booked under one link, repairs included.
 
-    purchases: how many different checkouts and orders they are of. sums: by currency. changed_at: when the
-    last of them that this check did not repair was stored, None when there is none. last_paid_at, last_created_at: of
+    purchases: how many different checkouts and orders they are of. sums, counts: by currency. changed_at: when
+    the last of them that this check did not repair was stored, None when there is none. last_paid_at, last_created_at: of
     the latest of them, None when there is none, or one does not say.
     """
 
@@ -105,6 +105,7 @@ class Totals:
     changed_at: datetime | None = None
     last_paid_at: datetime | None = None
     last_created_at: datetime | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -627,6 +628,7 @@ class Books:
             ),
             last_paid_at=_latest(paid_at),
             last_created_at=_latest(created_at),
+            counts=Counter(payment.currency for payment in booked),
         )
 
 

@@ -38,21 +38,29 @@ def wait_after(why: Exception, services: Services, failures: int, *, is_confirme
 
 @dataclass(slots=True)
 class Account:
-    """What a run will say of itself. failed: why it failed, None while it has not."""
+    """What a run will say of itself. failed: why it failed, None while it has not. conclusion: once it has decided."""
 
     run_id: UUID
     counts: runs.Counts
     before: Counter[str]
     services: Services
     failed: str | None = None
+    conclusion: runs.Conclusion | None = None
     is_closed: bool = False
+
+    def spent(self) -> dict[str, int]:
+        """Answers of Wix so far, by status."""
+        spent = Counter(self.services.wix_responses)
+        spent.subtract(self.before)
+        return {status: number for status, number in spent.items() if number > 0}
 
     def close(self, connection: Connection, now: datetime) -> None:
         """Write the run's end, in the transaction that writes its findings."""
-        spent = Counter(self.services.wix_responses)
-        spent.subtract(self.before)
-        requests = {status: number for status, number in spent.items() if number > 0}
-        runs.finish(connection, self.run_id, self.counts, requests, now, failed=self.failed)
+        runs.finish(
+            *(connection, self.run_id, self.counts, self.spent(), now),
+            failed=self.failed,
+            conclusion=self.conclusion,
+        )
         self.is_closed = True
 
 
@@ -67,7 +75,7 @@ def accounted(services: Services, run_id: UUID) -> Iterator[Account]:
         raise
     finally:
         if not account.is_closed:
-            account.counts = runs.Counts()
+            account.counts, account.conclusion = runs.Counts(), None
             with services.database.begin() as connection:
                 account.close(connection, services.now())
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from processor.config import RESEND_HORIZON_SECONDS
 from processor.domain.payment import Payment, judge
 from processor.domain.reconciliation import Outcome
+from processor.domain.rerun import Sum
 from processor.errors import ConfigurationError, Unreadable, WixError
 from processor.jobs.common import PAYMENT_PAGES_MAX, Account, TakenOver, accounted, guid_of, wait_after
 from processor.jobs.due import enqueue_due_checks
@@ -278,5 +279,6 @@ def _conclude(
         account.counts.links = compared.links
         account.counts.outcomes[Outcome.MATCHED] = compared.verdicts.get("same", 0)
         for currency, sums in compared.sums.items():
-            account.counts.add(currency, sums.booked_amount, sums.listed_amount)
+            booked, listed = Sum(sums.booked, sums.booked_amount), Sum(sums.listed, sums.listed_amount)
+            account.counts.add(currency, booked, listed)
         account.close(connection, now)

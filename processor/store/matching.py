@@ -7,11 +7,9 @@ out, for `domain.reconciliation.match` to decide.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +19,7 @@ from sqlalchemy.types import Uuid
 
 from processor.domain.payment import FACTS, Origin, Payment, SeenPayment
 from processor.domain.reconciliation import Believed, Duplicate, Late, Pair, Refunded, Totals, Unheard
+from processor.domain.rerun import Sum
 from processor.store import payments
 
 _LINK_IDS = bindparam("link_ids", type_=ARRAY(Uuid()))
@@ -144,9 +143,9 @@ BEGINNING = Place(UUID(int=0), UUID(int=0))
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some payments. same: by link, how many are plainly the same. pairs: the others. last: None at the end."""
+    """Some payments. same: by link and currency, those plainly the same. pairs: the others. last: None at the end."""
 
-    same: Mapping[UUID, int]
+    same: Mapping[UUID, Mapping[str, Sum]]
     pairs: Sequence[Pair]
     last: Place | None
 
@@ -219,16 +218,30 @@ def match_part(
     pairs = [_pair(row) for row in others]
     listed = connection.execute(
         text("""
-            SELECT payment_link_id, count(*) AS payments FROM listed_payments
+            SELECT payment_link_id, currency, count(*) AS payments, sum(amount) AS amount FROM listed_payments
             WHERE lease_id = :lease_id AND payment_link_id = ANY(:link_ids)
                 AND (payment_link_id, payment_id) > (:after_link, :after_payment)
                 AND (payment_link_id, payment_id) <= (:last_link, :last_payment)
-            GROUP BY payment_link_id""").bindparams(_LINK_IDS),
+            GROUP BY payment_link_id, currency""").bindparams(_LINK_IDS),
         window,
     )
-    same = Counter({row.payment_link_id: int(row.payments) for row in listed})
-    same.subtract(pair.payment_link_id for pair in pairs)
-    return Part(same, pairs, last)
+    same: dict[UUID, dict[str, Sum]] = {}
+    for row in listed:
+        of_link = same.setdefault(row.payment_link_id, {})
+        if row.currency is not None:  # what Wix does not list, or lists unreadably, is never the same
+            of_link[row.currency] = Sum(row.payments, row.amount)
+    for pair in pairs:
+        if pair.theirs is not None:
+            of_link, currency = same[pair.payment_link_id], pair.theirs.currency
+            of_link[currency] = of_link[currency].less(Sum(1, pair.theirs.amount))
+    return Part(
+        {
+            link_id: {currency: one for currency, one in sorted(of_link.items()) if one.payments}
+            for link_id, of_link in same.items()
+        },
+        pairs,
+        last,
+    )
 
 
 def _pair(row: Any) -> Pair:
@@ -371,6 +384,7 @@ def totals(
                 row.last_created_at if row.dated_records == row.payments else None,
                 before.last_created_at if before else row.last_created_at,
             ),
+            counts={**(before.counts if before else {}), row.currency: row.payments},
         )
     return found
 
@@ -502,18 +516,6 @@ def unannounced(
             of_link = found.setdefault(row.payment_link_id, [])
             of_link.append(Unheard(row.payment_id, row.created_at, row.amount, row.currency))
     return Unannounced(found, awaited)
-
-
-def listed_sums(connection: Connection, lease_id: UUID, link_ids: Collection[UUID]) -> dict[str, Decimal]:
-    """By currency, the amounts Wix lists under these links."""
-    rows = connection.execute(
-        text("""
-            SELECT currency, sum(amount) AS amount FROM listed_payments
-            WHERE lease_id = :lease_id AND payment_link_id = ANY(:link_ids) AND currency IS NOT NULL
-            GROUP BY currency""").bindparams(_LINK_IDS),
-        {"lease_id": lease_id, "link_ids": list(link_ids)},
-    )
-    return {row.currency: row.amount for row in rows}
 
 
 def forget(connection: Connection, lease_id: UUID) -> None:

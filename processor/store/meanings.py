@@ -258,7 +258,8 @@ TABLES: dict[str, dict[str, str]] = {
         "discrepant": "Payments with a difference that needs a decision.",
         "opened": "Discrepancies opened.",
         "resolved": "Discrepancies that no longer differ.",
-        "sums": "Per currency, what is booked and what Wix lists, as decimal text in main units.",
+        "sums": "Per currency, number and sum of what is booked and of what Wix lists; sums as decimal text in main"
+        " units.",
         "code_version": "Release that ran it.",
         "actor": "Who started it: a person's name, or automation for a worker. NULL in older rows.",
         "beat_at": "When its worker was last at it (UTC). NULL in older rows.",
@@ -278,6 +279,13 @@ TABLES: dict[str, dict[str, str]] = {
         "occurred_at": "When the event happened that told of it (UTC).",
         "event_id": "Event that told of it as it stands.",
         "told_at": "When that event was read here (UTC).",
+    },
+    "run_evidence": {
+        "run_id": "The run.",
+        "part": "Which transaction of the run, from 1; what did not fit goes on under the next numbers.",
+        "document": "What was decided on: both sides of each payment that was not plainly the same, number and sums of"
+        " those that were, the link. Nothing personal.",
+        "lines": "What it came to: lines of the run's export.",
     },
     "rejected_deliveries": {
         "body_digest": "SHA-256 of the refused body; the body is not kept.",

@@ -646,11 +646,12 @@ class BackfillRow(Base):
 class ReconciliationRun(Base):
     """One check, or one part of a sweep or backfill: what it looked at, what it found, what it cost.
 
-    sums: per currency, what we booked and what Wix lists for the links looked at, as decimal strings:
-    {"EUR": {"booked": "10.00", "wix": "10.00"}}. abandoned: its worker died; the work was done again. actor: who
-    started it, `automation` for a worker. beat_at: when its worker was last at it. cutoff_at, rule_set_version,
-    settling_seconds: as of when and under which terms a check decided. result_digest: SHA-256 of its result, NULL when
-    there is none that could be reproduced. All of these are NULL in rows of older releases.
+    sums: per currency, what we booked and what Wix lists for the links looked at, as decimal strings, with the numbers
+    of payments: {"EUR": {"booked": "10.00", "booked_count": 1, "wix": "10.00", "wix_count": 1}}. abandoned:
+    its worker died; the work was done again. actor: who started it, `automation` for a worker. beat_at: when its worker
+    was last at it. cutoff_at, rule_set_version, settling_seconds: as of when and under which terms a check decided.
+    result_digest: SHA-256 of its result, NULL when there is none that could be reproduced. All are NULL in rows of
+    older releases.
     """
 
     __tablename__ = "reconciliation_runs"
@@ -699,6 +700,25 @@ class ReconciliationRun(Base):
             postgresql_where=text("status = 'running'"),
         ),
     )
+
+
+class RunEvidence(Base):
+    """What a check decided on, and what it came to: enough to decide it again, with other eyes or another release.
+
+    part: which transaction of the check, from 1; what did not fit goes on under the next numbers. document: as
+    `domain.rerun.document_of` makes it, never personal. lines: of the run's export, one a line. Rows are only added.
+    """
+
+    __tablename__ = "run_evidence"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("reconciliation_runs.run_id"), primary_key=True)
+    part: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    payment_link_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID]
+    document: Mapped[dict[str, Any]]
+    lines: Mapped[str]
+
+    __table_args__ = (CheckConstraint("part >= 1", "part_positive"),)
 
 
 class Discrepancy(Base):

@@ -103,6 +103,7 @@ IMPOSSIBLE = {
     "ck_silences_silent_by_payments": "payments_found = 1",
     "ck_silences_verdict": "verdict = 'loud', verified_at = now()",
     "ck_silences_verified_when_judged": "verified_at = now()",
+    "ck_run_evidence_part_positive": "part = 0",
     "ck_sweeps_failures_not_negative": "failures = -1",
     "ck_sweeps_lease_whole": "lease_until = now()",
     "ck_sweeps_position_in_window": (

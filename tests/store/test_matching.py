@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from sqlalchemy import text
 
+from processor.domain import rerun
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Origin, Payment, SeenPayment, Verdict, differences
 from processor.domain.reconciliation import (
@@ -30,7 +32,8 @@ from processor.domain.reconciliation import (
     match_link,
     recovery,
 )
-from processor.domain.rules import NOTHING_ASSUMED, Assumptions
+from processor.domain.rerun import Piece, Sum
+from processor.domain.rules import NOTHING_ASSUMED, Assumptions, Rules, RuleSet
 from processor.store import checks, matching, payments, refunds, runs
 from processor.store.database import Database
 from tests.builders import INSTANCE, LINK, NOW, PAYMENT, make_link, make_payment, make_refund, make_seen
@@ -109,7 +112,22 @@ def start(database: Database, instance_id: UUID) -> UUID:
         return runs.start(connection, instance_id, "check", NOW)
 
 
-def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> None:
+TERMS = rerun.Terms(
+    run_id=uuid4(),
+    instance_id=INSTANCE,
+    kind="check",
+    actor="automation",
+    code_version="1",
+    started_at=NOW,
+    settling=SETTLING,
+    rules=Rules(1, RuleSet()),
+)
+
+
+def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they_keep(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerun, "ITEMS_MAX", 2)
     met: Counter[Any] = Counter()
 
     @given(
@@ -257,7 +275,8 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
             assert matching.count(connection, lease_id) == written
             matching.write_unlisted(connection, instance_id, lease_id, LINKS)
         outcomes: dict[UUID, dict[UUID, Outcome]] = {link_id: {} for link_id in LINKS}
-        matched: Counter[UUID] = Counter()
+        matched: Counter[tuple[UUID, str]] = Counter()
+        amounts: defaultdict[tuple[UUID, str], Decimal] = defaultdict(Decimal)
         repairs: dict[UUID, list[Payment]] = {link_id: [] for link_id in LINKS}
         found: dict[UUID, list[Difference]] = {link_id: [] for link_id in LINKS}
         after: matching.Place | None = matching.BEGINNING
@@ -268,7 +287,10 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 after = one_part.last
                 parts.append(one_part)
         for one_part in parts:
-            matched.update(one_part.same)
+            for link_id, of_link_same in one_part.same.items():
+                for currency, one_sum in of_link_same.items():
+                    matched[link_id, currency] += one_sum.payments
+                    amounts[link_id, currency] += one_sum.amount
             for pair in one_part.pairs:
                 of_pair = match(pair, now=NOW, settling=SETTLING, unsettled_since=unsettled_since)
                 if of_pair.outcome is not None:
@@ -277,9 +299,38 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                     repairs[pair.payment_link_id].append(of_pair.repair)
                 found[pair.payment_link_id].extend(of_pair.differences)
 
+        # What a check keeps of it.
+        terms = replace(TERMS, rules=Rules(1, RuleSet(assumptions=assumptions)))
+        result = rerun.Result(terms)
+        kept: list[Piece] = []
+        payments_lines: dict[UUID, list[str]] = {}
+        payments_of: dict[UUID, rerun.Payments] = {}
+        for number, one_part in enumerate(parts, start=1):
+            for link_id in sorted(one_part.same):
+                of_part = rerun.Payments(
+                    payment_link_id=link_id,
+                    at=NOW,
+                    unsettled_since=unsettled_since,
+                    same=one_part.same[link_id],
+                    pairs=[pair for pair in one_part.pairs if pair.payment_link_id == link_id],
+                )
+                matches = rerun.decide_payments(of_part, settling=SETTLING)
+                lines = result.payments(of_part, matches, ())
+                if number == len(parts):
+                    payments_of[link_id], payments_lines[link_id] = of_part, lines
+                else:
+                    kept += rerun.pieces(link_id, number, rerun.Evidence(payments=of_part), lines, ())
+
         for link_id in LINKS:
             same = {id_ for id_, one in expected[link_id].outcomes.items() if one is Outcome.MATCHED}
-            assert matched[link_id] == len(same)
+            by_currency: dict[str, list[Decimal]] = {}
+            for id_ in same:
+                seen = theirs[link_id][id_]
+                by_currency.setdefault(seen.currency, []).append(seen.amount)
+            for currency in ("USD", "KWD"):
+                alike_there = by_currency.get(currency, [])
+                assert matched[link_id, currency] == len(alike_there)
+                assert amounts[link_id, currency] == sum(alike_there)
             assert outcomes[link_id] == {
                 id_: one for id_, one in expected[link_id].outcomes.items() if id_ not in same
             }
@@ -297,38 +348,52 @@ def test_parts_decide_what_compare_decides_on_any_books(database: Database) -> N
                 given_back = matching.refunded(connection, instance_id, LINKS)
                 unannounced = matching.unannounced(connection, instance_id, LINKS, resent_until=RESENT_UNTIL)
                 savepoint.rollback()
-            of_link, is_settled = match_link(
-                LinkBooks(
-                    payment_link_id=link_id,
-                    totals=booked.get(link_id, Totals()),
-                    link=books[link_id].link,
-                    is_link_missing=link_id in missing,
-                    unreadable=books[link_id].unreadable,
-                    unsettled_since=unsettled_since,
-                    has_expected=Outcome.EXPECTED in outcomes[link_id].values(),
-                    open_types=open_types,
-                    closed_at=closed_at,
-                    duplicates=duplicates.get(link_id, ()),
-                    late=late.get(link_id, ()),
-                    previous_status=previous_status,
-                    unheard=unannounced.unheard.get(link_id, ()),
-                    refunded=given_back.get(link_id, ()),
-                ),
-                now=NOW,
-                settling=SETTLING,
-                assumptions=assumptions,
+            link_books = LinkBooks(
+                payment_link_id=link_id,
+                totals=booked.get(link_id, Totals()),
+                link=books[link_id].link,
+                is_link_missing=link_id in missing,
+                unreadable=books[link_id].unreadable,
+                unsettled_since=unsettled_since,
+                has_expected=Outcome.EXPECTED in outcomes[link_id].values(),
+                open_types=open_types,
+                closed_at=closed_at,
+                duplicates=duplicates.get(link_id, ()),
+                late=late.get(link_id, ()),
+                previous_status=previous_status,
+                unheard=unannounced.unheard.get(link_id, ()),
+                refunded=given_back.get(link_id, ()),
             )
+            of_link, is_settled = match_link(link_books, now=NOW, settling=SETTLING, assumptions=assumptions)
+            evidence = rerun.Evidence(
+                payments=payments_of.get(link_id),
+                described=rerun.Described(at=NOW, attempt=0, books=link_books),
+            )
+            lines = result.link(
+                rerun.Described(at=NOW, attempt=0, books=link_books), (of_link, is_settled), ()
+            )
+            kept += rerun.pieces(link_id, len(parts), evidence, payments_lines.get(link_id, ()), lines)
             assert is_settled == expected[link_id].is_settled
             assert sorted((*found[link_id], *of_link), key=str) == sorted(
                 expected[link_id].differences, key=str
             )
             met.update(one.type for one in (*found[link_id], *of_link))
+        kept.sort(key=lambda piece: (piece.part, piece.payment_link_id))
+        again = list(
+            rerun.rerun(
+                terms,
+                # As the database gives it back.
+                [replace(piece, document=json.loads(json.dumps(piece.document))) for piece in kept],
+                kept_totals=result.totals,
+                cutoff_at=NOW,
+                wix_requests=0,
+            )
+        )
+        assert [line.again for line in again] == [line.kept for line in again]
+        assert sum('"record":"difference"' in str(line.kept) for line in again) == sum(
+            len(one.differences) for one in expected.values()
+        )
         with database.begin() as connection:
-            sums: Counter[str] = Counter()
-            for of_theirs in theirs.values():
-                for payment in of_theirs.values():
-                    sums[payment.currency] += payment.amount  # type: ignore[assignment]
-            assert matching.listed_sums(connection, lease_id, LINKS) == dict(sums)
             matching.forget(connection, lease_id)
 
     alike()
@@ -353,7 +418,11 @@ def test_what_is_plainly_the_same_is_marked_and_stays_in_the_database(database: 
         matching.write(connection, INSTANCE, lease_id, [make_seen()])
         part = matching.match_part(connection, lease_id, [LINK], after=matching.BEGINNING, limit=10, now=NOW)
 
-    assert (part.same, part.pairs, part.last) == ({LINK: 1}, [], None)
+    assert (part.same, part.pairs, part.last) == (
+        {LINK: {"USD": Sum(1, Decimal("10.99"))}},
+        [],
+        None,
+    )
     assert one(database, "SELECT match_state FROM payments").match_state == "matched"
 
 
