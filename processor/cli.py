@@ -30,6 +30,7 @@ from processor.commands.common import NotInTime, printable
 from processor.commands.discrepancies import discrepancies, rules
 from processor.commands.links import links
 from processor.commands.reports import report, reports
+from processor.commands.runs import runs
 from processor.commands.work import reconcile, replay
 from processor.config import Settings, declared_settings
 from processor.errors import (
@@ -124,7 +125,7 @@ def _stop_on_signals() -> threading.Event:
 cli.add_command(sandbox)
 for command in (
     *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
-    *(report, reports, backfills, archive, alerts),
+    *(report, reports, runs, backfills, archive, alerts),
 ):
     cli.add_command(command)
 

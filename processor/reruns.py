@@ -18,12 +18,16 @@ from processor import __version__
 from processor.domain import rerun
 from processor.domain.rerun import Line, Sum
 from processor.domain.rules import BUILT_IN, Rules, RuleSet, stored
-from processor.errors import NotAllowed, Unreadable
+from processor.errors import NotAllowed, ProcessorError, Unreadable
 from processor.store import rules, run_evidence, runs
 from processor.store.run_evidence import Contradicted
 from processor.store.runs import RunLine
 
 CONTRADICTED_MAX = 100  # told of one run
+
+
+class Changed(ProcessorError):
+    """What is kept of a run is not what the run came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def _rules(connection: Connection, run: RunLine) -> Rules:
 def exported(connection: Connection, run: RunLine) -> Iterator[str]:
     """The export of a run, line by line as it was kept. The last names the digest of all before it.
 
-    run: of `reproducible`. Raises NotAllowed at the end when the lines do not have the digest of the run.
+    run: of `reproducible`. Raises Changed at the end when the lines do not have the digest of the run.
     """
     assert run.result_digest is not None
     assert run.cutoff_at is not None
@@ -126,7 +130,7 @@ def exported(connection: Connection, run: RunLine) -> Iterator[str]:
     yield last
     yield rerun.line("digest", sha256=run.result_digest.hex())
     if digest.digest() != run.result_digest:
-        raise NotAllowed(
+        raise Changed(
             "this is not what the run came to: its lines were changed since, for they do not have its digest;"
             f" `processor runs rerun {run.run_id}` says which"
         )

@@ -241,7 +241,7 @@ def test_evidence_that_was_deleted_is_found(shop: Shop) -> None:
     assert not proof.is_result_same
     assert proof.differing is not None
     assert json.loads(str(proof.differing[1].kept))["record"] == "control"
-    with pytest.raises(NotAllowed, match="changed since"):
+    with pytest.raises(reruns.Changed, match="changed since"):
         export(shop, run_id)
 
 

@@ -46,6 +46,7 @@ NAMES = {
     "roll_forward": ("How open items came and went, day by day.", True),
     "resolutions": ("What was resolved, and by whom.", True),
     "write_offs": ("The register of write-offs.", True),
+    "runs": ("Runs: both sides' number and sum.", True),
 }
 """The view of each report: what it is, and whether it has a currency."""
 
@@ -129,7 +130,7 @@ def _show(
         until=_bound(until, asked, zone, "--until"),
         currency=currency,
     )
-    with report_views.reading(services.database, zone) as connection, _readers_may_leave():
+    with report_views.reading(services.database, zone) as connection, readers_may_leave():
         write(connection, asked, scope, limit, zone)
 
 
@@ -152,7 +153,7 @@ def _bound(moment: datetime | None, asked: Report, zone_name: str, option: str) 
 
 
 @contextlib.contextmanager
-def _readers_may_leave() -> Iterator[None]:
+def readers_may_leave() -> Iterator[None]:
     """As in `processor report payments --csv | head`: who reads no more has had enough, which is no fault."""
     try:
         yield
