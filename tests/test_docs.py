@@ -107,7 +107,7 @@ def test_the_reports_can_be_asked_as_told(database_url: str) -> None:
     statements = re.findall(r"^    ((?:SELECT|SET) .*?;)$", reports_told(), re.DOTALL | re.MULTILINE)
     engine = create_engine(sqlalchemy_url(database_url))
 
-    assert len(statements) == 11
+    assert len(statements) == 12
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))

@@ -95,8 +95,8 @@ class Totals:
     """The payments booked under one link, repairs included.
 
     purchases: how many different checkouts and orders they are of. sums, counts: by currency. changed_at: when
-    the last of them that this check did not repair was stored, None when there is none. last_paid_at, last_created_at: of
-    the latest of them, None when there is none, or one does not say.
+    the last of them that this check did not repair was stored, None when there is none. last_paid_at, last_created_at:
+    of the latest of them, None when there is none, or one does not say.
     """
 
     payments: int = 0

@@ -124,33 +124,35 @@ def document_of(evidence: Evidence) -> dict[str, Any]:
 
     A link's title and address are words of the merchant's, which may name a buyer, and decide nothing.
     """
-    if evidence.described is not None and evidence.described.books.link is not None:
-        books = evidence.described.books
-        link = replace(evidence.described.books.link, title=None, share_url=None)
-        evidence = replace(evidence, described=replace(evidence.described, books=replace(books, link=link)))
     document: dict[str, Any] = msgspec.to_builtins(evidence, order="deterministic")
+    if evidence.described is not None and evidence.described.books.link is not None:
+        document["described"]["books"]["link"] |= {"title": None, "share_url": None}
     return {name: told for name, told in document.items() if told}
 
 
 def evidence_of(document: Any) -> Evidence:
     """What `document_of` was made of, whatever order a database keeps names in. Raises Unreadable."""
+    return _converted(_ordered(document))
+
+
+def _converted(document: Any) -> Evidence:
     try:
-        return msgspec.convert(_ordered(document), Evidence)
+        return msgspec.convert(document, Evidence)
     except (msgspec.ValidationError, ArithmeticError) as why:
         raise Unreadable("evidence", f"the evidence is not what this release keeps: {why}") from why
 
 
 def _ordered(told: Any) -> Any:
-    if isinstance(told, Mapping):
+    if isinstance(told, dict):
         return {name: _ordered(told[name]) for name in sorted(told)}
-    if isinstance(told, list | tuple):
+    if isinstance(told, list):
         return [_ordered(one) for one in told]
     return told
 
 
 def as_kept(evidence: Evidence) -> Evidence:
     """The same as it will be read again."""
-    return evidence_of(document_of(evidence))
+    return _converted(document_of(evidence))  # in the order in which `evidence_of` puts it
 
 
 def pieces(
@@ -195,8 +197,7 @@ def _chunks(of_payments: Sequence[str], of_link: Sequence[str]) -> Iterator[list
 
 def _sealed(payment_link_id: UUID, part: int, document: Mapping[str, Any]) -> str:
     """The line that says what a piece of evidence is, whether or not the result hangs on it."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(_encode(document).encode()).hexdigest()
     return line("evidence", payment_link_id=payment_link_id, part=part, sha256=digest)
 
 
@@ -271,8 +272,7 @@ class ControlTotals:
 
 def line(record: str, **told: Any) -> str:
     """One line, always the same for the same."""
-    # ASCII, so that nothing in it steers a terminal.
-    return json.dumps({"record": record, **told}, default=_plain, sort_keys=True, separators=(",", ":"))
+    return _encode({"record": record, **told})
 
 
 def _plain(value: object) -> str:
@@ -281,6 +281,10 @@ def _plain(value: object) -> str:
     if isinstance(value, Decimal):
         return f"{value:f}"
     return str(value)
+
+
+# ASCII, so that nothing in a line steers a terminal.
+_encode = json.JSONEncoder(default=_plain, sort_keys=True, separators=(",", ":")).encode
 
 
 def head(terms: Terms) -> str:

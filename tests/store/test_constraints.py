@@ -10,6 +10,7 @@ from sqlalchemy import CheckConstraint, insert, text
 from sqlalchemy.exc import IntegrityError
 
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
+from processor.domain.rerun import Piece
 from processor.domain.rules import BUILT_IN
 from processor.domain.silence import Look
 from processor.errors import Unreadable
@@ -23,6 +24,7 @@ from processor.store import (
     matching,
     refunds,
     rules,
+    run_evidence,
     runs,
     silences,
 )
@@ -196,6 +198,7 @@ def fill(database: Database) -> None:
         looked = [silences.Looked(one, suspicion) for one in silences.due(connection, NOW)]
         silences.suspect(connection, looked, NOW)
         run_id = runs.start(connection, INSTANCE, "check", NOW)
+        run_evidence.write(connection, run_id, INSTANCE, [Piece(payment_link_id=LINK, part=1, document={})])
         difference = Difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_link_id=LINK)
         discrepancies.note(connection, INSTANCE, [difference], run_id=run_id, now=NOW)
         found = connection.execute(text("SELECT discrepancy_id FROM discrepancies")).scalars().all()

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, create_engine, text
 
 from processor.config import database_url as sqlalchemy_url
 from processor.domain.payment import Origin
+from processor.domain.reconciliation import Outcome
+from processor.domain.rerun import Sum
 from processor.errors import ConfigurationError, Unreadable
 from processor.store import inbox, matching, migrations, payments, report_views, runs
 from processor.store.database import Database
@@ -674,3 +676,70 @@ def test_a_silence_that_goes_on_has_lasted_until_now(database: Database) -> None
 
     assert 3 * 86_400 <= line["duration_seconds"] < 3 * 86_400 + 600
     assert (line["ended_at"], line["missed_payments"]) == (None, 0)
+
+
+# -- Runs ------------------------------------------------------------------------------------------
+
+
+def test_a_run_has_a_line_for_each_currency_and_says_what_it_decided_by(database: Database) -> None:
+    confirm(database)
+    with database.begin() as connection:
+        run_id = runs.start(connection, INSTANCE, "check", NOW, actor="ada", settling_seconds=600)
+        counts = runs.Counts(links=2, opened=1)
+        counts.outcomes.update({Outcome.MATCHED: 2, Outcome.DISCREPANT: 1, Outcome.EXPECTED: 1})
+        counts.add("EUR", Sum(2, Decimal("20.000")), Sum(1, Decimal("10.500")))
+        counts.add("KWD", Sum(1, Decimal("0.125")), Sum(1, Decimal("0.125")))
+        concluded = runs.Conclusion(LATER, None, b"d" * 32)
+        runs.finish(connection, run_id, counts, {"200": 3}, LATER, conclusion=concluded)
+
+    euro, dinar = read(database, "runs")
+
+    assert euro == {
+        **euro,
+        "run_id": run_id,
+        "instance_id": INSTANCE,
+        "kind": "check",
+        "status": "succeeded",
+        "actor": "ada",
+        "started_at": NOW,
+        "finished_at": LATER,
+        "cutoff_at": LATER,
+        "rule_set_version": None,
+        "settling_seconds": 600.0,
+        "wix_requests": 3,
+        "link_count": 2,
+        "matched": 2,
+        "unmatched": 1,
+        "expected": 1,
+        "opened": 1,
+        "currency": "EUR",
+        "booked_count": 2,
+        "booked_amount": Decimal(20),
+        "wix_count": 1,
+        "wix_amount": Decimal("10.5"),
+        "amount_difference": Decimal("-9.5"),
+        "is_reproducible": True,
+        "result_digest": (b"d" * 32).hex(),
+    }
+    assert (dinar["currency"], dinar["booked_amount"], dinar["amount_difference"]) == (
+        *("KWD", Decimal("0.125"), Decimal(0)),
+    )
+
+
+def test_a_run_of_an_older_release_or_without_payments_has_a_line_all_the_same(database: Database) -> None:
+    confirm(database)
+    with database.begin() as connection:
+        runs.start(connection, INSTANCE, "sweep", NOW, window=(NOW, LATER))
+        old = runs.start(connection, INSTANCE, "check", LATER)
+        connection.execute(
+            text("""
+                UPDATE reconciliation_runs SET actor = NULL, sums = '{"EUR": {"booked": "1.000", "wix": "2.000"}}'
+                WHERE run_id = :run_id"""),
+            {"run_id": old},
+        )
+
+    sweep, check = read(database, "runs")
+
+    assert (sweep["currency"], sweep["window_to"], sweep["booked_count"]) == (None, LATER, None)
+    assert (check["actor"], check["booked_count"], check["amount_difference"]) == (None, None, Decimal(1))
+    assert not check["is_reproducible"]
