@@ -44,7 +44,7 @@ COLUMNS = {
     "window_to": "End of that window (UTC). NULL for a check.",
     "cutoff_at": f"As of when it decided (UTC). {NOT_A_CHECK}",
     "rule_set_version": "Version of the rules it followed. NULL: the built-in ones, or it decided nothing.",
-    "settling_seconds": "Settling time that it gave a difference, in seconds. NULL for what decides nothing.",
+    "settling_seconds": "Settling time that it gave a difference, in whole seconds. NULL for what decides nothing.",
     "wix_requests": "Calls to Wix that it took.",
     "link_count": "Payment links it looked at.",
     "matched": "Payments that both sides have alike.",
@@ -64,8 +64,8 @@ COLUMNS = {
 }
 QUERY = """
     SELECT r.instance_id, a.site_id, r.run_id, r.kind, r.status, r.reason, r.actor, r.code_version, r.started_at,
-        r.finished_at, r.window_from, r.window_to, r.cutoff_at, r.rule_set_version, r.settling_seconds,
-        r.wix_requests, r.link_count, r.matched, r.expected, r.recovered, r.discrepant AS unmatched, r.opened,
+        r.finished_at, r.window_from, r.window_to, r.cutoff_at, r.rule_set_version,
+        round(r.settling_seconds)::bigint AS settling_seconds, r.wix_requests, r.link_count, r.matched, r.expected, r.recovered, r.discrepant AS unmatched, r.opened,
         r.resolved, s.key AS currency,
         (s.value ->> 'booked_count')::bigint AS booked_count, (s.value ->> 'booked')::numeric(22, 3) AS booked_amount,
         (s.value ->> 'wix_count')::bigint AS wix_count, (s.value ->> 'wix')::numeric(22, 3) AS wix_amount,

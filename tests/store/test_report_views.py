@@ -54,7 +54,7 @@ def only(database: Database, view: str, **scope: Any) -> dict[str, Any]:
 def found_by_poll(database: Database, at: datetime = LATER, **facts: Any) -> UUID:
     """A check books this payment from what Wix lists; returns its run."""
     with database.begin() as connection:
-        run_id: UUID = runs.start(connection, INSTANCE, "check", at)
+        run_id: UUID = runs.start(connection, facts.get("instance_id", INSTANCE), "check", at)
         told = payments.telling(make_seen(**facts), origin=Origin.POLL, told_at=at, run_id=run_id)
         payments.apply(connection, [told])
     return run_id
@@ -705,7 +705,7 @@ def test_a_run_has_a_line_for_each_currency_and_says_what_it_decided_by(database
         "finished_at": LATER,
         "cutoff_at": LATER,
         "rule_set_version": None,
-        "settling_seconds": 600.0,
+        "settling_seconds": 600,
         "wix_requests": 3,
         "link_count": 2,
         "matched": 2,
