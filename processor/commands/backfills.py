@@ -206,7 +206,7 @@ def _wait(services: Services, backfill_id: UUID, timeout: float, *, is_here: boo
         if is_here:
             from processor import jobs
 
-            jobs.run_backfill(services, line.instance_id)
+            jobs.run_backfill(services, line.instance_id, actor=line.actor)
         line = _line(services, backfill_id)
         through_at = line.finishes_at(services.now())
         left = f", {_duration(through_at - services.now())} left" if through_at else ""

@@ -216,7 +216,7 @@ class _Waiting:
             self._services.queue.enqueue_sweep(self._owner)
         while True:
             if self._actor is not None:
-                while jobs.run_sweep(self._services, self._owner):
+                while jobs.run_sweep(self._services, self._owner, actor=self._actor):
                     pass
             with self._services.database.begin() as connection:
                 if not sweeps.is_under_way(connection, self._owner, since):

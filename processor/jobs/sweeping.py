@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Connection
 
 from processor.config import RESEND_HORIZON_SECONDS
+from processor.domain.discrepancy import AUTOMATION
 from processor.domain.payment import Payment, judge
 from processor.domain.reconciliation import Outcome
 from processor.domain.rerun import Sum
@@ -37,11 +38,11 @@ _ROUNDING = timedelta(milliseconds=1)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def run_sweep(services: Services, instance_id: UUID) -> bool:
+def run_sweep(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> bool:
     """Read the next part of the instance's sweep, and ask for a check where our books say otherwise.
 
     The position is kept after every part, by creation date, so that a sweep whose worker died resumes there. Returns
-    whether there is more to read at once.
+    whether there is more to read at once. actor: who it is that reads.
     """
     now = services.now()
     settings = services.settings
@@ -52,7 +53,7 @@ def run_sweep(services: Services, instance_id: UUID) -> bool:
         lease = sweeps.claim(connection, instance_id, now, lease=lease_time, overlap=overlap)
         if lease is None:
             return False
-        run_id = _start(connection, instance_id, "sweep", lease, now)
+        run_id = _start(connection, instance_id, "sweep", lease, now, actor)
 
     def hold(connection: Connection) -> bool:
         runs.beat(connection, run_id, services.now())
@@ -71,10 +72,11 @@ def run_sweep(services: Services, instance_id: UUID) -> bool:
     return part is not None and not part.is_last
 
 
-def run_backfill(services: Services, instance_id: UUID) -> None:
+def run_backfill(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> None:
     """Read the next part of the instance's first backfill.
 
     As long as it took, no part is read after it: so sweeps and checks have half of what Wix allows for themselves.
+    actor: who it is that reads.
     """
     now = services.now()
     begun = time.monotonic()
@@ -83,7 +85,7 @@ def run_backfill(services: Services, instance_id: UUID) -> None:
         held = backfills.claim(connection, instance_id, now, lease=lease_time)
         if held is None:
             return
-        run_id = _start(connection, instance_id, "backfill", held.lease, now)
+        run_id = _start(connection, instance_id, "backfill", held.lease, now, actor)
 
     def hold(connection: Connection) -> bool:
         runs.beat(connection, run_id, services.now())
@@ -130,8 +132,11 @@ def _backfill_downtime(connection: Connection, instance_id: UUID, now: datetime,
         )
 
 
-def _start(connection: Connection, instance_id: UUID, kind: str, lease: sweeps.Lease, now: datetime) -> UUID:
-    return runs.start(connection, instance_id, kind, now, window=(lease.position_at, lease.window_to))
+def _start(
+    connection: Connection, instance_id: UUID, kind: str, lease: sweeps.Lease, now: datetime, actor: str
+) -> UUID:
+    window = (lease.position_at, lease.window_to)
+    return runs.start(connection, instance_id, kind, now, window=window, actor=actor)
 
 
 @dataclass(frozen=True, slots=True)
