@@ -1,6 +1,6 @@
 """runs can be repeated
 
-Revision: 0017, after 0016. Adds the evidence of a check, which only grows, and the view `report.runs`. It is as those of
+Revision: 0018, after 0017. Adds the evidence of a check, which only grows, and the view `report.runs`. It is as those of
 0010 are: a barrier, filtered by `report_reach`, described in the catalogue. Whoever is let in by `report_readers` and
 may read every view there was may read this one, too.
 
@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0017"
-down_revision = "0016"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
