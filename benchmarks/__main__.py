@@ -4,7 +4,7 @@
 
 Sections, each with servers of its own: `intake` (the webhook beside other designs), `slowed` (the same on slower
 disks), `redis` (its faults), `burst`, `scale` (with a year of events stored), `checks` (the worker beside one job for
-each event). Only ratios of one run are goals, since numbers of different machines or minutes say little.
+each event), `sweeps` (what Wix lists staged and matched, and a whole sweep). Only ratios of one run are goals, since numbers of different machines or minutes say little.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from benchmarks import burst, checks, goals, intake, machine, scale, without_redis
+from benchmarks import burst, checks, goals, intake, machine, scale, sweeps, without_redis
 from benchmarks.designs import ROOT
 from processor.errors import ProcessorError
 
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 ROWS_FULL = 10_000_000
 Result = dict[str, Any]
 # What a run found to be wrong, told as it is; what else may go wrong is told by its kind, since it may hold paths.
-WRONG = (intake.Mismatch, checks.Mismatch, scale.NoRoom)
+WRONG = (intake.Mismatch, checks.Mismatch, scale.NoRoom, sweeps.Mismatch)
 BROKEN = (ProcessorError, subprocess.SubprocessError, psycopg.Error, OSError)
 
 
@@ -120,6 +120,13 @@ def _checks(options: argparse.Namespace, folder: Path) -> Result:
     return found
 
 
+def _sweeps(options: argparse.Namespace, folder: Path) -> Result:
+    chosen = sweeps.Options(seed=options.seed)
+    if options.quick:
+        chosen = replace(chosen, sizes=(2_000, 10_000), rounds=1, swept=2_000)
+    return sweeps.run(replace(chosen, rounds=options.rounds or chosen.rounds), folder)
+
+
 SECTIONS: Mapping[str, Callable[[argparse.Namespace, Path], Result]] = {
     "intake": _intake,
     "slowed": _slowed,
@@ -127,6 +134,7 @@ SECTIONS: Mapping[str, Callable[[argparse.Namespace, Path], Result]] = {
     "burst": _burst,
     "scale": _scale,
     "checks": _checks,
+    "sweeps": _sweeps,
 }
 
 

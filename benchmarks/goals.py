@@ -18,6 +18,8 @@ WITHIN = 0.10
 GROWTH_MOST = 0.05
 OF_EMPTY = 0.85
 TIMES_JOBS = 50.0
+TIMES_BARE, LINEAR_MOST, TIMES_FLOOR = 3.5, 1.25, 1.1
+GROWTH_MB_MOST = 10.0
 NOT_MEASURED = "not measured"
 
 
@@ -179,6 +181,30 @@ def _checks(result: Found) -> _Lines:
     yield "links checked per second of worker CPU vs one job per event", f">= {TIMES_JOBS:g} x", told
 
 
+def _sweeps(result: Found) -> _Lines:
+    lines: Sequence[Found] = result.get("matching", ())
+    for line in lines or ({},):
+        size = f"{line['payments']:,} payments" if line else "payments"
+        told: _Told = None
+        if line:
+            told = _spread(line["ratio"], " x"), line["ratio"]["median"] <= TIMES_BARE
+        yield f"{size} staged and matched vs the bare full outer join", f"<= {TIMES_BARE:g} x", told
+    told = None
+    if (linear := result.get("linear")) is not None:
+        told = f"{linear:.2f} x", linear <= LINEAR_MOST
+    yield "cost of a payment, of the most vs of the fewest", f"<= {LINEAR_MOST:g} x", told
+    told = None
+    if (growth := result.get("memory_growth_mb")) is not None:
+        told = f"{growth:+.0f} MB", growth <= GROWTH_MB_MOST
+    yield "memory with the most vs with the fewest", f"<= +{GROWTH_MB_MOST:g} MB", told
+    told = None
+    if swept := result.get("sweep"):
+        times = swept["calls"] / swept["floor"]
+        own = swept["cpu_seconds"] / swept["payments"] * 1e6
+        told = f"{times:.3f} x; {own:.0f} ms of own CPU per 1,000", times <= TIMES_FLOOR
+    yield "calls to Wix of a sweep vs as few as pages hold it", f"<= {TIMES_FLOOR:g} x", told
+
+
 SECTIONS: dict[str, Callable[[Found], _Lines]] = {
     "intake": _intake,
     "slowed": _slowed,
@@ -186,6 +212,7 @@ SECTIONS: dict[str, Callable[[Found], _Lines]] = {
     "burst": _burst,
     "scale": _scale,
     "checks": _checks,
+    "sweeps": _sweeps,
 }
 
 
