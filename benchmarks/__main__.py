@@ -4,7 +4,8 @@
 
 Sections, each with servers of its own: `intake` (the webhook beside other designs), `slowed` (the same on slower
 disks), `redis` (its faults), `burst`, `scale` (with a year of events stored), `checks` (the worker beside one job for
-each event), `sweeps` (what Wix lists staged and matched, and a whole sweep). Only ratios of one run are goals, since numbers of different machines or minutes say little.
+each event), `sweeps` (what Wix lists staged and matched, and a whole sweep). Only ratios of one run are goals, since
+numbers of different machines or minutes say little.
 """
 
 from __future__ import annotations
