@@ -375,7 +375,8 @@ def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
 @personal_option
 @json_option
 def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_json: bool) -> None:
-    """Show a payment, its versions and events."""
+    """Show a payment, its versions, refunds and events."""
+    from processor.domain.reconciliation import RECOVERIES, Recovery
     from processor.store import listings
 
     services = open_services()
@@ -384,14 +385,19 @@ def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_
         owner = payment.instance_id
         by = listings.Narrowing(instance_id=owner, payment_id=payment_id)
         versions = listings.versions(connection, owner, payment_id)
+        refunds = listings.refunds(connection, owner, payment_id)
         told = listings.events(connection, by, limit=1_000, oldest_first=True)
         differences = listings.open_discrepancies(connection, by)
         buyer = listings.buyer(connection, owner, payment_id) if personal else None
     if as_json:
         document = {"payment": payment, "versions": versions, "events": [_event_json(one) for one in told]}
+        document["refunds"] = refunds
         echo_json({**document, "open_discrepancies": differences, **({"buyer": buyer} if personal else {})})
         return
-    echo_fields(dataclasses.asdict(payment).items())
+    fields = dataclasses.asdict(payment)
+    if payment.recovery is not None:
+        fields["recovery"] = f"{payment.recovery}: {RECOVERIES[Recovery(payment.recovery)]}"
+    echo_fields(fields.items())
     click.echo("\nVersions")
     echo_table(
         ("told", "revision", "verdict", "origin", "amount", "currency", "event or run"),
@@ -408,6 +414,21 @@ def show_payment(payment_id: UUID, instance_id: UUID | None, personal: bool, as_
             for one in versions
         ],
         nothing="none",
+    )
+    click.echo("\nRefunds")
+    echo_table(
+        ("happened", "refund", "status", "amount", "currency"),
+        [
+            (
+                one.occurred_at,
+                one.refund_id,
+                one.status,
+                one.reason if one.amount is None else one.amount,
+                one.currency,
+            )
+            for one in refunds
+        ],
+        nothing="none was told of",
     )
     click.echo("\nEvents")
     echo_table(_EVENT_COLUMNS, map(_event_row, told), nothing="none: it was found by a query")

@@ -249,8 +249,9 @@ class Checkouts(Links):
                 + (min(1, len(paid)) if self._rules.split_counts_once else len(paid)),
                 "amount": money(total, entity["currency"]),
             },
-            "lastPaymentDate": at,
         }
+        if paid:
+            change["lastPaymentDate"] = at
         if link["purchases"] >= entity.get("paymentsLimit", NO_LIMIT):
             change["status"] = "PAID"
         self._change_link(link, change, None)

@@ -20,6 +20,7 @@ from processor.store.tables import (
     PaymentBuyer,
     PaymentLinkRow,
     PaymentRow,
+    RefundRow,
     WebhookEvent,
     WriteOffRow,
     is_any_of,
@@ -281,6 +282,33 @@ def versions(
         {"instance_id": instance_id, "payment_id": payment_id, "limit": limit},
     )
     return [VersionLine(*line) for line in found]
+
+
+@dataclass(frozen=True, slots=True)
+class RefundLine:
+    """A refund of a payment as last told. amount: None when it cannot be booked; reason says why."""
+
+    refund_id: UUID
+    amount: Decimal | None
+    currency: str | None
+    status: str | None
+    reason: str | None
+    occurred_at: datetime
+    event_id: UUID
+
+
+def refunds(
+    connection: Connection, instance_id: UUID, payment_id: UUID, limit: int = 1_000
+) -> list[RefundLine]:
+    """The refunds of a payment, the oldest first."""
+    row = RefundRow
+    found = connection.execute(
+        select(*[getattr(row, name) for name in RefundLine.__dataclass_fields__])
+        .where(row.instance_id == instance_id, row.payment_id == payment_id)
+        .order_by(row.occurred_at, row.refund_id)
+        .limit(limit)
+    )
+    return [RefundLine(*line) for line in found]
 
 
 def buyer(connection: Connection, instance_id: UUID, payment_id: UUID) -> dict[str, Any] | None:

@@ -714,6 +714,27 @@ def test_an_event_that_could_not_be_read_is_booked_once_it_can(run: Run, shop: S
     assert "nothing was changed" in run("replay", "--all").stdout
 
 
+def test_a_payment_shows_its_refunds_and_why_it_was_recovered(run: Run, shop: Shop) -> None:
+    shop.deliver()
+    [payment_id] = shop.pay(shop.link())
+    shop.sweep()
+    shop.pass_time()
+    shop.check()
+    refund = shop.sandbox.world.refund(str(payment_id), {"amount": "4.00"})["refund"]
+    shop.deliver(only=lambda event: "refund" in event.event_type)
+    shop.tick()
+
+    people = run("payments", "show", payment_id).stdout
+    programs = told(run("payments", "show", payment_id, "--json"))
+
+    assert refund["id"] in people
+    assert "webhook_missed: No webhook told of the payment." in people
+    [line] = programs["refunds"]
+    assert (line["refund_id"], line["amount"], line["status"]) == (refund["id"], "4.000", "SUCCEEDED")
+    assert programs["payment"]["recovery"] == "webhook_missed"
+    assert "webhook_missed" in run("payments", "list").stdout
+
+
 def test_two_replays_at_once_book_what_one_would(run: Run, shop: Shop) -> None:
     link_id = shop.link()
     for _ in range(20):
