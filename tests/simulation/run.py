@@ -116,18 +116,23 @@ def play_alone(seed: int, admin_url: str, redis_url: str, *, steps: int = STEPS)
     show_default=True,
     help="Cut each story after so many steps: a shorter one that still fails is easier to read.",
 )
+@click.option("--minutes", type=float, help="Begin no further story after so long.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, exists=True, dir_okay=False, writable=True),
     help=f"Write the result below {HEADING.strip()!r} of this file.",
 )
-def main(seed: int | None, seeds: int, start: int, steps: int, report: Path | None) -> None:
+def main(
+    seed: int | None, seeds: int, start: int, steps: int, minutes: float | None, report: Path | None
+) -> None:
     """Play stories of a shop at Wix in which everything goes wrong, and prove that the books are right in the end."""
     wanted = [seed] if seed is not None else list(range(start, start + seeds))
     played: list[Played] = []
     began = time.perf_counter()
     with servers() as (admin_url, redis_url):
         for number in wanted:
+            if minutes is not None and time.perf_counter() - began > minutes * 60:
+                break
             one = play_alone(number, admin_url, redis_url, steps=steps)
             played.append(one)
             if seed is not None or one.wrong:
