@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 from decimal import Decimal
 
 from processor.sandbox.core import currency_of
+from processor.sandbox.documents import Document
 from tests.simulation.story import Open, Story
 from tests.simulation.world import WentWrong
 
@@ -19,11 +21,12 @@ def expected_open(story: Story) -> set[Open]:
     world = story.world
     found = set(story.must)
     paid: dict[str, Decimal] = defaultdict(Decimal)
-    for payment in map(story.as_told, world.documents("payment")):
-        paid[payment["paymentLinkId"]] += Decimal(payment["amount"])
-        if payment["id"] not in world.told_payments:
-            link_id = payment["paymentLinkId"]
-            found.add(Open("payment_without_event", link_id, payment["id"], "informational"))
+    for payment in world.documents("payment"):
+        told = story.as_told(payment)
+        paid[told["paymentLinkId"]] += Decimal(told["amount"])
+        installed_at = world.installed_at(payment["instanceId"])
+        if installed_at is not None and installed_at <= datetime.fromisoformat(told["createdDate"]):
+            found |= _without_event(story, payment)
     for event in world.documents("event"):
         answered = (event["instanceId"], event["id"]) in world.answered
         if answered and event["instanceId"] not in story.instances:
@@ -35,19 +38,29 @@ def expected_open(story: Story) -> set[Open]:
     return found
 
 
+def _without_event(story: Story, payment: Document) -> set[Open]:
+    if payment["id"] in story.world.told_payments:
+        return set()
+    link_id = story.as_told(payment)["paymentLinkId"]
+    return {Open("payment_without_event", link_id, payment["id"], "informational")}
+
+
 def possibly_open(story: Story) -> set[Open]:
     """What may be open beside it.
 
     A link's status has no date. One that was deactivated, activated and deactivated again may look as if it had been
-    inactive all the while, and what was paid in between as if it had been paid late.
+    inactive all the while, and what was paid in between as if it had been paid late. And of what was paid before the
+    site had the app, as far as we were told, nobody owes us an event.
     """
+    payments = story.world.documents("payment")
     status = {one["id"]: one["entity"]["status"] for one in story.world.documents("link")}
-    told = map(story.as_told, story.world.documents("payment"))
-    return {
+    told = map(story.as_told, payments)
+    late = {
         Open("paid_while_inactive", one["paymentLinkId"], one["id"], "informational")
         for one in told
         if status[one["paymentLinkId"]] == "INACTIVE"
     }
+    return late.union(*(_without_event(story, one) for one in payments))
 
 
 def verdict(story: Story) -> list[str]:

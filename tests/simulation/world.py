@@ -36,7 +36,7 @@ from processor.sandbox.server import Sandbox, running_sandbox
 from processor.web import create_app
 from processor.web.webhooks import PATH
 from processor.wiring import Services
-from processor.wix import client
+from processor.wix import client, wire
 
 START = datetime(2026, 3, 2, 6, tzinfo=UTC)
 ENDPOINT = f"http://service.test{PATH}"
@@ -194,6 +194,16 @@ class World:
         self.answered[envelope["instanceId"], event["id"]] = envelope["eventType"]
         if "payment_link_payment_" in envelope["eventType"]:
             self.told_payments.add(event["entityId"])
+
+    def installed_at(self, instance_id: str) -> datetime | None:
+        """The latest date by which Wix told us that the site has the app, None when it never did."""
+        dates = [
+            issued_at
+            for data, issued_at in self.app_events
+            if (envelope := json.loads(data))["instanceId"] == instance_id
+            and envelope["eventType"] == wire.APP_INSTALLED
+        ]
+        return datetime.fromtimestamp(max(dates), UTC) if dates else None
 
     def sign(self, event: Document, change: dict[str, Any], *, event_id: str | None = None) -> str:
         """An event's token with something else in its payment. event_id: another than its own, None for that."""
