@@ -865,6 +865,8 @@ def test_a_sweep_whose_worker_died_resumes_where_it_stood(
         patched.setattr(staging, "compare", die)
         with pytest.raises(SystemExit):
             shop.sweep()
+    run = shop.one("SELECT status, reason FROM reconciliation_runs WHERE status <> 'succeeded'")
+    assert (run.status, run.reason) == ("failed", "SystemExit")
     assert shop.one("SELECT position_at FROM sweeps").position_at == stood.position_at
 
     shop.pass_time()

@@ -70,7 +70,7 @@ def accounted(services: Services, run_id: UUID) -> Iterator[Account]:
     account = Account(run_id, runs.Counts(), Counter(services.wix_responses), services)
     try:
         yield account
-    except Exception as why:  # whatever it is, it is told of and goes on
+    except BaseException as why:  # a worker told to stop at once among them; it is told of and goes on
         account.failed = account.failed or type(why).__name__
         raise
     finally:
