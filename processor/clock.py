@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -59,7 +60,7 @@ def tick(services: Services) -> Ticked:
     if abandoned:
         log.warning("runs_abandoned", runs=abandoned)
     _make_months(services, now)
-    read_refunds(services)
+    _apart("read_refunds", lambda: read_refunds(services))
     enqueued_checks = enqueue_due_checks(services, now)
     with services.database.begin() as connection:
         due = sweeps.take_due(connection, now, LOST_AFTER)
@@ -67,9 +68,32 @@ def tick(services: Services) -> Ticked:
         enqueued_checks,
         sum(services.queue.enqueue_sweep(instance_id) for instance_id in due),
         _enqueue_backfills(services, now),
-        enqueue_due_alerts(services, now),
-        _enqueue_listens(services, now, listening_since),
+        _apart("alerts", lambda: enqueue_due_alerts(services, now)),
+        _apart("listens", lambda: _enqueue_listens(services, now, listening_since)),
     )
+
+
+_broken: set[str] = set()
+
+
+def _apart(duty: str, work: Callable[[], int]) -> int:
+    """Do what checks and sweeps do not depend on: a fault in it is told of once, and stops nothing else.
+
+    Returns what `work` does, 0 when it broke. Raises StoreUnavailable.
+    """
+    try:
+        done = work()
+    except StoreUnavailable:
+        raise
+    except Exception:
+        if duty not in _broken:
+            _broken.add(duty)
+            log.exception("duty_failed", duty=duty)
+        return 0
+    if duty in _broken:
+        _broken.remove(duty)
+        log.info("duty_works", duty=duty)
+    return done
 
 
 def _enqueue_backfills(services: Services, now: datetime) -> int:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from processor import clock, jobs, wiring
 from processor.config import Settings
@@ -888,6 +889,25 @@ def test_the_clock_enqueues_what_is_due_and_beats(shop: Shop) -> None:
     shop.pass_time(timedelta(minutes=1))
     assert shop.tick() == ticked, "lost jobs are enqueued again"
     assert shop.one("SELECT process FROM heartbeats").process == "clock"
+
+
+@pytest.mark.parametrize("duty", ["read_refunds", "enqueue_due_alerts", "look_for_silence"])
+def test_a_duty_that_breaks_is_told_of_once_and_stops_no_check(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, duty: str
+) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+
+    def broken(*arguments: Any) -> int:
+        raise ZeroDivisionError
+
+    with capture_logs() as told:
+        with monkeypatch.context() as patched:
+            patched.setattr(clock, duty, broken)
+            assert (shop.tick().checks, shop.tick().checks) == (1, 0)
+        shop.tick()
+
+    assert [one["event"] for one in told if one["event"].startswith("duty")] == ["duty_failed", "duty_works"]
 
 
 def test_the_instance_of_an_api_key_is_polled_from_the_start_and_no_other_is_vouched_for(
