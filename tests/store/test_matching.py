@@ -124,6 +124,7 @@ TERMS = rerun.Terms(
 )
 
 
+@pytest.mark.timeout(600)  # 250 books take a minute on an idle machine
 def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they_keep(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
