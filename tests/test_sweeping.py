@@ -11,6 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -18,6 +20,7 @@ from processor import clock, jobs, wiring, worker
 from processor.domain.event import Kind
 from processor.errors import WixUnavailable
 from processor.jobs import asking, checking, sweeping
+from processor.queue import QUEUE
 from processor.sandbox.seed import Volume, load
 from processor.store import backfills, checks, staging
 from processor.wix import wire
@@ -215,11 +218,31 @@ def test_a_third_worker_on_one_instance_leaves_its_links_to_the_others(
     with shop.services.database.begin() as connection:
         assert checks.has_due(connection, shop.instance_id, shop.services.now())
     # One that died does not count for longer than its lease.
-    shop.rows("UPDATE reconciliation_runs SET status = 'running', finished_at = NULL RETURNING run_id")
+    shop.rows(
+        "UPDATE reconciliation_runs SET status = 'running', finished_at = NULL, result_digest = NULL RETURNING run_id"
+    )
     shop.pass_time(timedelta(seconds=130))
     monkeypatch.setattr(checking, "ask", ask)
     shop.check()
     assert {row.match_state for row in shop.rows("SELECT match_state FROM payments")} == {"matched"}
+
+
+def test_a_job_that_leaves_links_to_others_does_not_ask_for_another(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.pay(shop.link())
+    shop.deliver()
+    monkeypatch.setattr(checking, "WORKERS_MAX", 0)  # as if two were at it
+    monkeypatch.setattr(wiring, "from_environ", lambda role, environ=None: shop.services)
+    assert shop.tick().checks == 1
+    queue = Queue(QUEUE, connection=shop.services.queue.redis, serializer=JSONSerializer)
+    before = queue.count
+
+    jobs.check_links(str(shop.instance_id))
+
+    assert queue.count == before
+    shop.pass_time(timedelta(seconds=31))
+    assert shop.tick().checks == 1, "a clock asks for it again, should they have died"
 
 
 # -- Backfills -------------------------------------------------------------------------------------

@@ -28,8 +28,11 @@ HELD_MAX = 500
 WORKERS_MAX = 2
 
 
-def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> None:
-    """One check of one instance's due links: read, decide, write. actor: who it is that runs it."""
+def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION) -> bool:
+    """One check of one instance's due links: read, decide, write. actor: who it is that runs it.
+
+    Returns False when it left the links to workers that are at the instance.
+    """
     now = services.now()
     lease_time = timedelta(seconds=services.settings.lease_seconds)
     with services.database.begin() as connection:
@@ -38,12 +41,12 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
             if runs.live(connection, instance_id, "check", now - lease_time) >= WORKERS_MAX:
                 # They ask for another job when they end; until then these links wait, and other instances do not.
                 log.info("check_left_to_others", instance_id=str(instance_id))
-                return
+                return False
         checks.note_job_started(connection, instance_id)
         checks.drain(connection, now)
         lease = checks.claim(connection, instance_id, now, lease_time)
         if not lease.claims:
-            return
+            return True
         run_id = runs.start(
             *(connection, instance_id, "check", now),
             actor=actor,
@@ -88,6 +91,7 @@ def run_check(services: Services, instance_id: UUID, *, actor: str = AUTOMATION)
         finally:
             with services.database.begin() as connection:
                 matching.forget(connection, lease.lease_id)
+    return True
 
 
 def _note_unknown(
