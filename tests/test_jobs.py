@@ -959,6 +959,24 @@ def test_an_unreadable_payment_at_wix_is_raised_and_costs_the_others_nothing(sho
     assert [row.match_state for row in states] == ["discrepant", "matched"]
 
 
+@pytest.mark.parametrize("odd_id", ["\x00", "\ud800", 10**30, None])
+def test_an_id_at_wix_that_no_column_can_hold_stops_no_check(shop: Shop, odd_id: Any) -> None:
+    link_id = shop.link()
+    odd, good = (shop.pay(link_id)[0] for _ in range(2))
+    shop.deliver(good)
+    document = shop.sandbox.documents.get("payment", str(odd))
+    assert document is not None
+    document["entity"]["id"] = odd_id
+    shop.sandbox.documents.put("payment", str(odd), document)
+
+    shop.check()
+    shop.pass_time()
+    shop.check()
+
+    assert "unreadable_at_wix" in shop.open()
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
 def test_an_unreadable_link_at_wix_is_raised_and_its_payments_still_matched(shop: Shop) -> None:
     link_id = shop.link()
     shop.pay(link_id)

@@ -18,7 +18,7 @@ from processor.store import checks, links, matching
 from processor.wiring import Services
 from processor.wix import wire
 from processor.wix.client import TooManyPages, UnreadableItem
-from processor.wix.parse import Reason, guid, parse_payment, seen_link
+from processor.wix.parse import Reason, clean_json, guid, parse_payment, seen_link
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +82,7 @@ def _read_page(
             if link_id not in unreadable:
                 continue
             if len(unreadable[link_id]) < UNREADABLE_TOLD_MAX:
-                unreadable[link_id][str(entity.get("id"))[:64]] = why.reason
+                unreadable[link_id][clean_json(str(entity.get("id")))[:64]] = why.reason
             if payment_id is not None:
                 unread[link_id, payment_id] = matching.Unread(link_id, payment_id, why.reason)
             continue
