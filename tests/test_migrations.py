@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,42 @@ def test_up_down_and_up_again(url: str) -> None:
     assert catalogue(engine) == {}
     migrations.upgrade(url)
     assert catalogue(engine) == first
+    engine.dispose()
+
+
+# 0005 is left out: nobody has to begin it anew any more.
+IN_STEPS = [
+    revision
+    for path in sorted((ROOT / "migrations" / "versions").glob("*.py"))
+    if (revision := path.name.partition("_")[0]) != "0005" and "autocommit_block" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("revision", IN_STEPS)
+def test_a_migration_that_failed_between_two_transactions_may_be_run_again(
+    url: str, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = MigrationContext.autocommit_block
+
+    @contextlib.contextmanager
+    def cut(self: MigrationContext) -> Iterator[None]:
+        with block(self):
+            yield
+            raise TimeoutError("a lock was not to be had")
+
+    migrations.upgrade(url, f"{int(revision) - 1:04}")
+    with monkeypatch.context() as patched:
+        patched.setattr(MigrationContext, "autocommit_block", cut)
+        with pytest.raises(TimeoutError):
+            migrations.upgrade(url, revision)
+
+    migrations.upgrade(url)
+
+    assert len(IN_STEPS) >= 6
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": migrations.is_of_models})
+        assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
 
 

@@ -20,6 +20,8 @@ KINDS = "'check', 'sweep'"
 
 
 def upgrade() -> None:
+    # First, since what comes before it is committed without the revision: run again after a failure, it begins anew.
+    _kinds(f"{KINDS}, 'backfill'")
     op.create_table(
         "backfills",
         sa.Column("backfill_id", sa.Uuid(), nullable=False),
@@ -68,7 +70,6 @@ def upgrade() -> None:
     )
     op.add_column("app_instances", sa.Column("backfilled_at", sa.DateTime(timezone=True), nullable=True))
     op.execute("UPDATE app_instances SET backfilled_at = now()")
-    _kinds(f"{KINDS}, 'backfill'")
 
 
 def downgrade() -> None:

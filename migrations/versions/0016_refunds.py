@@ -3,7 +3,8 @@
 Revision: 0016, after 0015. Refunds as events of the order side tell of them, and an index of such events that wait to be
 read. The intake stores them as it did.
 
-The index is built beside the traffic; run again after a failure, it begins anew. The release before runs on beside it.
+The index is built beside the traffic, before anything else; run again after a failure, it begins anew. The release
+before runs on beside it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,17 @@ CHECKS = {
 
 
 def upgrade() -> None:
+    # First, since what comes before it is committed without the revision.
+    with op.get_context().autocommit_block():
+        # Waits for transactions under way, however long they take; nobody waits for it.
+        op.execute("SET lock_timeout = 0")
+        # What a failure left is no index yet.
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
+        op.execute(
+            f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX}"
+            f" ON webhook_events (instance_id, received_at) WHERE {UNREAD}"
+        )
+        op.execute("SET lock_timeout = '5s'")
     op.create_table(
         "refunds",
         sa.Column("instance_id", sa.Uuid(), nullable=False),
@@ -50,16 +62,6 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_refunds_payment", "refunds", ["instance_id", "payment_id"])
-    with op.get_context().autocommit_block():
-        # Waits for transactions under way, however long they take; nobody waits for it.
-        op.execute("SET lock_timeout = 0")
-        # What a failure left is no index yet.
-        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
-        op.execute(
-            f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {INDEX}"
-            f" ON webhook_events (instance_id, received_at) WHERE {UNREAD}"
-        )
-        op.execute("SET lock_timeout = '5s'")
 
 
 def downgrade() -> None:
