@@ -192,6 +192,18 @@ def test_a_busy_instance_does_not_keep_the_only_worker_from_the_others(
     assert payment_id in booked(shop)
 
 
+def test_the_next_part_of_a_sweep_is_asked_for_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "PART_PAGES", 1)
+    assert sum(load(shop.sandbox, Volume(300, 3, 1, 1), 1, [str(shop.instance_id)])) == 300
+    shop.deliver(only=lambda event: event.kind is Kind.APP_INSTALLED)
+
+    assert jobs.run_sweep(shop.services, shop.instance_id)
+
+    assert shop.tick().sweeps == 0, "whoever read the part asks for the next"
+    shop.pass_time(timedelta(seconds=31))
+    assert shop.tick().sweeps == 1, "that job was lost"
+
+
 def test_a_third_worker_on_one_instance_leaves_its_links_to_the_others(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

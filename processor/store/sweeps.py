@@ -145,11 +145,15 @@ def hold(connection: Connection, instance_id: UUID, lease: Lease, until: datetim
 def advance(
     connection: Connection, instance_id: UUID, lease: Lease, position_at: datetime, *, due_at: datetime
 ) -> bool:
-    """Note that everything up to a position was read, and give the sweep back. False when it was taken over."""
+    """Note that everything up to a position was read, and give the sweep back. False when it was taken over.
+
+    Noted as enqueued as well: who read asks for the next part, and a clock would ask for one more after each.
+    """
     return (
         connection.execute(
             text("""
                 UPDATE sweeps SET lease_id = NULL, lease_until = NULL, failures = 0, due_at = :due_at,
+                    enqueued_at = :due_at,
                     position_at = LEAST(GREATEST(position_at, :position_at), window_to)
                 WHERE instance_id = :instance_id AND lease_id = :lease_id"""),
             {
