@@ -84,7 +84,9 @@ def test_the_sums_of_a_run_tie_to_what_was_listed(shop: Shop) -> None:
     shop.sweep()
 
     run = shop.one("SELECT * FROM reconciliation_runs WHERE kind = 'sweep'")
-    assert run.sums == {"USD": {"booked": "30.000", "wix": "30.000"}}
+    assert run.sums == {
+        "USD": {"booked": "30.000", "booked_count": 3, "wix": "30.000", "wix_count": 3},
+    }
     assert (run.matched, run.link_count) == (3, 0)
 
 
