@@ -992,6 +992,20 @@ def test_an_unreadable_link_at_wix_is_raised_and_its_payments_still_matched(shop
     assert shop.one("SELECT match_state FROM payments").match_state == "matched"
 
 
+def test_an_address_at_wix_that_no_column_can_hold_stops_no_check(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    document = shop.sandbox.documents.get("link", str(link_id))
+    assert document is not None
+    document["entity"]["links"] = {"url": {"url": "https://example.com/\x00"}}
+    shop.sandbox.documents.put("link", str(link_id), document)
+
+    shop.check()
+
+    assert shop.one("SELECT match_state FROM payments").match_state == "matched"
+
+
 # -- How often Wix is asked ------------------------------------------------------------------------
 
 

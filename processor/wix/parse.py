@@ -350,7 +350,7 @@ def seen_link(told: wire.PaymentLink, instance_id: UUID) -> SeenLink:
         last_payment_at=instant(told.last_payment_date),
         expires_at=instant(told.expiration_date),
         created_at=instant(told.created_date),
-        share_url=told.links.url.url if told.links and told.links.url else None,
+        share_url=_clean(told.links.url.url or "") or None if told.links and told.links.url else None,
         ecom_order_id=_text(order.order_id) if order else None,
         order_amount=_amount(order.amount) if order and order.amount is not None else None,
     )
