@@ -231,6 +231,26 @@ def test_what_is_over_before_it_is_told_is_left_to_the_digest(build: Any) -> Non
     assert desk.subjects() == ["Webhooks silent"]
 
 
+def test_one_that_is_open_again_before_it_was_told_is_told(build: Any) -> None:
+    desk = build(by="mail")
+    desk.tell(AlertKind.WEBHOOKS_SILENT)
+    desk.prepare()
+    desk.pass_time(seconds=16)
+    desk.send()
+    desk.see(DIFFERENCE)
+    desk.prepare()
+    # No clock ticks between the two: it is closed and open again at once.
+    desk.pass_time(seconds=1)
+    desk.see()
+    desk.pass_time(seconds=1)
+    desk.see(DIFFERENCE)
+    desk.prepare()
+    desk.pass_time(minutes=5)
+    desk.send()
+
+    assert desk.subjects() == ["Webhooks silent", "Discrepancy opened: amount_differs, 1.50 USD at risk"]
+
+
 def test_without_channels_the_log_is_told(build: Any) -> None:
     desk = build(by="log")
     desk.see(DIFFERENCE, MILD)

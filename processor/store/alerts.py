@@ -199,17 +199,20 @@ class Waiting:
 
 
 def drop_over(connection: Connection, channel: Channel) -> None:
-    """Leave to the digest what waited for the end of a gap, and of which a later alert says that it is over."""
+    """Leave to the digest what waited for the end of a gap, and of which the last alert says that it is over.
+
+    The last alone counts: one that was closed and is open again was not told again, since this one waits.
+    """
     connection.execute(
         text("""
             DELETE FROM alert_routes r USING alerts a
             WHERE r.channel = :channel AND r.delivery_id IS NULL AND a.alert_id = r.alert_id
                 AND a.kind = ANY(:stands_open)
-                AND EXISTS (
-                    SELECT FROM alerts l WHERE l.subject = a.subject AND l.kind = ANY(:closes)
-                        AND (l.at, length(l.change), l.change) > (a.at, length(a.change), a.change))"""),
+                AND (SELECT l.kind FROM alerts l WHERE l.subject = a.subject AND l.kind = ANY(:states)
+                    ORDER BY l.at DESC, length(l.change) DESC, l.change DESC LIMIT 1) = ANY(:closes)"""),
         {
             "channel": channel.value,
+            "states": _STATES,
             "stands_open": [kind.value for kind in STANDS_OPEN],
             "closes": [kind.value for kind in CLOSES],
         },
