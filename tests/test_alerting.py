@@ -525,6 +525,62 @@ def test_a_message_that_kills_its_worker_lets_others_go_first_and_is_given_up(
     ]
 
 
+# -- A clock that was ahead -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ahead", [{"hours": 5}, {"days": 365}])
+def test_a_clock_that_was_ahead_holds_up_no_message(build: Any, ahead: dict[str, float]) -> None:
+    desk = build(ALERT_DIGEST_SECONDS="86400")
+    desk.pass_time(**ahead)
+    desk.tell(AlertKind.WEBHOOKS_SILENT, "1")
+    desk.prepare()
+    desk.pass_time(seconds=16)
+    desk.send()
+    assert (len(desk.subjects()), len(desk.types())) == (1, 1)
+    desk.tell(AlertKind.WEBHOOKS_SILENT, "2")
+    desk.prepare()
+    desk.now[0] = NOW
+    desk.tell(AlertKind.WEBHOOKS_SILENT, "3")
+    desk.send()
+    desk.pass_time(seconds=16)
+    desk.send()
+    desk.pass_time(minutes=5)
+    desk.send()
+
+    # The two go in one mail, or in one each.
+    assert {
+        row.status for row in desk.rows("SELECT status FROM alert_deliveries WHERE channel = 'mail'")
+    } == {"delivered"}
+    assert desk.rows("SELECT FROM alert_routes WHERE delivery_id IS NULL") == []
+    assert len(desk.subjects()) > 1
+
+
+def test_what_a_clock_that_was_ahead_made_is_sent(build: Any) -> None:
+    desk = build(by="webhook")
+    desk.pass_time(days=365)
+    desk.tell(AlertKind.WEBHOOKS_SILENT)
+    desk.prepare()
+    desk.now[0] = NOW
+    desk.send()
+
+    assert desk.types() == ["webhooks.silent"]
+
+
+def test_after_a_clock_that_was_ahead_digests_go_on(build: Any) -> None:
+    desk = build(by="webhook", ALERT_DIGEST_SECONDS="86400")
+    desk.pass_time(days=365)
+    desk.see(MILD)
+    desk.send()
+    desk.now[0] = NOW
+    desk.send()
+    desk.pass_time(days=1)
+    desk.send()
+
+    (digest,) = desk.hook.messages()
+    assert digest["type"] == "alerts.digest"
+    assert [(one["what"], one["number"]) for one in digest["data"]["changes"]] == [("opened", 1)]
+
+
 # -- Digests ---------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,10 @@ def prepare(services: Services, now: datetime) -> None:
     """
     _watch_wix(services, now)
     channels = configured(services.settings)
+    with services.database.begin() as connection:
+        if not alerts.lock_routing(connection):
+            return
+        alerts.mend_future(connection, now)
     has_more = True
     while has_more:
         with services.database.begin() as connection:
@@ -133,12 +137,12 @@ def _make_messages(
 ) -> None:
     if Severity.INFORMATIONAL not in severities:
         alerts.drop_over(connection, channel)
-    waiting = alerts.waiting(connection, channel, now - gap)
+    waiting = alerts.waiting(connection, channel, now, gap)
     made = making(
         PACES[channel],
         waiting=waiting.number,
-        # A clock that was ahead of ours may have stamped it.
-        oldest_age=max(now - (waiting.oldest_at or now), timedelta()),
+        # A clock that is a little ahead of ours may have stamped it, or one that was far ahead.
+        oldest_age=abs(now - (waiting.oldest_at or now)),
         recent=waiting.recent,
     )
     if made is Making.NOTHING_YET:

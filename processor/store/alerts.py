@@ -110,6 +110,28 @@ def lock_routing(connection: Connection) -> bool:
     return bool(connection.execute(text("SELECT pg_try_advisory_xact_lock(hashtext('alerts'))")).scalar_one())
 
 
+def mend_future(connection: Connection, now: datetime) -> None:
+    """Bring back what was stamped under a clock since set back: else it would wait until the clock is there again.
+
+    That is told or counted in a digest once more, rather than not at all.
+    """
+    values = {"now": now, "far": now + FAR}
+    connection.execute(
+        text("""
+            UPDATE alert_deliveries SET due_at = :now, waiting_since = LEAST(waiting_since, :now)
+            WHERE channel = ANY(:channels) AND due_at > :far"""),
+        {**values, "channels": [one.value for one in Channel]},
+    )
+    connection.execute(
+        text("UPDATE alert_channels SET digested_to = :now WHERE digested_to > :far"),
+        values,
+    )
+    # In the period that begins now.
+    connection.execute(
+        text("UPDATE alerts SET routed_at = :now + interval '1 microsecond' WHERE routed_at > :far"), values
+    )
+
+
 def route(
     connection: Connection,
     channels: Collection[Channel],
@@ -219,16 +241,17 @@ def drop_over(connection: Connection, channel: Channel) -> None:
     )
 
 
-def waiting(connection: Connection, channel: Channel, since: datetime) -> Waiting:
-    """How many alerts wait for a message. since: begin of the gap."""
+def waiting(connection: Connection, channel: Channel, now: datetime, gap: timedelta) -> Waiting:
+    """How many alerts wait for a message. What was made further ahead than a gap is of a clock since set back."""
     row = connection.execute(
         text("""
             SELECT count(*) AS number, min(a.routed_at) AS oldest_at,
                 (SELECT count(*) FROM alert_deliveries d
-                    WHERE d.channel = :channel AND d.made_at > :since AND d.kind IN ('alert', 'group')) AS recent
+                    WHERE d.channel = :channel AND d.made_at > :since AND d.made_at < :until
+                        AND d.kind IN ('alert', 'group')) AS recent
             FROM alert_routes r JOIN alerts a USING (alert_id)
             WHERE r.channel = :channel AND r.delivery_id IS NULL"""),
-        {"channel": channel.value, "since": since},
+        {"channel": channel.value, "since": now - gap, "until": now + gap},
     ).one()
     return Waiting(row.number, row.oldest_at, row.recent)
 
