@@ -423,6 +423,48 @@ def test_what_is_not_taken_for_a_day_is_given_up_said_and_sent_when_asked_for(bu
     assert desk.rows("SELECT status FROM alert_deliveries") == [("delivered",)]
 
 
+def test_a_worker_that_was_away_for_days_sends_what_waits_and_what_it_had_tried(build: Any) -> None:
+    desk = build(by="webhook")
+    desk.hook.answers = [(413, {})]
+    desk.see(DIFFERENCE)
+    desk.send()
+    desk.pass_time(seconds=1)
+    desk.see(DIFFERENCE, replace(DIFFERENCE, type=DiscrepancyType.CURRENCY_DIFFERS))
+    desk.prepare()
+    desk.pass_time(days=3)
+    desk.send()
+
+    assert desk.rows("SELECT status, attempts FROM alert_deliveries ORDER BY made_at") == [
+        ("delivered", 2),
+        ("delivered", 1),
+    ]
+
+
+def test_the_day_until_a_message_is_given_up_begins_with_its_first_attempt(build: Any) -> None:
+    desk = build(by="webhook")
+    desk.hook.answers = [(503, {})]
+    desk.see(DIFFERENCE)
+    desk.prepare()
+    desk.pass_time(days=3)
+    desk.send()
+    assert desk.rows("SELECT status FROM alert_deliveries") == [("waiting",)]
+    desk.pass_time(minutes=1)
+    desk.send()
+
+    assert desk.rows("SELECT status FROM alert_deliveries") == [("delivered",)]
+
+
+def test_a_message_asked_for_again_while_it_is_sent_keeps_no_worker_busy(build: Any) -> None:
+    desk = build(by="webhook")
+    desk.see(DIFFERENCE)
+    desk.prepare()
+    with desk.services.database.begin() as connection:
+        alerts.claim(connection, Channel.WEBHOOK, NOW, timedelta(minutes=2))
+        alerts.retry(connection, NOW)
+
+        assert not alerts.has_due(connection, Channel.WEBHOOK, NOW)
+
+
 def test_a_receiver_that_is_gone_is_not_asked_again(build: Any) -> None:
     desk = build(by="webhook")
     desk.hook.answers = [(410, {})]

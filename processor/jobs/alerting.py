@@ -212,7 +212,7 @@ def deliver(services: Services, channel: Channel) -> None:
 
 def _send(services: Services, sender: Sender, claim: alerts.Claim) -> bool:
     """Send one message and write what became of it. False when others would fare the same."""
-    if claim.attempts > 1 and services.now() - claim.waiting_since > 2 * GIVE_UP_AFTER:
+    if claim.is_taken_over and services.now() - claim.waiting_since > 2 * GIVE_UP_AFTER:
         # Its attempts do not even end: whatever it is, it kills its worker.
         _give_up(services, claim, "its delivery did not come to an end")
         return True

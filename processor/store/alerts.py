@@ -487,7 +487,11 @@ def note_job_started(connection: Connection, channel: Channel) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A message in our hands until its lease ends. attempts: with the one to be made now."""
+    """A message in our hands until its lease ends. attempts: with the one to be made now.
+
+    waiting_since: when the first of them was made, or when a person asked for it again. is_taken_over: the last one did
+    not come to an end.
+    """
 
     delivery_id: UUID
     lease_id: UUID
@@ -495,6 +499,7 @@ class Claim:
     document: dict[str, Any]
     attempts: int
     waiting_since: datetime
+    is_taken_over: bool
 
 
 def claim(connection: Connection, channel: Channel, now: datetime, lease: timedelta) -> Claim | None:
@@ -503,15 +508,18 @@ def claim(connection: Connection, channel: Channel, now: datetime, lease: timede
     row = connection.execute(
         text("""
             -- Due again when the lease ends: one that kills its worker lets the others go first.
-            UPDATE alert_deliveries SET lease_id = :lease_id, lease_until = :until, due_at = :until,
-                attempts = attempts + 1
-            WHERE delivery_id = (
-                SELECT d.delivery_id FROM alert_deliveries d JOIN alert_channels c USING (channel)
+            UPDATE alert_deliveries m SET lease_id = :lease_id, lease_until = :until, due_at = :until,
+                attempts = m.attempts + 1,
+                waiting_since = CASE WHEN m.attempts = 0 THEN CAST(:now AS timestamptz) ELSE m.waiting_since END
+            FROM (
+                SELECT d.delivery_id, d.lease_id FROM alert_deliveries d JOIN alert_channels c USING (channel)
                 WHERE d.channel = :channel AND d.due_at <= :now
                     AND (c.resume_at IS NULL OR c.resume_at <= :now OR c.resume_at > :far)
                     AND (d.lease_until IS NULL OR d.lease_until < :now OR d.lease_until > :far)
-                ORDER BY d.due_at, d.made_at, d.delivery_id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED)
-            RETURNING delivery_id, document, attempts, waiting_since"""),
+                ORDER BY d.due_at, d.made_at, d.delivery_id LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED) found
+            WHERE m.delivery_id = found.delivery_id
+            RETURNING m.delivery_id, m.document, m.attempts, m.waiting_since,
+                found.lease_id IS NOT NULL AS is_taken_over"""),
         {
             "channel": channel.value,
             "lease_id": lease_id,
@@ -529,6 +537,7 @@ def claim(connection: Connection, channel: Channel, now: datetime, lease: timede
         row.document,
         row.attempts,
         row.waiting_since,
+        row.is_taken_over,
     )
 
 
@@ -593,6 +602,7 @@ def has_due(connection: Connection, channel: Channel, now: datetime) -> bool:
             text("""
                 SELECT EXISTS (SELECT FROM alert_deliveries d JOIN alert_channels c USING (channel)
                     WHERE d.channel = :channel AND d.due_at <= :now
+                        AND (d.lease_until IS NULL OR d.lease_until < :now OR d.lease_until > :far)
                         AND (c.resume_at IS NULL OR c.resume_at <= :now OR c.resume_at > :far))"""),
             {"channel": channel.value, "now": now, "far": now + FAR},
         ).scalar_one()

@@ -55,7 +55,7 @@ TABLES: dict[str, dict[str, str]] = {
         "status": "waiting, delivered or given_up.",
         "attempts": "How often it was sent, or tried to.",
         "made_at": "When it was made (UTC).",
-        "waiting_since": "From when it is tried for a day (UTC): when it was made, or asked for again.",
+        "waiting_since": "From when it is tried for a day (UTC): its first attempt, or when asked for again.",
         "due_at": "When it is sent next (UTC). NULL when it is not any more.",
         "last_error": "Why the last attempt failed. NULL when none did.",
         "ended_at": "When it was delivered or given up (UTC). NULL while it waits.",
