@@ -723,6 +723,14 @@ def kinds(shop: Shop) -> list[str]:
     return [row.kind for row in shop.rows("SELECT kind FROM alerts ORDER BY at, kind")]
 
 
+def fail(shop: Shop) -> None:
+    """A sweep could not ask Wix."""
+    with shop.services.database.begin() as connection:
+        connection.execute(text("UPDATE sweeps SET failures = failures + 1"))
+        run_id = runs.start(connection, shop.instance_id, "sweep", shop.services.now())
+        runs.finish(connection, run_id, runs.Counts(), {}, shop.services.now(), failed="WixUnavailable: away")
+
+
 def test_that_wix_cannot_be_asked_is_told_once_for_an_outage(shop: Shop) -> None:
     shop.sweep()
     shop.sandbox.world.remove(str(shop.instance_id))  # tokens are refused; nobody tells us
@@ -738,22 +746,27 @@ def test_that_wix_cannot_be_asked_is_told_once_for_an_outage(shop: Shop) -> None
     assert str(shop.services.settings.app_secret) not in str(alert.document)
 
 
+def test_while_nothing_of_ours_runs_wix_is_not_away(shop: Shop) -> None:
+    shop.sweep()
+    shop.pass_time(timedelta(minutes=16))
+    fail(shop)
+    shop.pass_time(timedelta(hours=5))
+    shop.tick()
+
+    assert kinds(shop) == []
+
+
 def test_an_outage_shorter_than_that_is_not_told_and_its_end_is_told_once(shop: Shop) -> None:
-    def fail(minutes: int) -> None:
-        with shop.services.database.begin() as connection:
-            connection.execute(text("UPDATE sweeps SET failures = failures + 1"))
-            run_id = runs.start(connection, shop.instance_id, "sweep", shop.services.now())
-            runs.finish(
-                connection, run_id, runs.Counts(), {}, shop.services.now(), failed="WixUnavailable: away"
-            )
+    def fail_for(minutes: int) -> None:
+        fail(shop)
         shop.pass_time(timedelta(minutes=minutes))
         shop.tick()
 
     shop.sweep()
-    fail(50)
+    fail_for(50)
     assert kinds(shop) == []
-    fail(20)
-    fail(20)
+    fail_for(20)
+    fail_for(20)
     assert kinds(shop) == ["wix_unreachable"]
 
     with shop.services.database.begin() as connection:
@@ -764,7 +777,8 @@ def test_an_outage_shorter_than_that_is_not_told_and_its_end_is_told_once(shop: 
 
     assert kinds(shop) == ["wix_unreachable", "wix_reachable"]
     assert shop.one("SELECT ended_at FROM wix_outages").ended_at is not None
-    fail(70)
+    fail_for(70)
+    fail_for(0)
     assert kinds(shop) == ["wix_unreachable", "wix_reachable", "wix_unreachable"]
 
 

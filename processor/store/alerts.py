@@ -32,6 +32,9 @@ from processor.store.tables import AlertDelivery
 ROUTED_MAX = 5_000  # given to the channels in one statement; the rest follows
 # A lease, or a stamp of the queue, that lies further ahead was given under a clock since set back.
 FAR = timedelta(days=1)
+RUNS_MAX = (
+    50  # of an instance that are looked at for one that succeeded; a tick sees each of them long before
+)
 GIVEN_UP_TOLD = timedelta(days=7)  # how long it is said of a message that it was given up
 _DOCUMENT = bindparam("document", type_=AlertDelivery.__table__.c.document.type)
 _STATES = [kind.value for kind in (*STANDS_OPEN, *CLOSES)]
@@ -678,7 +681,8 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
     """Note the outages that have lasted for `after` and were not noted yet. Returns them.
 
     An instance is asked about by its sweeps, whose failures are counted; how long it has been so is told by its runs:
-    from the first that failed after the last that succeeded, of whatever kind.
+    from the first that failed after the last that succeeded, of whatever kind, to the last that failed: while nothing
+    of ours ran, nobody was asked.
     """
     rows = connection.execute(
         text("""
@@ -692,14 +696,15 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
             ), since AS (
                 SELECT f.instance_id, r.since, r.reason
                 FROM failing f CROSS JOIN LATERAL (
-                    SELECT min(r.started_at) AS since, (array_agg(r.reason ORDER BY r.started_at DESC))[1] AS reason
+                    SELECT min(r.started_at) AS since, max(r.started_at) AS until,
+                        (array_agg(r.reason ORDER BY r.started_at DESC))[1] AS reason
                     FROM reconciliation_runs r
                     WHERE r.instance_id = f.instance_id AND r.status = 'failed'
                         AND r.started_at > COALESCE((
                             SELECT l.started_at FROM reconciliation_runs l
                             WHERE l.instance_id = f.instance_id AND l.status = 'succeeded'
                             ORDER BY l.started_at DESC LIMIT 1), '-infinity')) r
-                WHERE r.since <= :before
+                WHERE r.since <= :before AND r.until - r.since >= :after
             ), noted AS (
                 INSERT INTO wix_outages (instance_id, since, told_at)
                 SELECT instance_id, since, :now FROM since ORDER BY instance_id
@@ -708,7 +713,7 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
             )
             SELECT n.instance_id, n.since, s.reason FROM noted n JOIN since s USING (instance_id)
             ORDER BY n.instance_id"""),
-        {"now": now, "before": now - after},
+        {"now": now, "before": now - after, "after": after},
     )
     return [Outage(row.instance_id, row.since, row.reason) for row in rows]
 
@@ -721,10 +726,14 @@ def end_outages(connection: Connection, now: datetime) -> list[Outage]:
             FROM app_instances a
             WHERE o.ended_at IS NULL AND a.instance_id = o.instance_id
                 AND (a.status <> 'installed' OR EXISTS (
-                    SELECT FROM reconciliation_runs r
-                    WHERE r.instance_id = o.instance_id AND r.status = 'succeeded' AND r.started_at > o.since))
+                    -- The last ones do: all that failed in a long outage would be very many at each tick.
+                    SELECT FROM (
+                        SELECT r.status FROM reconciliation_runs r
+                        WHERE r.instance_id = o.instance_id AND r.started_at > o.since
+                        ORDER BY r.started_at DESC LIMIT :runs) l
+                    WHERE l.status = 'succeeded'))
             RETURNING o.instance_id, o.since, a.status"""),
-        {"now": now},
+        {"now": now, "runs": RUNS_MAX},
     )
     return [Outage(row.instance_id, row.since, None) for row in rows if row.status == "installed"]
 
