@@ -782,6 +782,28 @@ def test_an_outage_shorter_than_that_is_not_told_and_its_end_is_told_once(shop: 
     assert kinds(shop) == ["wix_unreachable", "wix_reachable", "wix_unreachable"]
 
 
+def test_after_a_new_installation_an_outage_is_told_anew(shop: Shop) -> None:
+    def write(column: str) -> None:
+        shop.rows(f"UPDATE app_instances SET {column} = :now RETURNING 1", now=shop.services.now())
+        shop.tick()
+        shop.pass_time(timedelta(minutes=1))
+
+    shop.sweep()
+    fail(shop)
+    shop.pass_time(timedelta(minutes=70))
+    fail(shop)
+    shop.tick()
+    write("removed_at")
+    write("installed_at")
+    assert kinds(shop) == ["wix_unreachable"]
+    fail(shop)
+    shop.pass_time(timedelta(minutes=70))
+    fail(shop)
+    shop.tick()
+
+    assert kinds(shop) == ["wix_unreachable", "wix_unreachable"]
+
+
 # -- Timing, and the processes ---------------------------------------------------------------------
 
 

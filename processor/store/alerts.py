@@ -687,7 +687,7 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
     rows = connection.execute(
         text("""
             WITH failing AS (
-                SELECT s.instance_id FROM sweeps s JOIN app_instances a USING (instance_id)
+                SELECT s.instance_id, a.installed_at FROM sweeps s JOIN app_instances a USING (instance_id)
                 WHERE s.failures > 0 AND a.status = 'installed'
                     -- Whoever ended a sweep since is not asked for its runs: all may be failing at once.
                     AND (s.finished_at IS NULL OR s.finished_at <= :before)
@@ -700,10 +700,12 @@ def begin_outages(connection: Connection, now: datetime, after: timedelta) -> li
                         (array_agg(r.reason ORDER BY r.started_at DESC))[1] AS reason
                     FROM reconciliation_runs r
                     WHERE r.instance_id = f.instance_id AND r.status = 'failed'
-                        AND r.started_at > COALESCE((
+                        -- What failed before the app was installed anew is of an outage that ended with its removal.
+                        AND r.started_at > COALESCE(GREATEST((
                             SELECT l.started_at FROM reconciliation_runs l
                             WHERE l.instance_id = f.instance_id AND l.status = 'succeeded'
-                            ORDER BY l.started_at DESC LIMIT 1), '-infinity')) r
+                            ORDER BY l.started_at DESC LIMIT 1),
+                            CASE WHEN f.installed_at <= :now THEN f.installed_at END), '-infinity')) r
                 WHERE r.since <= :before AND r.until - r.since >= :after
             ), noted AS (
                 INSERT INTO wix_outages (instance_id, since, told_at)
