@@ -22,7 +22,7 @@ from processor.errors import WixUnavailable
 from processor.jobs import asking, checking, sweeping
 from processor.queue import QUEUE
 from processor.sandbox.seed import Volume, load
-from processor.store import backfills, checks, staging
+from processor.store import backfills, checks, operations, staging
 from processor.wix import wire
 from tests.shop import Shop, a_shop
 
@@ -480,6 +480,7 @@ def test_a_removed_instance_is_not_backfilled_until_it_is_back(shop: Shop) -> No
 
     assert shop.calls == before
     with shop.services.database.begin() as connection:
+        assert operations.backlog(connection, shop.services.now()).open_backfills == 0
         connection.execute(text("UPDATE app_instances SET removed_at = NULL"))
     shop.backfill()
     assert shop.one("SELECT finished_at FROM backfills").finished_at is not None

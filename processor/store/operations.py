@@ -40,7 +40,8 @@ def last_beat(connection: Connection, process: str) -> datetime | None:
 class Backlog:
     """What waits for a worker. oldest_seconds: age of the longest due link or request, 0 for none.
 
-    open_backfills: that are not through. sweep_seconds: how late the sweep is that is due the longest, 0 for none.
+    open_backfills: of installed instances, that are not through. sweep_seconds: how late the sweep is that is due the
+    longest, 0 for none.
     """
 
     due_links: int
@@ -67,7 +68,8 @@ def backlog(connection: Connection, now: datetime) -> Backlog:
                 GREATEST(0, EXTRACT(epoch FROM :now - LEAST(
                     (SELECT min(due_at) FROM due),
                     (SELECT min(requested_at) FROM check_requests)))) AS oldest,
-                (SELECT count(*) FROM backfills WHERE due_at IS NOT NULL) AS open_backfills,
+                (SELECT count(*) FROM backfills b JOIN app_instances a USING (instance_id)
+                    WHERE b.due_at IS NOT NULL AND a.status = 'installed') AS open_backfills,
                 (SELECT GREATEST(0, EXTRACT(epoch FROM :now - min(s.due_at))) FROM sweeps s
                     JOIN app_instances a USING (instance_id) WHERE a.status = 'installed') AS sweep"""),
         {"now": now},
