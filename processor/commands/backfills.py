@@ -211,6 +211,8 @@ def _wait(services: Services, backfill_id: UUID, timeout: float, *, is_here: boo
         through_at = line.finishes_at(services.now())
         left = f", {_duration(through_at - services.now())} left" if through_at else ""
         words = f"{_share(line)} read, {line.payment_count} payments{left}"
+        if line.failures:
+            words += "; Wix could not be asked, see `processor runs list`"
         if words != said and not is_quiet:
             click.echo(words, err=True)
             said = words
