@@ -95,6 +95,9 @@ def decode_json(text: str | bytes) -> Any:
         raise NotJson(why.msg if isinstance(why, json.JSONDecodeError) else str(why)) from None
 
 
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # as Wix has them, and our columns
+
+
 # -- Webhook delivery ------------------------------------------------------------------------------
 
 
@@ -272,7 +275,7 @@ class NewPaymentLink(Struct, rename="camel", omit_defaults=True):
 
 
 class TotalReceived(Struct, rename="camel"):
-    payment_count: int | None = None
+    payment_count: Int64 | None = None
     amount: str | None = None
 
 
@@ -302,7 +305,7 @@ class PaymentLink(Struct, rename="camel"):
     currency: str | None = None
     type: str | None = None
     status: str | None = None
-    payments_limit: int | None = None
+    payments_limit: Int64 | None = None
     total_received: TotalReceived | None = None
     last_payment_date: Instant | None = None
     expiration_date: Instant | None = None

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -415,3 +416,13 @@ def test_an_arbitrary_event_is_read_or_refused(changes: dict[str, Any]) -> None:
 @settings(max_examples=300)
 def test_an_arbitrary_payment_is_read_or_refused(changes: dict[str, Any]) -> None:
     assert refused(payment_entity(**changes)) in {None, *Reason}
+
+
+@pytest.mark.parametrize("field", ['"paymentsLimit":%d', '"totalReceived":{"paymentCount":%d}'])
+def test_a_number_of_a_link_that_no_column_can_hold_makes_the_link_unreadable(field: str) -> None:
+    told = [f'{{"id":"{LINK}",{field % number}}}' for number in (2**63 - 1, 2**63, 10**30)]
+
+    assert msgspec.convert(wire.decode_json(told[0]), wire.PaymentLink).id == str(LINK)
+    for beyond in told[1:]:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(wire.decode_json(beyond), wire.PaymentLink)
