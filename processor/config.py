@@ -313,7 +313,7 @@ class Settings:
         "120",
     )
     sweep_seconds: float = setting(
-        "SWEEP_SECONDS", "time between polls of an instance for missed webhooks", _number(0.5, 604_800), "900"
+        "SWEEP_SECONDS", "time between polls of an instance for missed webhooks", _number(0.5, 86_400), "900"
     )
     sweep_overlap_seconds: float = setting(
         "SWEEP_OVERLAP_SECONDS",
