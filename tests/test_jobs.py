@@ -245,6 +245,26 @@ def test_what_only_the_link_can_show_is_not_over_because_the_link_is_gone(shop: 
     assert shop.open() == ["link_missing", "total_differs"]
 
 
+def test_a_difference_is_not_over_because_wix_says_nothing_of_it(shop: Shop) -> None:
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    rewritten(shop, "link", link_id, totalReceived={"paymentCount": 1, "amount": "99.00"})
+    shop.request(link_id)
+    settle(shop)
+    assert shop.open() == ["total_differs"]
+
+    rewritten(shop, "link", link_id, totalReceived={})
+    shop.request(link_id)
+    settle(shop)
+
+    assert shop.open() == ["total_differs"]
+    rewritten(shop, "link", link_id, totalReceived={"paymentCount": 1, "amount": "10.00"})
+    shop.request(link_id)
+    settle(shop)
+    assert shop.open() == []
+
+
 def test_what_is_known_of_a_payment_is_not_over_because_it_cannot_be_read(shop: Shop) -> None:
     link_id = shop.link()
     [payment_id] = shop.pay(link_id)

@@ -285,6 +285,20 @@ BY_DESCRIPTION = frozenset(
 """Types that only Wix's description of a link can show, or show to be over: without one nothing is known of them."""
 
 
+def unknown_of(link: Link | None) -> frozenset[DiscrepancyType]:
+    """Types of which nothing is known by this description, so that they are not over either. None: there is none."""
+    if link is None:
+        return BY_DESCRIPTION
+    told = {
+        DiscrepancyType.TOTAL_DIFFERS: link.total_amount,
+        DiscrepancyType.REFUND_ON_ORDER_ONLY: link.total_amount,
+        DiscrepancyType.COUNT_DIFFERS: link.payment_count,
+        DiscrepancyType.ORDER_AMOUNT_DIFFERS: link.order_amount,
+        DiscrepancyType.LAST_PAYMENT_DIFFERS: link.last_payment_at,
+    }
+    return frozenset(type_ for type_, value in told.items() if value is None)
+
+
 def match_link(
     books: LinkBooks, *, now: datetime, settling: timedelta, assumptions: Assumptions = NOTHING_ASSUMED
 ) -> tuple[tuple[Difference, ...], bool]:

@@ -17,7 +17,6 @@ from processor.domain.alert import AlertKind
 from processor.domain.discrepancy import Difference, DiscrepancyType
 from processor.domain.payment import Payment
 from processor.domain.reconciliation import (
-    BY_DESCRIPTION,
     BY_EVENTS_ALONE,
     LinkBooks,
     Outcome,
@@ -25,6 +24,7 @@ from processor.domain.reconciliation import (
     Totals,
     closed_since,
     next_check,
+    unknown_of,
 )
 from processor.domain.rerun import Described, Evidence, Payments, Piece, Result, Terms
 from processor.domain.rules import BUILT_IN, Rules
@@ -319,10 +319,12 @@ def _match_links(
         due_at = now + timedelta(seconds=wait) if wait is not None else None
         finished.append(checks.Finished(claim, is_settled, due_at))
     opened = _note(connection, check, differences, now)
-    # Of a link that Wix does not describe any more, its last differences are not known to be over.
-    is_described = [one for one in settled if one in theirs.links]
-    rest = [one for one in settled if one not in theirs.links]
-    for links_of, unknown in ((is_described, frozenset[DiscrepancyType]()), (rest, BY_DESCRIPTION)):
+    # What Wix does not describe any more, of a link or all of it, is not known to be over.
+    by_unknown: dict[frozenset[DiscrepancyType], list[UUID]] = {}
+    for link_id in settled:
+        link = theirs.links[link_id].link if link_id in theirs.links else None
+        by_unknown.setdefault(unknown_of(link), []).append(link_id)
+    for unknown, links_of in by_unknown.items():
         check.counts.resolved += discrepancies.resolve_absent(
             connection,
             instance_id,
