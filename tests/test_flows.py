@@ -37,7 +37,7 @@ from tests.shop import SETTLING, Shop, a_shop
 
 @pytest.fixture
 def shop(database_url: str, redis_url: str) -> Iterator[Shop]:
-    with a_shop(database_url, redis_url, WIX_TIMEOUT_SECONDS="0.5") as running:
+    with a_shop(database_url, redis_url, WIX_TIMEOUT_SECONDS="1") as running:
         running.deliver()
         yield running
 
