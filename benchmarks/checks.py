@@ -38,12 +38,12 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks import machine
+from benchmarks.pretend import a_loaded_sandbox, settings_for
 from processor import embedded, logs, queue, wiring
 from processor.config import Settings, database_url, declared_settings
 from processor.domain.payment import Origin, SeenPayment
-from processor.processes import Child, free_port, wait_until
 from processor.store import checks, inbox, instances, links, migrations, payments
-from processor.system import LOCALHOST, Control
+from processor.system import Control
 from processor.wix import wire
 from processor.wix.parse import parse_payment, seen_link
 
@@ -488,47 +488,25 @@ def run(options: argparse.Namespace, folder: Path) -> None:
 @contextmanager
 def _bench(options: argparse.Namespace, folder: Path) -> Iterator[Bench]:
     """Servers, a loaded pretend Wix, and books."""
-    processor = [sys.executable, "-m", "processor"]
-    data = ["--data", str(folder / "sandbox")]
     links = options.links + SITES  # one of each instance is for warming up
-    volume = ["--payments", links * EVENTS, "--links", links, "--sites", SITES, "--seed", options.seed]
-    subprocess.run(
-        [*processor, "sandbox", "load", *data, *map(str, volume)], check=True, stdout=subprocess.DEVNULL
-    )
-    port = free_port()
-    child = Child(
-        "sandbox",
-        [*processor, "sandbox", "--port", str(port), *data, "--calls-per-minute", "1000000"],
-        environ=dict(os.environ),
-        log_file=folder / "sandbox.log",
-    )
-    control = Control(f"http://{LOCALHOST}:{port}")
-    child.start()
-    try:
-        wait_until(control.is_up, what="the sandbox", seconds=60, children=[child])
-        app = control.get("app")
-        with machine.start_servers(folder / "servers") as servers:
-            migrations.upgrade(database_url(servers.database_url))
-            with psycopg.connect(servers.database_url, autocommit=True) as connection:
-                connection.execute(NAIVE_SCHEMA)
-            ours = {declared.variable for declared in declared_settings().values()}
-            environ = {name: value for name, value in os.environ.items() if name not in ours} | {
-                "DATABASE_URL": servers.database_url,
-                "REDIS_URL": servers.redis_url,
-                "WIX_API_URL": control.base_url,
-                "WIX_APP_ID": app["appId"],
-                "WIX_APP_SECRET": app["appSecret"],
-                "WIX_PUBLIC_KEYS": app["publicKey"],
-                "WIX_CALLS_PER_MINUTE": "1000000",
-                "SETTLING_SECONDS": "0",
-                "PYTHONPATH": str(ROOT),
-            }
-            bench = Bench(folder, servers, control, environ)
-            bench.fill()
-            yield bench
-    finally:
-        control.close()
-        child.stop()
+    volume = {"payments": links * EVENTS, "links": links, "sites": SITES, "seed": options.seed}
+    with (
+        a_loaded_sandbox(folder, **volume) as control,
+        machine.start_servers(folder / "servers") as servers,
+    ):
+        migrations.upgrade(database_url(servers.database_url))
+        with psycopg.connect(servers.database_url, autocommit=True) as connection:
+            connection.execute(NAIVE_SCHEMA)
+        ours = {declared.variable for declared in declared_settings().values()}
+        environ = {name: value for name, value in os.environ.items() if name not in ours} | {
+            "DATABASE_URL": servers.database_url,
+            "REDIS_URL": servers.redis_url,
+            **settings_for(control),
+            "PYTHONPATH": str(ROOT),
+        }
+        bench = Bench(folder, servers, control, environ)
+        bench.fill()
+        yield bench
 
 
 def _options() -> argparse.Namespace:

@@ -22,12 +22,11 @@ from pathlib import Path
 from uuid import UUID
 
 from benchmarks import machine
+from benchmarks.pretend import PROCESSOR, a_loaded_sandbox, settings_for
 from processor import embedded, jobs, wiring
 from processor.config import Settings
 from processor.domain.reconciliation import Outcome
-from processor.processes import Child, free_port, wait_until
 from processor.store import checks, instances
-from processor.system import LOCALHOST, Control
 
 SIZES = (1_000, 10_000, 100_000)
 SEED = 1
@@ -66,55 +65,27 @@ class Measured:
 def measure(folder: Path, servers: embedded.Servers, size: int) -> Measured:
     """Two checks of a link of `size` payments, by a process of their own."""
     folder.mkdir()
-    processor = [sys.executable, "-m", "processor"]
-    data = ["--data", str(folder / "sandbox")]
-    volume = ["--payments", str(size), "--links", "1", "--seed", str(SEED)]
-    subprocess.run([*processor, "sandbox", "load", *data, *volume], check=True, stdout=subprocess.DEVNULL)
-    port = free_port()
-    child = Child(
-        "sandbox",
-        [*processor, "sandbox", "--port", str(port), *data, "--calls-per-minute", "1000000"],
-        environ=dict(os.environ),
-        log_file=folder / "sandbox.log",
-    )
-    control = Control(f"http://{LOCALHOST}:{port}")
-    child.start()
-    try:
-        wait_until(control.is_up, what="the sandbox", seconds=60, children=[child])
-        app = control.get("app")
+    with a_loaded_sandbox(folder, payments=size, links=1, seed=SEED) as control:
         name = f"bench_{size}"
         subprocess.run(
-            [*processor, "migrate"],
+            [*PROCESSOR, "migrate"],
             check=True,
             stdout=subprocess.DEVNULL,
             env=os.environ | {"DATABASE_URL": new_database(servers, name)},
         )
-        environ = {
+        environ = settings_for(control) | {
             "DATABASE_URL": servers.postgres.url_of(name),
             "REDIS_URL": servers.redis_url,
-            "WIX_API_URL": control.base_url,
-            "WIX_APP_ID": app["appId"],
-            "WIX_APP_SECRET": app["appSecret"],
-            "WIX_PUBLIC_KEYS": app["publicKey"],
-            "WIX_CALLS_PER_MINUTE": "1000000",
-            "SETTLING_SECONDS": "0",
             "LOG_LEVEL": "ERROR",
         }
+        instance_id = control.get("instances")["instances"][0]["instanceId"]
         told = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "benchmarks.large_link",
-                "--worker",
-                control.get("instances")["instances"][0]["instanceId"],
-            ],
+            [sys.executable, "-m", "benchmarks.large_link", "--worker", instance_id],
             check=True,
             stdout=subprocess.PIPE,
             env=os.environ | environ,
         )
         return Measured(**json.loads(told.stdout.splitlines()[-1]))
-    finally:
-        child.stop()
 
 
 def new_database(servers: embedded.Servers, name: str) -> str:

@@ -31,14 +31,13 @@ from sqlalchemy import text
 
 from benchmarks import machine
 from benchmarks.large_link import new_database
+from benchmarks.pretend import PROCESSOR, a_loaded_sandbox, settings_for
 from processor import embedded, jobs, wiring
 from processor.config import Settings, database_url
 from processor.domain.payment import FACTS, Payment
 from processor.jobs.sweeping import PART_PAGES
-from processor.processes import Child, free_port, wait_until
 from processor.store import instances, staging
 from processor.store.database import Database, open_database
-from processor.system import LOCALHOST, Control
 from processor.wix import wire
 
 INSTANCE = UUID(int=7)
@@ -105,7 +104,7 @@ def _matching(options: Options, servers: embedded.Servers) -> list[dict[str, Any
 def _migrated(servers: embedded.Servers, name: str) -> str:
     url = new_database(servers, name)
     subprocess.run(
-        [sys.executable, "-m", "processor", "migrate"],
+        [*PROCESSOR, "migrate"],
         check=True,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"DATABASE_URL": url},
@@ -265,35 +264,11 @@ class Swept:
 
 
 def _sweep(options: Options, servers: embedded.Servers, folder: Path) -> dict[str, Any]:
-    processor = [sys.executable, "-m", "processor"]
-    data = ["--data", str(folder / "sandbox")]
-    volume = ["--payments", str(options.swept), "--links", str(options.swept // 100), "--days", "2"]
-    subprocess.run(
-        [*processor, "sandbox", "load", *data, *volume, "--seed", str(options.seed)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    port = free_port()
-    child = Child(
-        "sandbox",
-        [*processor, "sandbox", "--port", str(port), *data, "--calls-per-minute", "1000000"],
-        environ=dict(os.environ),
-        log_file=folder / "sandbox.log",
-    )
-    control = Control(f"http://{LOCALHOST}:{port}")
-    child.start()
-    try:
-        wait_until(control.is_up, what="the sandbox", seconds=60, children=[child])
-        app = control.get("app")
-        environ = {
+    volume = {"payments": options.swept, "links": options.swept // 100, "days": 2, "seed": options.seed}
+    with a_loaded_sandbox(folder, **volume) as control:
+        environ = settings_for(control) | {
             "DATABASE_URL": _migrated(servers, "swept"),
             "REDIS_URL": servers.redis_url,
-            "WIX_API_URL": control.base_url,
-            "WIX_APP_ID": app["appId"],
-            "WIX_APP_SECRET": app["appSecret"],
-            "WIX_PUBLIC_KEYS": app["publicKey"],
-            "WIX_CALLS_PER_MINUTE": "1000000",
-            "SETTLING_SECONDS": "0",
             "LOG_LEVEL": "ERROR",
         }
         instance_id = control.get("instances")["instances"][0]["instanceId"]
@@ -303,8 +278,6 @@ def _sweep(options: Options, servers: embedded.Servers, folder: Path) -> dict[st
             stdout=subprocess.PIPE,
             env=os.environ | environ,
         )
-    finally:
-        child.stop()
     found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
     thousands = found["payments"] / 1_000
     print(
