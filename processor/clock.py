@@ -86,6 +86,8 @@ def _apart(duty: str, work: Callable[[], int]) -> int:
     except StoreUnavailable:
         raise
     except Exception:
+        # Whatever it is, it must not end the clock, and with it every recheck and poll. Once is enough: it comes again
+        # at every tick.
         if duty not in _broken:
             _broken.add(duty)
             log.exception("duty_failed", duty=duty)
