@@ -6,7 +6,7 @@ PYTHON_OF_VENV = .venv/bin/python
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 .DEFAULT_GOAL = help
-.PHONY: help environment demo test chaos simulation bench check lint types imports migrations audit lock clean
+.PHONY: help environment demo test chaos simulation screenshots bench check lint types imports migrations audit lock clean
 
 help: ## This list
 	@echo 'make TARGET; the first that needs it builds .venv.'
@@ -27,6 +27,9 @@ chaos: environment ## Processes, servers and links hurt under load, and the proo
 
 simulation: environment ## Stories by a seed in which everything goes wrong at Wix, and the proof of the books; ARGS='--seeds 50', ARGS='--seed 17' tells one
 	@exec $(PYTHON_OF_VENV) -m tests.simulation $(ARGS)
+
+screenshots: environment ## Pictures of every page, wide and narrow, light and dark; ARGS='--only payments'
+	@exec $(PYTHON_OF_VENV) -m tests.web.pages.screenshots $(ARGS)
 
 bench: environment ## Every promised figure beside its goal; a C compiler is needed; ARGS='--quick' is short, ARGS=--full stores 10,000,000 events
 	@exec $(PYTHON_OF_VENV) -m benchmarks $(ARGS)

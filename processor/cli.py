@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import click
 
 from processor import __version__
+from processor.commands.accounts import accounts
 from processor.commands.alerts import alerts
 from processor.commands.archive import archive
 from processor.commands.backfills import backfills
@@ -125,14 +126,14 @@ def _stop_on_signals() -> threading.Event:
 cli.add_command(sandbox)
 for command in (
     *(links, events, payments, instances, reconcile, discrepancies, rules, replay),
-    *(report, reports, runs, backfills, archive, alerts),
+    *(report, reports, runs, backfills, archive, alerts, accounts),
 ):
     cli.add_command(command)
 
 
 @cli.command()
 def serve() -> None:
-    """Serve webhooks, health and metrics with Granian."""
+    """Serve webhooks, health, metrics and the pages with Granian."""
     from processor import wiring
 
     settings = Settings.read(os.environ)

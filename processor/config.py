@@ -144,6 +144,17 @@ def mail_addresses(text: str) -> tuple[str, ...]:
     return tuple(mail_address(one.strip()) for one in text.split(","))
 
 
+def secret_key(text: str) -> str:
+    """A key that nobody guesses. Raises ValueError."""
+    if len(text) < 32:
+        raise ValueError("must have 32 letters or more: make one with `openssl rand -hex 32`")
+    if len(set(text)) < 10 or any(
+        word in text.lower() for word in ("change", "secret", "example", "default")
+    ):
+        raise ValueError("is one that others could guess: make one with `openssl rand -hex 32`")
+    return text
+
+
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
@@ -406,6 +417,39 @@ class Settings:
     )
     metrics_token: str | None = setting(
         "METRICS_TOKEN", "who scrapes /metrics must bear it; open when not set", secret=True
+    )
+    secret_key: str | None = setting(
+        "SECRET_KEY",
+        "signs the sessions of the pages, 32 letters or more; without one there are no pages",
+        secret_key,
+        secret=True,
+    )
+    secure_cookies: bool = setting(
+        "SECURE_COOKIES", "whether the pages' cookies travel by HTTPS alone; 0 on a laptop", _flag, "1"
+    )
+    trusted_proxies: int = setting(
+        "TRUSTED_PROXIES",
+        "how many proxies of ours stand before the web process and set X-Forwarded-For and -Proto",
+        _whole(0, 8),
+        "0",
+    )
+    session_idle_seconds: float = setting(
+        "SESSION_IDLE_SECONDS",
+        "after so long without a request one has to sign in again",
+        _number(60, 604_800),
+        "3600",
+    )
+    session_seconds: float = setting(
+        "SESSION_SECONDS", "after so long one has to sign in again anyhow", _number(60, 2_592_000), "43200"
+    )
+    pay_page: bool = setting(
+        "PAY_PAGE",
+        "whether /pay/ and the id of a link leads anybody to its checkout, without signing in",
+        _flag,
+        "0",
+    )
+    pay_per_minute: int = setting(
+        "PAY_PER_MINUTE", "checkouts that one address may begin there in a minute", _whole(1, 1_000), "10"
     )
     log_level: str = setting(
         "LOG_LEVEL", "what is logged", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"

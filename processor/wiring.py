@@ -19,8 +19,9 @@ from processor.wix.credentials import ApiKeyCredentials, Credentials, OAuthCrede
 from processor.wix.rate import RateLimit, open_rate_redis
 from processor.wix.signature import BadKey, parse_key
 
-# A job puts work off rather than wait; a person would only have to ask again.
-PERSON_WAITS_SECONDS = 60.0
+# A job puts work off rather than wait; a person would only have to ask again, but not stare at a page for a minute.
+_PATIENCE = {"cli": 60.0, "pages": 10.0}
+PAGES_POOL_SIZE = 6
 
 
 def utc_now() -> datetime:
@@ -69,7 +70,9 @@ def public_keys(settings: Settings) -> tuple[RSAPublicKey, ...]:
 
 
 def build(settings: Settings, *, role: str, now: Callable[[], datetime] = utc_now) -> Services:
-    """Services for one process. role: "web", "worker", "clock" or "cli".
+    """Services for one process. role: "web", "pages", "worker", "clock" or "cli".
+
+    "pages" are those of the pages within a web process: their statements may take longer than a webhook waits.
 
     Nothing is connected yet, so a process may fork afterwards. Raises ConfigurationError.
     """
@@ -78,10 +81,10 @@ def build(settings: Settings, *, role: str, now: Callable[[], datetime] = utc_no
     database = open_database(
         str(settings.database_url),
         name=f"processor-{role}",
-        pool_size=settings.pool_size if is_web else 2,
+        pool_size=settings.pool_size if is_web else PAGES_POOL_SIZE if role == "pages" else 2,
         # A request waits for a connection, then for its one statement; together within the answer time.
         pool_seconds=settings.answer_seconds * 0.4 if is_web else 10,
-        statement_seconds=settings.answer_seconds * 0.6 if is_web else 60,
+        statement_seconds=settings.answer_seconds * 0.6 if is_web else 15 if role == "pages" else 60,
     )
     responses: Counter[str] = Counter()
     return Services(
@@ -90,7 +93,7 @@ def build(settings: Settings, *, role: str, now: Callable[[], datetime] = utc_no
         queue=open_queue(settings.redis_url),
         now=now,
         wix_responses=responses,
-        _wix=_wix_client(settings, responses, PERSON_WAITS_SECONDS if role == "cli" else WAIT_SECONDS_MAX),
+        _wix=_wix_client(settings, responses, _PATIENCE.get(role, WAIT_SECONDS_MAX)),
     )
 
 

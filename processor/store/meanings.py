@@ -39,6 +39,40 @@ EVERYWHERE = {
 """Meanings of columns that mean the same wherever they are."""
 
 TABLES: dict[str, dict[str, str]] = {
+    "account_instances": {
+        "account_id": "The account that sees this instance.",
+    },
+    "accounts": {
+        "account_id": "The account.",
+        "name": "Name of the person; the actor of what it decides. Unique whatever the case of its letters.",
+        "roles": "auditor, clerk, approver, operator: what it may do.",
+        "sees_personal": "Whether personal data may be unmasked.",
+        "sees_every_instance": "Whether it sees every instance, else those of account_instances.",
+        "password_hash": "Argon2id hash of the password. NULL when it has none.",
+        "password_changed_at": "When the password was last set (UTC). NULL when it has none.",
+        "oidc_subject": "Issuer and subject of OpenID Connect. NULL when it does not sign in by it.",
+        "created_at": "When the account was made (UTC).",
+        "disabled_at": "When it was disabled (UTC). NULL while it may sign in.",
+    },
+    "actions": {
+        "action_id": "Number in the order they were asked for.",
+        "at": "When it was asked for (UTC).",
+        "account_id": "Account that asked. NULL when nobody was signed in.",
+        "actor": "Its name at that time. NULL when nobody was signed in.",
+        "action": "What was asked for: the route that was called.",
+        "instance_id": "App instance it was about. NULL when it was about none.",
+        "object": "What it was about, such as a payment or a discrepancy. NULL when it was about nothing single.",
+        "detail": "More about it; never personal.",
+        "request_id": "Id of the request, as in the log and in the answer's X-Request-Id.",
+        "status": "HTTP status of the answer. NULL while it is done, and when the process died meanwhile.",
+    },
+    "sessions": {
+        "token_digest": "SHA-256 of what the browser holds.",
+        "account_id": "Who is signed in.",
+        "begun_at": "When it signed in (UTC).",
+        "seen_at": "Its last request (UTC), but for a minute.",
+        "ended_at": "When it was ended (UTC). NULL while it lasts, or when it ran out.",
+    },
     "alert_channels": {
         "channel": "webhook or mail.",
         "enqueued_at": "When its deliveries were last given to the queue (UTC). NULL: never.",

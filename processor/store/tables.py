@@ -39,6 +39,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from processor.domain.access import Role
 from processor.domain.alert import AlertKind, Channel, DeliveryKind
 from processor.domain.discrepancy import Reason, Severity, StepKind
 from processor.domain.reconciliation import Recovery
@@ -1081,6 +1082,104 @@ class LinkCreation(Base):
             unique=True,
             postgresql_where=text("payment_link_id IS NOT NULL"),
         ),
+    )
+
+
+class AccountRow(Base):
+    """A person who may sign in to the pages (`domain.access`).
+
+    password_hash: Argon2id, NULL when it has no password. oidc_subject: issuer and subject, NULL when it does not sign
+    in by OpenID Connect. disabled_at: NULL while it may sign in; an account is never deleted, its name is in the books.
+    """
+
+    __tablename__ = "accounts"
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    name: Mapped[str]
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    sees_personal: Mapped[bool]
+    sees_every_instance: Mapped[bool]
+    password_hash: Mapped[str | None]
+    password_changed_at: Mapped[datetime | None]
+    oidc_subject: Mapped[str | None]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            f"roles <@ ARRAY[{', '.join(repr(str(role)) for role in Role)}] AND cardinality(roles) > 0",
+            "roles",
+        ),
+        CheckConstraint("NOT ('auditor' = ANY (roles)) OR cardinality(roles) = 1", "auditors_change_nothing"),
+        CheckConstraint("(password_hash IS NULL) = (password_changed_at IS NULL)", "password_whole"),
+        CheckConstraint("lower(name) <> 'automation'", "person"),
+        Index("uq_accounts_name", text("lower(name)"), unique=True),
+        Index(
+            "uq_accounts_oidc_subject",
+            "oidc_subject",
+            unique=True,
+            postgresql_where=text("oidc_subject IS NOT NULL"),
+        ),
+    )
+
+
+class AccountInstance(Base):
+    """That an account sees this instance. Of no account that sees every one."""
+
+    __tablename__ = "account_instances"
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.account_id"), primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class SessionRow(Base):
+    """A person signed in with one browser. token_digest: SHA-256 of what the browser holds.
+
+    seen_at: its last request, but for a minute. ended_at: signed out, or ended by another. NULL while it lasts.
+    """
+
+    __tablename__ = "sessions"
+
+    token_digest: Mapped[bytes] = mapped_column(primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.account_id"))
+    begun_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("octet_length(token_digest) = 32", "token_digest_is_sha256"),
+        CheckConstraint("seen_at >= begun_at", "seen_after_begin"),
+        CheckConstraint("ended_at >= begun_at", "ended_after_begin"),
+        Index("ix_sessions_account", "account_id", "begun_at"),
+    )
+
+
+class ActionRow(Base):
+    """What a person asked for on the pages, written before it was done. Append-only, but for the answer.
+
+    account_id, actor: NULL when nobody was signed in. action: the route that was called. object: what it was about, as
+    text. detail: more of it, never personal. status: the HTTP status that was answered, NULL while it is done and when
+    the process died meanwhile.
+    """
+
+    __tablename__ = "actions"
+
+    action_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime]
+    account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.account_id"))
+    actor: Mapped[str | None]
+    action: Mapped[str]
+    instance_id: Mapped[UUID | None]
+    object: Mapped[str | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    request_id: Mapped[str]
+    status: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        CheckConstraint("(account_id IS NULL) = (actor IS NULL)", "actor_whole"),
+        CheckConstraint("status BETWEEN 100 AND 599", "status_possible"),
+        Index("ix_actions_at", "at", "action_id"),
+        Index("ix_actions_account", "account_id", "at"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The web process: webhooks and health."""
+"""The web process: webhooks, health and the pages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from processor.metrics import observe_commit
 from processor.store import inbox
 from processor.web import health, webhooks
 from processor.web.afterwork import AfterWork
+from processor.web.doors import Doors
 from processor.web.front import Front
+from processor.web.pages import create_pages
 from processor.wiring import Services
 
 
 def create_front(services: Services) -> Front:
-    """What is served: the webhook, and behind it the application. Raises ConfigurationError as `create_app`."""
+    """What is served: the webhook, and behind it the applications. Raises ConfigurationError as `create_app`."""
     app = create_app(services)
+    settings = services.settings
+    pages = None
+    if settings.secret_key is not None:
+        pages = create_pages(wiring.build(settings, role="pages", now=services.now))
     return Front(
-        app,
+        Doors(app, pages, at_once=max(1, settings.web_threads // 2)),
         app.extensions["intake"],
         body_bytes_max=services.settings.body_bytes_max,
         seconds=services.settings.answer_seconds,

@@ -1,0 +1,138 @@
+"""Lists in pages by their keys: the thousandth page costs what the first does, and new rows shift none.
+
+A position is the key of the row beside which a page begins. It travels in the address as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, func, literal
+
+PAGE = 50
+Item = TypeVar("Item")
+Key = tuple[Any, ...]
+
+_WRITERS = {"t": datetime.isoformat, "u": str, "i": int, "d": str, "s": str}
+_TYPES: dict[str, type] = {"t": datetime, "u": UUID, "i": int, "d": Decimal, "s": str}
+
+
+class BadPosition(ValueError):
+    """Text that is no position of this list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page begins: after the row of this key, or before it when is_back. kinds: a letter for each value."""
+
+    key: Key
+    is_back: bool = False
+
+    def text(self) -> str:
+        """For an address."""
+        parts = [
+            [kind, _WRITERS[kind](value)] for value, kind in zip(self.key, map(_kind, self.key), strict=True)
+        ]
+        raw = json.dumps(["b" if self.is_back else "a", *parts], separators=(",", ":"))
+        return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str | None, *types: type) -> Position | None:
+        """What `text` wrote, None for None or nothing. types: of the key's values. Raises BadPosition."""
+        if not text:
+            return None
+        try:
+            side, *parts = json.loads(base64.urlsafe_b64decode(text[:2_000] + "=" * (-len(text) % 4)))
+            key = tuple(_value(kind, told) for kind, told in parts)
+        except (
+            ValueError,
+            TypeError,
+            binascii.Error,
+            InvalidOperation,
+            OverflowError,
+            RecursionError,
+        ) as why:
+            raise BadPosition("no position") from why
+        if side not in ("a", "b") or tuple(map(type, key)) != types:
+            raise BadPosition("a position of another list")
+        return cls(key, side == "b")
+
+
+def _kind(value: Any) -> str:
+    return next(kind for kind, type_ in _TYPES.items() if type(value) is type_)
+
+
+def _value(kind: str, told: Any) -> Any:
+    match kind:
+        case "t":
+            moment = datetime.fromisoformat(told)
+            if moment.tzinfo is None:
+                raise ValueError("a time without a zone")
+            return moment
+        case "u":
+            return UUID(told)
+        case "i":
+            if type(told) is not int or not -(2**63) <= told < 2**63:
+                raise ValueError("no number")
+            return told
+        case "d":
+            number = Decimal(told)
+            if not number.is_finite() or abs(number) >= 10**16:
+                raise ValueError("no amount")
+            return number
+        case "s" if isinstance(told, str) and "\0" not in told:
+            return told
+    raise ValueError("unknown kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[Item]):
+    """A page of a list. before, after: where the pages around it begin, None when there is none."""
+
+    items: list[Item]
+    before: Position | None
+    after: Position | None
+
+
+def fetch(
+    connection: Connection,
+    statement: Select[Any],
+    keys: Sequence[Any],
+    *,
+    at: Position | None,
+    limit: int = PAGE,
+    is_descending: bool = True,
+) -> Slice[Row[Any]]:
+    """A page of `statement`, which has no order yet, by `keys`, all descending or all ascending, none ever NULL.
+
+    An index on just these columns answers it. The rows end with the values of the keys.
+    """
+    columns = len(statement.selected_columns)
+    statement = statement.add_columns(*(key.label(f"key_{number}") for number, key in enumerate(keys)))
+    is_back = at is not None and at.is_back
+    goes_down = is_descending != is_back
+    if at is not None:
+        place = func.row(*(literal(value, key.type) for value, key in zip(at.key, keys, strict=True)))
+        statement = statement.where(func.row(*keys) < place if goes_down else func.row(*keys) > place)
+    found = connection.execute(
+        statement.order_by(*(key.desc() if goes_down else key.asc() for key in keys)).limit(limit + 1)
+    ).all()
+    has_more = len(found) > limit
+    rows = list(found[:limit])
+    if is_back:
+        rows.reverse()
+    has_before = has_more if is_back else at is not None
+    has_after = is_back or has_more
+    return Slice(
+        rows,
+        Position(tuple(rows[0][columns:]), is_back=True) if rows and has_before else None,
+        Position(tuple(rows[-1][columns:])) if rows and has_after else None,
+    )

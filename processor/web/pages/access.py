@@ -1,0 +1,233 @@
+"""Who may open a page, and who asked for what. Nothing is open that does not say what it needs.
+
+A view says so by `needs`, or is `public`; a test walks every route. Whatever is about an app instance has it in its
+path as `instance_id`, and does not exist for who may not see it. What changes something is a POST with a token, and is
+written down in `actions` before it is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.wrappers import Response as AnyResponse
+
+from processor.domain.access import Account, Permission, Reach
+from processor.errors import StoreUnavailable
+from processor.store import accounts, actions
+from processor.store.accounts import Session
+from processor.wiring import Services
+
+log = structlog.get_logger(__name__)
+View = TypeVar("View", bound=Callable[..., Any])
+
+TOUCH = timedelta(minutes=1)  # how exactly the last request of a session is known
+KEPT_MAX = 200  # letters kept of one field in `actions`
+_COOKIE = "session_token"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a view asks of who calls it. permission: None when anybody may.
+
+    keeps: fields of the form that are written down with the action; never personal ones. is_recorded: written down
+    though it changes nothing. is_live: called by the page itself every few seconds, so it keeps no session alive.
+    """
+
+    permission: Permission | None
+    keeps: tuple[str, ...] = ()
+    is_recorded: bool = False
+    is_live: bool = False
+
+
+def needs(
+    permission: Permission, *, keeps: tuple[str, ...] = (), is_recorded: bool = False, is_live: bool = False
+) -> Callable[[View], View]:
+    """Let a view be called only by who has this permission; see `Needs`."""
+
+    def mark(view: View) -> View:
+        view.needs = Needs(permission, keeps, is_recorded, is_live)  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def public(view: View) -> View:
+    """Let anybody call a view."""
+    view.needs = Needs(None)  # type: ignore[attr-defined]
+    return view
+
+
+def account() -> Account:
+    """Who is signed in; only in views that need a permission."""
+    held: Account = g.account
+    return held
+
+
+def reach() -> Reach:
+    """The instances that who is signed in may see."""
+    return account().reach
+
+
+def check_instance(instance_id: UUID) -> UUID:
+    """The same id. Answers 404 when who is signed in may not see that instance."""
+    if not reach().holds(instance_id):
+        abort(404)
+    return instance_id
+
+
+def digest(token: str) -> bytes:
+    """What is stored of a session's token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Guard:
+    """Stands before every view of the pages."""
+
+    def __init__(self, app: Flask, services: Services) -> None:
+        self._services = services
+        self._csrf = CSRFProtect(app)
+        app.before_request(self._admit)
+        app.after_request(self._finish)
+
+    def sign_in(self, account_id: UUID) -> None:
+        """Begin a session in this browser, and end the one that was."""
+        self.sign_out()
+        token = secrets.token_urlsafe(32)
+        with self._services.database.begin() as connection:
+            accounts.begin_session(connection, account_id, digest(token), self._services.now())
+        session.clear()  # with it the token of forms that another may have planted
+        session[_COOKIE] = token
+
+    def sign_out(self) -> None:
+        """End the session of this browser."""
+        if token := session.pop(_COOKIE, None):
+            with self._services.database.begin() as connection:
+                accounts.end_session(connection, digest(token), self._services.now())
+        session.clear()
+
+    def token_digest(self) -> bytes:
+        """The digest of this browser's session."""
+        return digest(str(session.get(_COOKIE, "")))
+
+    def note(
+        self, action: str, *, by: Account | None = None, detail: dict[str, Any] | None = None, status: int
+    ) -> None:
+        """Write down what no view of its own stands for, such as a failed sign-in."""
+        with self._services.database.begin() as connection:
+            actions.note(
+                connection,
+                by,
+                action,
+                request_id=g.request_id,
+                now=self._services.now(),
+                detail=detail,
+                status=status,
+            )
+
+    # -- Around each request -----------------------------------------------------------------------
+
+    def _admit(self) -> AnyResponse | None:
+        g.request_id = str(uuid4())
+        g.account = None
+        g.action_id = None
+        if request.endpoint is None:
+            return None  # the error is raised by who dispatches
+        wanted = needs_of(current_app, request.endpoint)
+        if request.endpoint.endswith("static"):
+            return None
+        held = self._session(wanted)
+        if held is not None:
+            g.account = held.account
+        if wanted.permission is None:
+            self._check_form()
+            return None
+        if held is None:
+            return self._ask_to_sign_in()
+        self._check_form()
+        if not held.account.may(wanted.permission):
+            log.info("page_refused", actor=held.account.name, page=request.endpoint, request_id=g.request_id)
+            abort(403)
+        instance_id = (request.view_args or {}).get("instance_id")
+        if instance_id is not None:
+            check_instance(instance_id)
+        if request.method == "POST" or wanted.is_recorded:
+            self._record(held.account, wanted, instance_id)
+        return None
+
+    def _session(self, wanted: Needs) -> Session | None:
+        token = session.get(_COOKIE)
+        if not isinstance(token, str):
+            return None
+        settings, now = self._services.settings, self._services.now()
+        with self._services.database.begin() as connection:
+            held = accounts.session(
+                connection,
+                digest(token),
+                begun_after=now - timedelta(seconds=settings.session_seconds),
+                seen_after=now - timedelta(seconds=settings.session_idle_seconds),
+            )
+            if held is not None and not wanted.is_live and now - held.seen_at > TOUCH:
+                accounts.touch_session(connection, digest(token), now)
+        return held
+
+    def _ask_to_sign_in(self) -> AnyResponse:
+        if request.headers.get("HX-Request"):
+            # A part of a page would show the form within itself.
+            answer = Response(status=401)
+            answer.headers["HX-Redirect"] = url_for("signing.sign_in")
+            return answer
+        next_ = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("signing.sign_in", next=next_ if next_ != "/" else None), 303)
+
+    def _check_form(self) -> None:
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            self._csrf.protect()
+
+    def _record(self, held: Account, wanted: Needs, instance_id: UUID | None) -> None:
+        about = {
+            name: str(value) for name, value in (request.view_args or {}).items() if name != "instance_id"
+        }
+        given = request.form if request.method == "POST" else request.args
+        kept = {name: given[name][:KEPT_MAX].replace("\0", "") for name in wanted.keeps if given.get(name)}
+        with self._services.database.begin() as connection:
+            g.action_id = actions.note(
+                connection,
+                held,
+                str(request.endpoint),
+                request_id=g.request_id,
+                now=self._services.now(),
+                instance_id=instance_id,
+                about=", ".join(about.values()) or None,
+                detail=kept,
+            )
+
+    def _finish(self, response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id") or str(uuid4())
+        action_id = g.get("action_id")
+        if action_id is not None:
+            try:
+                with self._services.database.begin() as connection:
+                    actions.answer(connection, action_id, response.status_code)
+            except StoreUnavailable:
+                # It was done, or refused, and that stands: the row says that its answer is not known.
+                log.warning("action_unanswered", action_id=action_id, request_id=g.request_id)
+        return response
+
+
+def needs_of(app: Flask, endpoint: str) -> Needs:
+    """What a view needs. Raises LookupError when it does not say."""
+    if endpoint.endswith("static"):
+        return Needs(None)
+    found = getattr(app.view_functions[endpoint], "needs", None)
+    if not isinstance(found, Needs):
+        raise LookupError(f"the view {endpoint} does not say what it needs")
+    return found

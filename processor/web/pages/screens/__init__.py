@@ -1,0 +1,7 @@
+"""The screens, each a module with a `blueprint`; their order is that of the navigation."""
+
+from __future__ import annotations
+
+from processor.web.pages.screens import overview
+
+ALL = (overview,)

@@ -1,0 +1,125 @@
+"""What every screen has: services, the clock that prints times, transactions that only read, and answers for htmx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Response, redirect, request, session
+from sqlalchemy import Connection, text
+from werkzeug.wrappers import Response as AnyResponse
+
+from processor.errors import (
+    ConfigurationError,
+    CreationConflict,
+    CreationUnclear,
+    NotAllowed,
+    ProcessorError,
+    WixError,
+    WixNotFound,
+    WixRefused,
+    WixUnauthorized,
+    WixUnavailable,
+)
+from processor.web.pages.access import Guard
+from processor.web.pages.formats import Clock
+from processor.web.pages.throttle import Throttle
+from processor.wiring import Services
+
+NOTES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The parts that screens are built with."""
+
+    services: Services
+    guard: Guard
+    clock: Clock
+    throttle: Throttle
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that changes nothing and sees the books as of one moment. Raises StoreUnavailable."""
+        with self.services.database.begin() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield connection
+
+
+def is_part() -> bool:
+    """Whether htmx asks for a part of a page."""
+    return bool(request.headers.get("HX-Request"))
+
+
+def told(words: str, *, is_bad: bool = False) -> None:
+    """Say something on the next page that is shown."""
+    kept = session.get("notes", [])[-NOTES_MAX + 1 :]
+    session["notes"] = [*kept, ["bad" if is_bad else "good", words[:1_000]]]
+
+
+def notes() -> list[tuple[str, str]]:
+    """What was `told` since the last page: ("good" or "bad", words)."""
+    return [(kind, words) for kind, words in session.pop("notes", [])]
+
+
+def done(where: str, words: str) -> AnyResponse:
+    """After a POST: go to `where`, and say what was done. A reload does nothing twice."""
+    told(words)
+    return redirect(where, 303)
+
+
+def refused(where: str, why: ProcessorError | str) -> AnyResponse:
+    """After a POST that did nothing: go to `where`, and say why."""
+    told(why if isinstance(why, str) else in_words(why), is_bad=True)
+    return redirect(where, 303)
+
+
+def in_words(why: ProcessorError) -> str:
+    """An error for who asked: what happened, and what to do."""
+    text = str(why)
+    text = text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    match why:
+        case NotAllowed() | CreationConflict() | CreationUnclear():
+            return text
+        case WixNotFound():
+            return f"Wix does not know it (any more). {text}"
+        case WixRefused():
+            return f"Wix refused it. {text}"
+        case WixUnauthorized():
+            return (
+                f"Wix does not let us: an operator must look at the app's credentials and permissions. {text}"
+            )
+        case WixUnavailable():
+            return f"Wix did not answer, so it may or may not be done. Try again in a minute. {text}"
+        case WixError() | ConfigurationError():
+            return text
+    return text
+
+
+def status_of(why: ProcessorError) -> int:
+    """The HTTP status of an answer that shows this error."""
+    match why:
+        case NotAllowed() | CreationConflict():
+            return 409
+        case WixNotFound():
+            return 404
+        case WixRefused():
+            return 422
+        case CreationUnclear() | WixError():
+            return 503
+    return 500
+
+
+def address(path: str, query: Mapping[str, Any]) -> str:
+    """`path` with those of `query` that say something."""
+    told_ = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"{path}?{urlencode(told_)}" if told_ else path
+
+
+def no_store(response: Response) -> Response:
+    """Keep an answer out of every cache."""
+    response.headers["Cache-Control"] = "no-store"
+    return response

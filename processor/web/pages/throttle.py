@@ -1,0 +1,41 @@
+"""How often something may be tried from one place: counted in Redis, by each process for itself while that is away."""
+
+from __future__ import annotations
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from processor.wix.rate import ANSWER_SECONDS
+
+log = structlog.get_logger(__name__)
+
+
+class Throttle:
+    """redis_url: None to count in this process alone."""
+
+    def __init__(self, redis_url: str | None) -> None:
+        self._here = MovingWindowRateLimiter(MemoryStorage())
+        self._shared = None
+        if redis_url:
+            # The library has its own word for sockets.
+            url = redis_url.replace("unix://", "redis+unix://", 1)
+            storage = RedisStorage(
+                url,
+                wrap_exceptions=True,
+                socket_timeout=ANSWER_SECONDS,
+                socket_connect_timeout=ANSWER_SECONDS,
+            )
+            self._shared = MovingWindowRateLimiter(storage)
+
+    def may(self, limit: str, *key: str) -> bool:
+        """Whether `key` may once more, and count it if so. limit: such as "10 per 15 minutes"."""
+        item: RateLimitItem = parse(limit)
+        if self._shared is not None:
+            try:
+                return self._shared.hit(item, *key)
+            except StorageError as why:
+                log.warning("throttle_local", error=type(why.__cause__ or why).__name__)
+        return self._here.hit(item, *key)

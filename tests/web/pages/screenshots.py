@@ -1,0 +1,128 @@
+"""Pictures of every page, wide and narrow, light and dark: `make screenshots`. What is GET and HTML is pictured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flask import Flask
+from playwright.sync_api import sync_playwright
+from werkzeug.serving import make_server
+
+from processor.domain.access import Role
+from processor.web.pages import access
+from processor.web.pages.signing import hasher
+from tests.browser.conftest import MISSING, OPTIONS, find_chromium
+from tests.conftest import a_database, migrated_template, start_servers, stop_servers
+from tests.web.pages.books import Books, arguments, some_books
+
+FOLDER = Path(__file__).resolve().parents[3] / ".data" / "screenshots"
+WIDTHS = (1280, 390)
+THEMES = ("light", "dark")
+NAME, PASSWORD = "maya", "a password for pictures"
+
+
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """The address of `app` on a server of this process."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def person_of_pictures(books: Books) -> None:
+    """Somebody with every right, to sign in as NAME by PASSWORD."""
+    from processor.store import accounts
+
+    books.person(Role.CLERK, Role.APPROVER, Role.OPERATOR, name=NAME, personal=True)
+    with books.shop.services.database.begin() as connection:
+        found = accounts.named(connection, NAME)
+        assert found is not None
+        accounts.set_password(
+            connection, found[0].account_id, hasher.hash(PASSWORD), books.shop.services.now()
+        )
+
+
+def paths(books: Books) -> dict[str, str]:
+    """Name of each page, and its path: every GET route that answers HTML."""
+    person, values, found = books.person(Role.OPERATOR, Role.CLERK), arguments(books), {}
+    with books.app.test_request_context():
+        wanted = {
+            rule.endpoint: books.app.url_for(rule.endpoint, **{name: values[name] for name in rule.arguments})
+            for rule in books.app.url_map.iter_rules()
+            if "GET" in (rule.methods or set()) and rule.endpoint != "static"
+        }
+    for endpoint, path in wanted.items():
+        if access.needs_of(books.app, endpoint).is_live:
+            continue
+        answer = person.get(path)
+        if answer.status_code == 200 and answer.mimetype == "text/html":
+            found[endpoint] = path
+    return found
+
+
+def take(books: Books, folder: Path, only: str) -> int:
+    """Write the pictures; returns how many. only: of pages with this in their name."""
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit(MISSING)
+    person_of_pictures(books)
+    wanted = {name: path for name, path in paths(books).items() if only in name}
+    count = 0
+    with served(books.app) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
+        for theme in THEMES:
+            for width in WIDTHS:
+                context = browser.new_context(
+                    viewport={"width": width, "height": 860},
+                    color_scheme="dark" if theme == "dark" else "light",
+                )
+                page = context.new_page()
+                page.goto(f"{url}/sign-in")
+                if "sign_in" in only or not only:
+                    page.screenshot(path=folder / f"sign-in-{width}-{theme}.png", full_page=True)
+                    count += 1
+                page.get_by_label("Name").fill(NAME)
+                page.get_by_label("Password").fill(PASSWORD)
+                page.get_by_role("button", name="Sign in", exact=True).click()
+                for name, path in wanted.items():
+                    page.goto(url + path)
+                    page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
+                    count += 1
+                context.close()
+        browser.close()
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pictures of every page, wide and narrow, light and dark.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go (%(default)s)")
+    parser.add_argument("--only", default="", help="pages whose name holds this, such as payments")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    servers = start_servers(durable=False)
+    try:
+        admin = servers.postgres.url_of("postgres")
+        migrated_template(admin, "pictures_template")
+        with (
+            a_database(admin, "pictures", template="pictures_template") as database_url,
+            some_books(database_url, servers.redis_url) as books,
+        ):
+            count = take(books, asked.folder, asked.only)
+    finally:
+        stop_servers(servers)
+    print(f"{count} pictures in {asked.folder}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
