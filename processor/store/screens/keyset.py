@@ -21,7 +21,6 @@ PAGE = 50
 Item = TypeVar("Item")
 Key = tuple[Any, ...]
 
-_WRITERS = {"t": datetime.isoformat, "u": str, "i": int, "d": str, "s": str}
 _TYPES: dict[str, type] = {"t": datetime, "u": UUID, "i": int, "d": Decimal, "s": str}
 
 
@@ -38,9 +37,7 @@ class Position:
 
     def text(self) -> str:
         """For an address."""
-        parts = [
-            [kind, _WRITERS[kind](value)] for value, kind in zip(self.key, map(_kind, self.key), strict=True)
-        ]
+        parts = [[_kind(value), _written(value)] for value in self.key]
         raw = json.dumps(["b" if self.is_back else "a", *parts], separators=(",", ":"))
         return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
@@ -64,6 +61,12 @@ class Position:
         if side not in ("a", "b") or tuple(map(type, key)) != types:
             raise BadPosition("a position of another list")
         return cls(key, side == "b")
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value if isinstance(value, int) else str(value)
 
 
 def _kind(value: Any) -> str:

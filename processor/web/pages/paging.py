@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import abort, request
 from werkzeug.datastructures import MultiDict
@@ -30,16 +31,15 @@ def position(*types: type) -> Position | None:
 
 def around(found: Slice[Any]) -> Pages:
     """The pages around the one that was found, narrowed down as it was."""
-    return Pages(here(at=found.before and found.before.text()), here(at=found.after and found.after.text()))
+    before, after = found.before, found.after
+    return Pages(
+        None if before is None else here(at=before.text()), None if after is None else here(at=after.text())
+    )
 
 
-def here(**changes: str | None) -> str | None:
-    """This page's address with other arguments; None when one of them is None."""
-    if None in changes.values():
-        return None
+def here(**changes: str) -> str:
+    """This page's address with other arguments."""
     given = MultiDict(request.args)
     for name, value in changes.items():
-        given[name] = str(value)
-    from urllib.parse import urlencode
-
+        given[name] = value
     return iri_to_uri(f"{request.path}?{urlencode(list(given.items(multi=True)))}")
