@@ -25,7 +25,7 @@ from processor.commands.common import (
     plain,
     printable,
 )
-from processor.domain import money
+from processor.domain import money, sheet
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -172,14 +172,8 @@ def told(value: Any, currency: str | None) -> Any:
     return money.shown(value, currency or "") if isinstance(value, Decimal) else value
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-
-
 def cell(value: Any, currency: str | None = None) -> str:
-    """`value` in CSV. Text that a spreadsheet would run as a formula gets an apostrophe first (OWASP, CSV Injection).
-
-    Numbers are not touched: an amount below zero begins with a minus sign.
-    """
+    """`value` in CSV. Text that a spreadsheet would run as a formula gets an apostrophe first, numbers never do."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -187,7 +181,7 @@ def cell(value: Any, currency: str | None = None) -> str:
     if isinstance(value, dict):
         return json_text(value, indent=None)
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
+        return sheet.harmless(value)
     return str(plain(told(value, currency)))
 
 
