@@ -57,6 +57,13 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "ALERT_DIGEST_SECONDS": ("0", "1"),
     "ALERT_OUTAGE_SECONDS": ("600", "0"),
     "METRICS_TOKEN": ("t", None),
+    "SECRET_KEY": ("0123456789abcdef0123456789abcdef", "change-me-change-me-change-me-change-me"),
+    "SECURE_COOKIES": ("0", "yes"),
+    "TRUSTED_PROXIES": ("1", "9"),
+    "SESSION_IDLE_SECONDS": ("600", "1"),
+    "SESSION_SECONDS": ("3600", "1"),
+    "PAY_PAGE": ("1", "on"),
+    "PAY_PER_MINUTE": ("5", "0"),
     "LOG_LEVEL": ("DEBUG", "LOUD"),
     "LOG_FORMAT": ("console", "xml"),
 }
@@ -114,6 +121,7 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
             "ALERT_SMTP_URL": "smtp://u:hidden@h",
             "ALERT_MAIL_FROM": "a@example.com",
             "ALERT_MAIL_TO": "b@example.com",
+            "SECRET_KEY": "hidden-0123456789abcdef-0123456789",
         }
     )
 

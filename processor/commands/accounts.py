@@ -92,7 +92,7 @@ def add(
     no_password: bool,
     password_file: Any,
 ) -> None:
-    """Make an account for a person called NAME, who acts under that name."""
+    """Make an account for a person, who acts as NAME."""
     from processor.store import accounts as store
 
     services = open_services()

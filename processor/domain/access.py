@@ -92,7 +92,7 @@ def check_password(password: str, name: str) -> None:
         raise NotAllowed(f"a password has {PASSWORD_MIN} to {PASSWORD_MAX} letters")
     if "\0" in password:
         raise NotAllowed("a password has no zero byte")
-    if name.casefold() in password.casefold() and len(password) < len(name) + 8:
+    if len(password.casefold().replace(name.casefold(), "")) < 8:
         raise NotAllowed("a password is not the name with a few letters more")
     if len(set(password)) < 5:
         raise NotAllowed("a password has at least five different letters")

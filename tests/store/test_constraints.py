@@ -9,12 +9,15 @@ import pytest
 from sqlalchemy import CheckConstraint, insert, text
 from sqlalchemy.exc import IntegrityError
 
+from processor.domain.access import Reach, Role
 from processor.domain.discrepancy import Difference, DiscrepancyType, ProposeWriteOff, Reason
 from processor.domain.rerun import Piece
 from processor.domain.rules import BUILT_IN
 from processor.domain.silence import Look
 from processor.errors import Unreadable
 from processor.store import (
+    accounts,
+    actions,
     backfills,
     checks,
     creations,
@@ -105,6 +108,15 @@ IMPOSSIBLE = {
     "ck_silences_silent_by_payments": "payments_found = 1",
     "ck_silences_verdict": "verdict = 'loud', verified_at = now()",
     "ck_silences_verified_when_judged": "verified_at = now()",
+    "ck_accounts_auditors_change_nothing": "roles = '{auditor,clerk}'",
+    "ck_accounts_password_whole": "password_hash = 'x'",
+    "ck_accounts_person": "name = 'Automation'",
+    "ck_accounts_roles": "roles = '{king}'",
+    "ck_actions_actor_whole": "actor = NULL",
+    "ck_actions_status_possible": "status = 99",
+    "ck_sessions_ended_after_begin": "ended_at = begun_at - interval '1 s'",
+    "ck_sessions_seen_after_begin": "seen_at = begun_at - interval '1 s'",
+    "ck_sessions_token_digest_is_sha256": f"token_digest = {SHORT}",
     "ck_run_evidence_part_positive": "part = 0",
     "ck_sweeps_failures_not_negative": "failures = -1",
     "ck_sweeps_lease_whole": "lease_until = now()",
@@ -239,6 +251,19 @@ def fill(database: Database) -> None:
         connection.execute(insert(report_readers).values(role_name="auditor"))
         refund = make_refund()
         refunds.save(connection, {(refund.instance_id, refund.refund_id): (refund, uuid4())}, NOW)
+        account_id = accounts.add(
+            connection,
+            "ada",
+            [Role.CLERK],
+            reach=Reach(frozenset({INSTANCE})),
+            sees_personal=False,
+            password_hash=None,
+            oidc_subject="https://id.example.com ada",
+            now=NOW,
+        )
+        accounts.begin_session(connection, account_id, b"t" * 32, NOW)
+        account = accounts.of_subject(connection, "https://id.example.com ada")
+        actions.note(connection, account, "payments.index", request_id="r", now=NOW)
         link = make_link()
         connection.execute(
             text(

@@ -225,7 +225,6 @@ def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they
                         (one.amount for one in theirs[link_id].values() if one.currency == "USD"), Decimal(0)
                     ),
                     payment_count=None,
-                    last_payment_at=None,
                 )
                 for link_id, link in zip(LINKS, described, strict=True)
             ]
