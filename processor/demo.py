@@ -7,6 +7,7 @@ processes of their own, and every step goes over HTTP.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shlex
 import signal
 import sys
@@ -18,16 +19,18 @@ from types import FrameType
 from typing import Any, NoReturn
 from uuid import UUID
 
+from argon2 import PasswordHasher
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from processor import embedded, logs, story, wiring
 from processor.config import Settings
+from processor.domain.access import EVERYWHERE, Role
 from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
 from processor.domain.money import shown
 from processor.processes import ChildFailed, reserved_port, wait_until
-from processor.store import reports
+from processor.store import accounts, reports
 from processor.store.database import Database
 from processor.story import Told
 from processor.system import Ports, System
@@ -35,6 +38,11 @@ from processor.wix import wire
 
 FOLDER = Path(__file__).resolve().parents[1] / ".data" / "demo"
 FOLDERS_MAX = 20
+PEOPLE = {
+    "maya": (Role.CLERK, Role.OPERATOR),
+    "noor": (Role.APPROVER,),
+    "li": (Role.AUDITOR,),
+}
 WEB_PORT, SANDBOX_PORT = 8000, 8100
 SETTLED_SECONDS = 120.0
 # What really happens at Wix takes two days; here its resends come within seconds.
@@ -70,12 +78,15 @@ def run(folder: Path | None, *, is_once: bool, environ: Mapping[str, str]) -> bo
             redis_url=servers.redis_url,
             environ=environ,
             ports=Ports(web=reserved_port(WEB_PORT), sandbox=reserved_port(SANDBOX_PORT)),
+            # The pages, over plain HTTP on this machine alone; every demo signs its sessions with a key of its own.
+            settings={"SECRET_KEY": secrets.token_hex(32), "SECURE_COOKIES": "0", "PAY_PAGE": "1"},
             sandbox_options=("--time-scale", str(TIME_SCALE), "--calls-per-minute", "6000"),
         ) as system,
     ):
         say("sandbox, web, worker and clock run, each as a process of its own")
         services = wiring.build(Settings.read(system.settings), role="cli")
         try:
+            password = _let_people_in(services)
             told = story.play(system, services, say, chapter)
             chapter("Reconciliation")
             differences = _await_books(system, services.database, say)
@@ -85,7 +96,7 @@ def run(folder: Path | None, *, is_once: bool, environ: Mapping[str, str]) -> bo
         finally:
             services.close()
         if not is_once:
-            _links_to_open(console, system, servers, told)
+            _links_to_open(console, system, servers, told, password)
             console.print("Ctrl-C stops everything.")
             with contextlib.suppress(KeyboardInterrupt):
                 while True:
@@ -231,7 +242,32 @@ def _finding(report: reports.LinkReport | None) -> Text:
     return Text("matched" if report.matched == report.payments else "open", style="green")
 
 
-def _links_to_open(console: Console, system: System, servers: embedded.Servers, told: Told) -> None:
+def _let_people_in(services: wiring.Services) -> str:
+    """Accounts for whoever looks at the pages; returns the password of each, a new one for each demo."""
+    password = secrets.token_urlsafe(12)
+    password_hash, now = PasswordHasher().hash(password), services.now()
+    with services.database.begin() as connection:
+        for name, roles in PEOPLE.items():
+            found = accounts.named(connection, name)
+            if found is not None:
+                accounts.set_password(connection, found[0].account_id, password_hash, now)
+                continue
+            accounts.add(
+                connection,
+                name,
+                roles,
+                reach=EVERYWHERE,
+                sees_personal=True,
+                password_hash=password_hash,
+                oidc_subject=None,
+                now=now,
+            )
+    return password
+
+
+def _links_to_open(
+    console: Console, system: System, servers: embedded.Servers, told: Told, password: str
+) -> None:
     events = system.control.get("events", instanceId=str(told.instance_id))["events"]
     deliveries = system.control.get("deliveries", instanceId=str(told.instance_id))["deliveries"]
     # Its token is the one sent first, which a fault may have signed wrongly.
@@ -240,6 +276,12 @@ def _links_to_open(console: Console, system: System, servers: embedded.Servers, 
         one for one in events if one["eventType"] == wire.PAYMENT_CREATED and one["id"] not in refused
     )
     sandbox = system.control.base_url
+    names = ", ".join(f"{name} ({' and '.join(sorted(roles))})" for name, roles in PEOPLE.items())
+    console.print(
+        f"\nPages    {system.web_url}/            what finance and operators see"
+        f"\n         sign in as {names}; each has the password {password}",
+        soft_wrap=True,
+    )
     console.print(
         f"\nOpen     {sandbox}/            the pretend Wix: its app, sites and scenarios\n"
         f"         {sandbox}/merchant/{told.instance_id}   her shop: links to pay, payments, refunds\n"
