@@ -139,14 +139,15 @@ class Guard:
         g.request_id = str(uuid4())
         g.account = None
         g.action_id = None
-        if request.endpoint is None:
-            return None  # the error is raised by who dispatches
-        wanted = needs_of(current_app, request.endpoint)
-        if request.endpoint.endswith("static"):
+        # No endpoint: the error is raised by who dispatches, on a page that knows who is signed in.
+        wanted = Needs(None) if request.endpoint is None else needs_of(current_app, request.endpoint)
+        if request.endpoint == "static":
             return None
         held = self._session(wanted)
         if held is not None:
             g.account = held.account
+        if request.endpoint is None:
+            return None
         if wanted.permission is None:
             self._check_form()
             return None
@@ -225,7 +226,7 @@ class Guard:
 
 def needs_of(app: Flask, endpoint: str) -> Needs:
     """What a view needs. Raises LookupError when it does not say."""
-    if endpoint.endswith("static"):
+    if endpoint == "static":
         return Needs(None)
     found = getattr(app.view_functions[endpoint], "needs", None)
     if not isinstance(found, Needs):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import timedelta
+
 import structlog
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -24,6 +27,8 @@ BY_BOTH = "8 per 10 minutes"
 _WRONG = "That name and password do not belong together."
 
 hasher = PasswordHasher()  # Argon2id with the parameters of RFC 9106 for 64 MiB
+# Each takes 64 MiB while it is checked, so those who try wait for each other.
+_at_once = threading.BoundedSemaphore(2)
 # Checked when there is no such account, so that the time of an answer does not tell who has one.
 _NOBODY = hasher.hash("nobody has this password")
 
@@ -31,7 +36,8 @@ _NOBODY = hasher.hash("nobody has this password")
 def verify(password_hash: str | None, password: str) -> bool:
     """Whether the password is the one. Takes as long for None, of an account that has none."""
     try:
-        hasher.verify(password_hash or _NOBODY, password)
+        with _at_once:
+            hasher.verify(password_hash or _NOBODY, password)
     except (VerificationError, InvalidHashError):
         return False
     return password_hash is not None
@@ -103,8 +109,6 @@ def blueprint(site: Site) -> Blueprint:
     @needs(Permission.READ)
     def own() -> str:
         settings, now = site.services.settings, site.services.now()
-        from datetime import timedelta
-
         with site.read() as connection:
             sessions = accounts.sessions(
                 connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from processor.web.pages.formats import Clock
 from processor.web.pages.throttle import Throttle
 from processor.wiring import Services
 
-NOTES_MAX = 5
+# They travel in the session's cookie, which browsers drop beyond 4 KB: with it, the session.
+NOTES_BYTES_MAX = 1_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,13 @@ def is_part() -> bool:
 
 
 def told(words: str, *, is_bad: bool = False) -> None:
-    """Say something on the next page that is shown."""
-    kept = session.get("notes", [])[-NOTES_MAX + 1 :]
-    session["notes"] = [*kept, ["bad" if is_bad else "good", words[:1_000]]]
+    """Say something on the next page that is shown. What is long is cut; of several the newest are kept."""
+    while len(json.dumps(words)) > NOTES_BYTES_MAX - 100:
+        words = words[: len(words) * 3 // 4] + "…"
+    kept = [*session.get("notes", []), ["bad" if is_bad else "good", words]]
+    while len(json.dumps(kept)) > NOTES_BYTES_MAX:
+        del kept[0]
+    session["notes"] = kept
 
 
 def notes() -> list[tuple[str, str]]:

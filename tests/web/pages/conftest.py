@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -14,7 +15,7 @@ from tests.web.pages.books import Books, empty_books, some_books
 @pytest.fixture(scope="module")
 def books(_owner: Owner, _template: str) -> Iterator[Books]:
     """Two shops with something on every screen."""
-    url = _shared_redis(_owner)
+    url = shared_redis(_owner)
     with (
         a_database(_owner.get().database_url, _owner.new_database(), template=_template) as database_url,
         some_books(database_url, url) as filled,
@@ -29,9 +30,8 @@ def fresh_books(database_url: str, redis_url: str) -> Iterator[Books]:
         yield books
 
 
-def _shared_redis(owner: Owner) -> str:
-    from urllib.parse import urlsplit
-
+def shared_redis(owner: Owner) -> str:
+    """The Redis database of this process, emptied now and kept for a whole module."""
     url = urlsplit(owner.get().redis_url)._replace(path=f"/{owner.number}").geturl()
     with redis.Redis.from_url(url) as client:
         client.flushdb()

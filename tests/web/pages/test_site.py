@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+
+from flask import Flask, session
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.web.pages.site import NOTES_BYTES_MAX, notes, told
+from tests.web.pages.books import Books
+
+
+@given(st.lists(st.text(max_size=3_000), min_size=1, max_size=6))
+def test_what_is_told_fits_into_a_cookie_and_ends_with_the_newest(words: list[str]) -> None:
+    app = Flask(__name__)
+    app.secret_key = "of a test"
+    with app.test_request_context():
+        for one in words:
+            told(one)
+        assert len(json.dumps(session["notes"])) <= NOTES_BYTES_MAX
+        found = notes()
+
+    assert found
+    assert words[-1].startswith(found[-1][1].rstrip("…")) or len(found[-1][1]) > 100
+
+
+def test_an_unknown_page_shows_the_way_back_to_who_is_signed_in(books: Books) -> None:
+    answer = books.person().get("/no-such-page")
+
+    assert answer.status_code == 404
+    assert 'aria-label="Main"' in answer.text
+    assert 'aria-label="Main"' not in books.nobody().get("/no-such-page").text
