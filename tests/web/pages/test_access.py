@@ -77,7 +77,7 @@ def test_nothing_of_another_instance_is_found(books: Books) -> None:
         status, _, text = ask(person, method, path)
         if "instance_id" in rule.arguments and status != NOT_FOUND:
             wrong.append(f"{method} {path}: {status} instead of 404")
-        if found := [name for name in mine if name in text]:
+        if found := [name for name in mine if name in text.replace(path, "")]:
             wrong.append(f"{method} {path}: shows {found}")
         if status >= 500:
             wrong.append(f"{method} {path}: {status}")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import overview
+from processor.web.pages.screens import overview, runs
 
-ALL = (overview,)
+ALL = (overview, runs)

@@ -1,0 +1,177 @@
+"""What the screens of reconciliation runs show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, select, text
+
+from processor.domain.access import Reach
+from processor.store.runs import RunLine
+from processor.store.screens.common import within
+from processor.store.screens.keyset import Position, Slice
+from processor.store.screens.sieve import Sifted, sift
+from processor.store.tables import ReconciliationRun, RunEvidence
+
+KINDS = ("check", "sweep", "backfill")
+STATUSES = ("running", "succeeded", "failed", "abandoned")
+KEY_TYPES = (datetime, UUID)
+PIECES_MAX = 200  # of the evidence of a run that are read for its page
+LINES_BYTES_MAX = 500_000
+SHOWN_MAX = 100
+
+_LINE = [getattr(ReconciliationRun, name) for name in RunLine.__dataclass_fields__]
+
+
+def runs(
+    connection: Connection,
+    reach: Reach,
+    instance_id: UUID,
+    *,
+    kind: str | None = None,
+    status: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    at: Position | None = None,
+) -> Sifted[RunLine]:
+    """Runs of an instance that began in [since, until), the newest first; None for what does not matter."""
+    row = ReconciliationRun
+    conditions: list[ColumnElement[bool]] = [
+        row.instance_id == instance_id,
+        *within(row.instance_id, reach),
+    ]
+    if since is not None:
+        conditions.append(row.started_at >= since)
+    if until is not None:
+        conditions.append(row.started_at < until)
+    sieve = [
+        column == value for column, value in ((row.kind, kind), (row.status, status)) if value is not None
+    ]
+    found = sift(connection, select(*_LINE).where(*conditions), sieve, (row.started_at, row.run_id), at=at)
+    lines = [RunLine(*line[: len(_LINE)]) for line in found.page.items]
+    return Sifted(Slice(lines, found.page.before, found.page.after), found.looked_to)
+
+
+def run(connection: Connection, instance_id: UUID, run_id: UUID) -> RunLine | None:
+    """One run, None when the instance has no such one."""
+    row = ReconciliationRun
+    found = connection.execute(
+        select(*_LINE).where(row.run_id == run_id, row.instance_id == instance_id)
+    ).one_or_none()
+    return RunLine(*found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a run decided, of its first links. is_whole: whether that is all.
+
+    links, differences, recovered: records of its export, as `domain.rerun` writes them, but with amounts as Decimal and
+    times as datetime; `booked` and `listed` of a link are lists of currency, number and amount; what a recovered
+    payment says is in it.
+    """
+
+    links: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
+    recovered: list[dict[str, Any]]
+    is_whole: bool
+
+
+def decided(connection: Connection, instance_id: UUID, run_id: UUID) -> Decided:
+    """What a run decided, as far as it fits on a page."""
+    row = RunEvidence
+    pieces = connection.execute(
+        text("""
+            SELECT lines FROM (
+                SELECT lines, part, payment_link_id, sum(length(lines)) OVER (ORDER BY part, payment_link_id) AS total
+                FROM (SELECT lines, part, payment_link_id FROM run_evidence
+                    WHERE run_id = :run_id AND instance_id = :instance_id
+                    ORDER BY part, payment_link_id LIMIT :limit) AS first) AS counted
+            WHERE total <= :bytes ORDER BY part, payment_link_id"""),
+        {"run_id": run_id, "instance_id": instance_id, "limit": PIECES_MAX, "bytes": LINES_BYTES_MAX},
+    ).scalars()
+    found: dict[str, list[dict[str, Any]]] = {"link": [], "difference": [], "payment": []}
+    read = 0
+    for lines in pieces:
+        read += 1
+        for one in lines.splitlines():
+            record = _read(json.loads(one))
+            if record["record"] != "payment" or record["outcome"] == "recovered":
+                found.setdefault(record["record"], []).append(record)
+    all_pieces = connection.execute(
+        select(row.part).where(row.run_id == run_id, row.instance_id == instance_id).limit(read + 1)
+    ).all()
+    cut = [found[name][:SHOWN_MAX] for name in ("link", "difference", "payment")]
+    is_whole = len(all_pieces) <= read and all(len(one) <= SHOWN_MAX for one in found.values())
+    return Decided(cut[0], cut[1], cut[2], is_whole)
+
+
+def _read(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as a page needs it; see Decided."""
+    match record["record"]:
+        case "difference" if record["amount_at_risk"] is not None:
+            record["amount_at_risk"] = Decimal(record["amount_at_risk"])
+        case "link":
+            for side in ("booked", "listed"):
+                record[side] = [
+                    (currency, number, Decimal(amount))
+                    for currency, (number, amount) in sorted(record[side].items())
+                ]
+        case "payment":
+            facts = record["wix"] or record["booked"] or {}
+            created = facts.get("created_at")
+            record |= {
+                "amount": Decimal(facts["amount"]) if "amount" in facts else None,
+                "currency": facts.get("currency"),
+                "created_at": datetime.fromisoformat(created) if created else None,
+            }
+    return record
+
+
+def is_small(connection: Connection, instance_id: UUID, run_id: UUID) -> bool:
+    """Whether what a run decided on can be decided again while somebody waits."""
+    row = connection.execute(
+        text("""
+            SELECT count(*) AS pieces, COALESCE(sum(length(lines)), 0) AS bytes FROM (
+                SELECT lines FROM run_evidence WHERE run_id = :run_id AND instance_id = :instance_id
+                LIMIT :limit) AS first"""),
+        {"run_id": run_id, "instance_id": instance_id, "limit": PIECES_MAX + 1},
+    ).one()
+    return bool(row.pieces <= PIECES_MAX and row.bytes <= LINES_BYTES_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How far the polling of an instance is; see `store.tables.Sweep`."""
+
+    instance_id: UUID
+    due_at: datetime
+    window_from: datetime | None
+    window_to: datetime | None
+    position_at: datetime | None
+    swept_to: datetime | None
+    finished_at: datetime | None
+    failures: int
+
+    @property
+    def share_done(self) -> float | None:
+        """How much of the window under way was read, from 0 to 1; None between sweeps."""
+        if self.window_from is None or self.window_to is None or self.position_at is None:
+            return None
+        span = self.window_to - self.window_from
+        return (self.position_at - self.window_from) / span if span else 1.0
+
+
+def polling(connection: Connection, instance_id: UUID) -> Polling | None:
+    """How far the polling of an instance is, None when it is not polled (yet)."""
+    row = connection.execute(
+        text(
+            f"SELECT {', '.join(Polling.__dataclass_fields__)} FROM sweeps WHERE instance_id = :instance_id"
+        ),
+        {"instance_id": instance_id},
+    ).one_or_none()
+    return Polling(*row) if row else None

@@ -1,0 +1,292 @@
+"""Runs: what is shown, what is asked for, and the proof that a check comes out the same again."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from processor.domain.access import EVERYWHERE, Reach, Role
+from processor.store import backfills
+from processor.store.screens import runs as store
+from processor.store.screens.keyset import Position
+from processor.store.screens.sieve import sift
+from processor.store.tables import ReconciliationRun
+from tests.web.pages.books import Books
+
+
+def a_run(books: Books, kind: str = "check", *, more: str = "true") -> Any:
+    return books.shop.rows(
+        f"""SELECT * FROM reconciliation_runs WHERE instance_id = :id AND kind = :kind AND {more}
+            ORDER BY started_at LIMIT 1""",
+        id=books.instance_id,
+        kind=kind,
+    )[0]
+
+
+def path_of(run: Any) -> str:
+    return f"/runs/{run.instance_id}/{run.run_id}"
+
+
+def test_the_list_shows_runs_with_what_they_found(books: Books) -> None:
+    page = books.person().read("/runs")
+
+    for kind in ("check", "sweep"):
+        assert str(a_run(books, kind).run_id)[:8] in page
+    assert "automation" in page
+    assert "Everything read to" in page
+    assert "Sweep now" not in page
+
+
+def test_a_run_shows_totals_differences_and_what_it_recovered(books: Books) -> None:
+    run = a_run(books, more="discrepant > 0 AND recovered > 0")
+
+    page = books.person().read(path_of(run))
+
+    assert "Control totals" in page
+    assert run.result_digest.hex() in page
+    assert "Amount differs" in page
+    assert str(books.payments["recovered"])[:8] in page
+
+
+def test_a_sweep_says_that_it_decides_nothing(books: Books) -> None:
+    assert "a sweep decides nothing" in books.person().read(path_of(a_run(books, "sweep")))
+
+
+def test_a_run_is_decided_again_and_comes_out_the_same(books: Books) -> None:
+    run = a_run(books, more="result_digest IS NOT NULL")
+    operator = books.person(Role.OPERATOR)
+
+    answer = operator.post(f"{path_of(run)}/again")
+
+    assert answer.status_code == 200
+    assert "Result: the same" in answer.text
+    assert "History: the same" in answer.text
+
+
+def test_a_run_that_was_tampered_with_comes_out_otherwise(fresh_books: Books) -> None:
+    books, shop = fresh_books, fresh_books.shop
+    shop.pay(shop.link())
+    shop.deliver()
+    shop.check()
+    run = a_run(books, more="result_digest IS NOT NULL")
+    with shop.services.database.begin() as connection:
+        connection.execute(text("ALTER TABLE run_evidence DISABLE TRIGGER USER"))
+        connection.execute(text("UPDATE run_evidence SET lines = replace(lines, '10', '11')"))
+
+    answer = books.person(Role.OPERATOR).post(f"{path_of(run)}/again")
+
+    assert "Result: it differs from line" in answer.text
+
+
+def test_what_cannot_be_decided_again_says_why(books: Books) -> None:
+    operator = books.person(Role.OPERATOR)
+    run = a_run(books, "sweep")
+
+    assert operator.post(f"{path_of(run)}/again").status_code == 303
+    assert "a sweep decides nothing" in operator.read(path_of(run))
+
+
+def test_a_run_too_large_for_a_request_is_left_to_the_command(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LINES_BYTES_MAX", 10)
+    run = a_run(books, more="result_digest IS NOT NULL")
+    operator = books.person(Role.OPERATOR)
+
+    assert "Decide it again" not in operator.read(path_of(run))
+    assert operator.post(f"{path_of(run)}/again").status_code == 303
+    assert f"processor runs rerun {run.run_id}" in operator.read(path_of(run))
+
+
+ODD = ["\0", "x" * 10_000, "9" * 400, "2026-13-45", "0001-01-01", "9999-12-31", "<b>", "-1", "%"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["kind", "status", "since", "until", "instance"])
+def test_odd_filters_are_told_beside_them(books: Books, name: str, odd: str) -> None:
+    page = books.person().read(f"/runs?{name}={quote(odd)}&{name}=again")
+
+    assert "wrong-words" in page
+    assert "<b>" not in page
+
+
+def test_an_odd_page_is_no_page(books: Books) -> None:
+    for at in ("x", Position(("a",)).text(), Position((uuid4(), uuid4())).text()):
+        assert books.person().get(f"/runs?at={at}").status_code == 400
+
+
+def test_filters_narrow(books: Books) -> None:
+    page = books.person().read(f"/runs?kind=sweep&instance={books.instance_id}")
+
+    assert str(a_run(books, "sweep").run_id)[:8] in page
+    assert str(a_run(books, "check").run_id)[:8] not in page
+
+
+def test_the_list_of_another_instance_is_not_found(books: Books) -> None:
+    person = books.person(reach=Reach(frozenset({books.other_instance_id})))
+
+    assert person.get(f"/runs?instance={books.instance_id}").status_code == 404
+    assert str(books.other_instance_id)[:8] in person.read("/runs")
+
+
+def test_who_sees_no_instance_is_told_so(books: Books) -> None:
+    assert "sees no app instance" in books.person(reach=Reach(frozenset())).read("/runs")
+
+
+# -- Pages of a sifted list ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("looked_max", [1, 2, 3, 7, 100])
+def test_every_run_that_passes_is_on_one_page_however_few_are_looked_at(
+    books: Books, looked_max: int
+) -> None:
+    row = ReconciliationRun
+    keys = (row.started_at, row.run_id)
+    wanted = books.shop.rows(
+        "SELECT run_id FROM reconciliation_runs WHERE kind = 'sweep' ORDER BY started_at DESC, run_id DESC"
+    )
+    with books.shop.services.database.begin() as connection:
+        from sqlalchemy import select
+
+        statement, sieve = select(row.run_id), [row.kind == "sweep"]
+
+        def walk(at: Position | None, side: str) -> tuple[list[list[UUID]], Position | None]:
+            found, last = [], None
+            for _ in range(200):
+                page = sift(connection, statement, sieve, keys, at=at, limit=1, looked_max=looked_max).page
+                found.append([one.run_id for one in page.items])
+                last, at = at, getattr(page, side)
+                if at is None:
+                    return found, last
+            raise AssertionError("no end")
+
+        down, last = walk(None, "after")
+        up, _ = walk(Position(last.key, is_back=True) if last else None, "before")
+
+    flat = [one for page in down for one in page]
+    assert flat == [one.run_id for one in wanted]
+    if last is not None:
+        ids = [one for page in up[::-1] for one in page]
+        assert ids == [one for one in flat if one in ids]
+
+
+# -- Asking for more ----------------------------------------------------------------------------------
+
+
+def test_a_sweep_and_a_check_are_asked_for(books: Books) -> None:
+    operator = books.person(Role.OPERATOR)
+    before = books.shop.one("SELECT count(*) AS n FROM check_requests").n
+
+    assert operator.post("/runs/sweep", {"instance": str(books.instance_id)}).status_code == 303
+    assert "Asked for a sweep" in operator.read("/runs")
+    link = str(books.links["inactive"])
+    operator.post("/runs/check", {"instance": str(books.instance_id), "link": f" {link} "})
+    assert "Asked for a check" in operator.read("/runs")
+    operator.post("/runs/check", {"instance": str(books.instance_id), "link": "<b>"})
+    assert "not the id of a payment link" in operator.read("/runs")
+
+    sweep = books.shop.one("SELECT * FROM sweeps WHERE instance_id = :id", id=books.instance_id)
+    assert sweep.window_from is not None
+    assert books.shop.one("SELECT count(*) AS n FROM check_requests").n == before + 1
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({}, "from which day"),
+        ({"since": "soon"}, "Not a day"),
+        ({"since": "2026-02-01", "until": "2026-01-01"}, "before the first day"),
+        ({"since": "8999-01-01"}, "span is empty"),
+    ],
+)
+def test_a_backfill_without_a_span_is_not_started(books: Books, form: dict[str, str], words: str) -> None:
+    operator = books.person(Role.OPERATOR)
+
+    operator.post("/runs/backfills", {"instance": str(books.instance_id), **form})
+
+    assert words in operator.read("/runs")
+    assert books.shop.rows("SELECT FROM backfills WHERE reason = 'requested'") == []
+
+
+def test_a_backfill_is_started_once_shown_and_ended(fresh_books: Books) -> None:
+    books = fresh_books
+    operator = books.person(Role.OPERATOR, name="noor")
+    form = {"instance": str(books.instance_id), "since": "2026-01-01"}
+
+    for _ in range(2):
+        assert operator.post("/runs/backfills", form).status_code == 303
+    [row] = books.shop.rows("SELECT * FROM backfills WHERE reason = 'requested'")
+    page = operator.read("/runs")
+    ended = {"instance": str(books.instance_id), "backfill": str(row.backfill_id)}
+    operator.post("/runs/backfills/cancel", ended)
+    first = operator.read("/runs")
+    operator.post("/runs/backfills/cancel", ended)
+
+    assert row.actor == "noor"
+    assert "0 % read" in page
+    assert "was ended where it stood" in first
+    assert "is cancelled already" in operator.read("/runs")
+
+
+def test_nobody_asks_for_anything_beyond_the_own_instances(books: Books) -> None:
+    person = books.person(Role.OPERATOR, reach=Reach(frozenset({books.other_instance_id})))
+    mine, now = str(books.instance_id), books.shop.services.now()
+    with books.shop.services.database.begin() as connection:
+        from datetime import timedelta
+
+        backfill = backfills.request(
+            connection,
+            books.instance_id,
+            now - timedelta(days=2),
+            now - timedelta(days=1),
+            reason="silence",
+            actor="automation",
+            now=now,
+        )
+
+    for path, form in (
+        ("sweep", {"instance": mine}),
+        ("check", {"instance": mine, "link": str(books.links["mug"])}),
+        ("backfills", {"instance": mine, "since": "2026-01-01"}),
+        ("backfills/cancel", {"instance": mine, "backfill": str(backfill)}),
+        ("backfills/cancel", {"instance": str(books.other_instance_id), "backfill": str(backfill)}),
+    ):
+        assert person.post(f"/runs/{path}", form).status_code == 404, path
+    assert (
+        books.shop.one("SELECT cancelled_at FROM backfills WHERE backfill_id = :id", id=backfill)[0] is None
+    )
+
+
+def test_the_list_is_read_from_its_index(books: Books) -> None:
+    with books.shop.services.database.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        seen: list[str] = []
+        original = connection.execute
+
+        def explained(statement: Any, *more: Any, **others: Any) -> Any:
+            if "SELECT reconciliation_runs" in str(statement):
+                compiled = statement.compile(connection.engine, compile_kwargs={"render_postcompile": True})
+                plan = original(text("EXPLAIN " + _inlined(compiled)))
+                seen.append("\n".join(plan.scalars()))
+            return original(statement, *more, **others)
+
+        connection.execute = explained  # type: ignore[method-assign]
+        store.runs(connection, EVERYWHERE, books.instance_id, kind="sweep")
+    assert seen
+    assert all("ix_reconciliation_runs_started" in one for one in seen), seen
+
+
+def _inlined(compiled: Any) -> str:
+    from sqlalchemy.dialects.postgresql import psycopg
+
+    return str(
+        compiled.statement.compile(
+            dialect=psycopg.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+            compile_kwargs={"literal_binds": True},
+        )
+    )
