@@ -354,9 +354,23 @@ class PaymentRow(_Facts, Base):
         CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
         CheckConstraint("changed_at >= stored_at", "changed_after_stored"),
         CheckConstraint(one_of("recovery", *Recovery), "recovery"),
-        # Only the primary key begins with the instance: see migration 0004.
-        Index("ix_payments_of_link", "payment_link_id", "instance_id"),
+        # Only the primary key begins with the instance, for whoever does not ask for this index's expression or for
+        # this predicate: see migrations 0004 and 0020.
         Index("ix_payments_by_creation", "created_at", "instance_id"),
+        Index("ix_payments_of_instance", text("uuid_send(instance_id)"), "created_at", "payment_id"),
+        Index("ix_payments_of_link_created", "payment_link_id", "created_at", "instance_id"),
+        Index(
+            "ix_payments_recovered",
+            "created_at",
+            "instance_id",
+            postgresql_where=text("recovery IS NOT NULL"),
+        ),
+        Index(
+            "ix_payments_undated",
+            "instance_id",
+            "payment_id",
+            postgresql_where=text("created_at IS NULL"),
+        ),
     )
 
 
