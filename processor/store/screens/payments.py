@@ -1,0 +1,657 @@
+"""The list of payments: narrowed down, in pages, added up and exported; and all that is known of one.
+
+Payments are read in the order of an index, whatever else narrows them down, so that a page costs what it reads and no
+more than LOOKED_MAX. Where a filter finds less than a page in so many, the page says how far it looked, and the next
+one goes on there. See migration 0020 for the indexes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Uuid,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+)
+
+from processor.domain.access import Reach
+from processor.store.screens.common import within
+from processor.store.screens.keyset import PAGE, Position
+from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
+
+LOOKED_MAX = 5_000  # payments that one page reads to find those of a filter
+INSTANCES_MAX = 25  # a list over more of them, but not all, is read from the list of all
+IDS_MAX = 50
+LINKS_MAX = 20
+TITLES_MAX = 5_000  # links of each instance whose titles are looked through, the newest
+PREFIX_MIN = 6  # letters of an id: fewer are more likely a word
+_HEX = re.compile(rf"[0-9a-f]{{{PREFIX_MIN},32}}", re.ASCII)
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
+
+UNCHECKED = "unchecked"  # as a state: not checked yet
+ANY, NONE = "any", "none"  # as a recovery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What the list is narrowed down to; None for what does not matter.
+
+    since, until: created in [since, until). is_undated: those whose creation date Wix did not say, and no others; since
+    and until do not matter then. state: a match_state, or UNCHECKED. recovery: one, ANY or NONE. text: see `seek`.
+    """
+
+    instance_id: UUID | None = None
+    payment_link_id: UUID | None = None
+    currency: str | None = None
+    type: str | None = None
+    method: str | None = None
+    state: str | None = None
+    recovery: str | None = None
+    amount_from: Decimal | None = None
+    amount_to: Decimal | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    is_undated: bool = False
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A payment as booked; see `store.tables.PaymentRow`."""
+
+    created_at: datetime | None
+    instance_id: UUID
+    payment_id: UUID
+    payment_link_id: UUID
+    revision: int
+    amount: Decimal
+    currency: str
+    type: str | None
+    method: str | None
+    payment_method: str | None
+    payment_provider: str | None
+    transaction_at: datetime | None
+    receipt_id: UUID | None
+    ecom_order_id: str | None
+    ecom_checkout_id: str | None
+    first_origin: str
+    match_state: str | None
+    recovery: str | None
+    stored_at: datetime
+
+
+_LINE = tuple(Line.__dataclass_fields__)
+_COLUMNS = [getattr(PaymentRow, name) for name in _LINE]
+
+
+# -- What a text means -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A payment link. instance_id, title: None when Wix has not described it."""
+
+    instance_id: UUID | None
+    payment_link_id: UUID
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What a text was found to mean: payments, else links, else neither.
+
+    Then it is looked for as the id of a receipt, order or checkout among the payments that are read.
+    """
+
+    text: str
+    payments: tuple[tuple[UUID, UUID], ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+def seek(connection: Connection, by: Filter, reach: Reach) -> Sought | None:
+    """Find what the text of a filter means, None without one.
+
+    The first letters of a payment's or link's id, at least PREFIX_MIN; or part of the title of one of the newest
+    TITLES_MAX links of each of INSTANCES_MAX instances.
+    """
+    if not by.text:
+        return None
+    hexadecimal = by.text.lower().replace("-", "")
+    if _HEX.fullmatch(hexadecimal):
+        first, last = (UUID(hexadecimal.ljust(32, letter)) for letter in "0f")
+        payments = _by_id(connection, PaymentRow, PaymentRow.payment_id, first, last, by, reach, IDS_MAX)
+        if payments:
+            return Sought(by.text, payments=tuple((row[0], row[1]) for row in payments))
+        key = PaymentLinkRow.payment_link_id
+        links = _by_id(connection, PaymentLinkRow, key, first, last, by, reach, LINKS_MAX)
+        if links:
+            titles = titles_of(connection, [(row[0], row[1]) for row in links])
+            found = tuple(Link(row[0], row[1], titles.get((row[0], row[1]))) for row in links)
+            return Sought(by.text, links=found)
+        if first == last and _has_payments(connection, first, reach):
+            return Sought(by.text, links=(Link(None, first, None),))
+    return Sought(by.text, links=tuple(_titled(connection, by, reach)))
+
+
+def _has_payments(connection: Connection, link_id: UUID, reach: Reach) -> bool:
+    row = PaymentRow
+    found = connection.execute(
+        select(literal(1)).where(row.payment_link_id == link_id, *within(row.instance_id, reach)).limit(1)
+    )
+    return found.first() is not None
+
+
+def _instances(by: Filter, reach: Reach) -> Select[Any]:
+    row = AppInstance
+    chosen = [] if by.instance_id is None else [row.instance_id == by.instance_id]
+    return select(row.instance_id).where(*within(row.instance_id, reach), *chosen)
+
+
+def _by_id(
+    connection: Connection,
+    table: Any,
+    column: Any,
+    first: UUID,
+    last: UUID,
+    by: Filter,
+    reach: Reach,
+    limit: int,
+) -> list[Any]:
+    """(instance, id) of what has an id within [first, last], by the key of each instance."""
+    instances = _instances(by, reach).subquery("i")
+    found = (
+        select(column.label("id"))
+        .where(table.instance_id == instances.c.instance_id, column.between(first, last))
+        .order_by(column)
+        .limit(limit)
+        .lateral("f")
+    )
+    return list(
+        connection.execute(
+            select(instances.c.instance_id, found.c.id).join(found, true()).order_by(found.c.id).limit(limit)
+        )
+    )
+
+
+def _titled(connection: Connection, by: Filter, reach: Reach) -> list[Link]:
+    row = PaymentLinkRow
+    instances = _instances(by, reach).order_by(AppInstance.instance_id).limit(INSTANCES_MAX).subquery("i")
+    newest = (
+        select(row.payment_link_id, row.title, row.created_at)
+        .where(row.instance_id == instances.c.instance_id)
+        .order_by(row.instance_id.desc(), row.created_at.desc())
+        .limit(TITLES_MAX)
+        .lateral("l")
+    )
+    found = connection.execute(
+        select(instances.c.instance_id, newest.c.payment_link_id, newest.c.title)
+        .join(newest, true())
+        .where(newest.c.title.icontains(by.text, autoescape=True))
+        .order_by(newest.c.created_at.desc().nulls_last(), newest.c.payment_link_id)
+        .limit(LINKS_MAX)
+    )
+    return [Link(*line) for line in found]
+
+
+def titles_of(
+    connection: Connection, links: Collection[tuple[UUID, UUID]]
+) -> dict[tuple[UUID, UUID], str | None]:
+    """Titles by (instance, link), of those that Wix described."""
+    row = PaymentLinkRow
+    if not links:
+        return {}
+    found = connection.execute(
+        select(row.instance_id, row.payment_link_id, row.title).where(
+            is_any_of(row.instance_id, {instance_id for instance_id, _ in links}),
+            is_any_of(row.payment_link_id, {link_id for _, link_id in links}),
+        )
+    )
+    return {(line[0], line[1]): line[2] for line in found}
+
+
+def instances(connection: Connection, reach: Reach, limit: int = 200) -> list[UUID]:
+    """Ids of the instances that may be seen, by when they were first seen."""
+    row = AppInstance
+    return list(
+        connection.execute(
+            select(row.instance_id)
+            .where(*within(row.instance_id, reach))
+            .order_by(row.first_seen_at, row.instance_id)
+            .limit(limit)
+        ).scalars()
+    )
+
+
+def has_undated(connection: Connection, reach: Reach) -> bool:
+    """Whether there is a payment without a creation date."""
+    row = PaymentRow
+    found = connection.execute(
+        select(literal(1)).where(row.created_at.is_(None), *within(row.instance_id, reach)).limit(1)
+    )
+    return found.first() is not None
+
+
+# -- Ways through the payments ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way through payments that an index answers.
+
+    conditions: of which payments. instance_id: the only one, whose index has no other in it; else None. Its key is
+    (created_at, instance_id, payment_id), without the first when is_undated.
+    """
+
+    conditions: tuple[ColumnElement[bool], ...] = ()
+    instance_id: UUID | None = None
+    is_undated: bool = False
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        if self.is_undated:
+            return ("instance_id", "payment_id")
+        if self.instance_id is not None:
+            return ("created_at", "payment_id")
+        return ("created_at", "instance_id", "payment_id")
+
+    def behind(self, key: tuple[Any, ...], *, goes_down: bool) -> ColumnElement[bool]:
+        """That a payment comes after the one of this key, which may be of another way."""
+        includes = False
+        if self.instance_id is not None:
+            # Of one moment, all those of a lower instance come after it when going down, and none of a higher.
+            created_at, instance_id, payment_id = key
+            if self.instance_id != instance_id:
+                includes = (self.instance_id < instance_id) == goes_down
+                payment_id = _LAST if includes == goes_down else _FIRST
+            key = (created_at, payment_id)
+        columns = [getattr(PaymentRow, name) for name in self.order]
+        place = func.row(*(literal(value, one.type) for value, one in zip(key, columns, strict=True)))
+        here = func.row(*columns)
+        if goes_down:
+            return here <= place if includes else here < place
+        return here >= place if includes else here > place
+
+
+def _ways(by: Filter, reach: Reach, sought: Sought | None) -> list[_Way]:
+    """The ways that together lead to every payment of a filter, and no two to the same."""
+    row = PaymentRow
+    if by.is_undated:
+        return [_Way((row.created_at.is_(None),), is_undated=True)]
+    dated: list[ColumnElement[bool]] = [row.created_at.is_not(None)]
+    if by.since is not None:
+        dated.append(row.created_at >= by.since)
+    if by.until is not None:
+        dated.append(row.created_at < by.until)
+    if by.payment_link_id is not None:
+        return [_Way((row.payment_link_id == by.payment_link_id, *dated))]
+    if sought is not None and sought.links:
+        link_ids = sorted({link.payment_link_id for link in sought.links})
+        return [_Way((row.payment_link_id == link_id, *dated)) for link_id in link_ids]
+    if by.recovery not in (None, NONE):
+        return [_Way((row.recovery.is_not(None), *dated))]
+    one = by.instance_id
+    alone = [one] if one is not None else sorted(reach.instance_ids) if reach.instance_ids is not None else []
+    if 0 < len(alone) <= INSTANCES_MAX:
+        key = func.uuid_send(row.instance_id)
+        return [
+            _Way((key == func.uuid_send(literal(instance_id, Uuid())), *dated), instance_id=instance_id)
+            for instance_id in alone
+        ]
+    return [_Way(tuple(dated))]
+
+
+def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _Way) -> list[Any]:
+    """Conditions of a filter that its way does not answer. columns: of payments."""
+    found: list[Any] = []
+    if way.instance_id is None:
+        found += within(columns.instance_id, reach)
+        if by.instance_id is not None:
+            found.append(columns.instance_id == by.instance_id)
+    if by.payment_link_id is not None and way.is_undated:
+        found.append(columns.payment_link_id == by.payment_link_id)
+    for name in ("currency", "type", "method"):
+        value = getattr(by, name)
+        if value is not None:
+            found.append(getattr(columns, name) == value)
+    if by.state is not None:
+        state = columns.match_state
+        found.append(state.is_(None) if by.state == UNCHECKED else state == by.state)
+    match by.recovery:
+        case None:
+            pass
+        case "any":
+            if way.is_undated or by.payment_link_id is not None or (sought is not None and sought.links):
+                found.append(columns.recovery.is_not(None))
+        case "none":
+            found.append(columns.recovery.is_(None))
+        case code:
+            found.append(columns.recovery == code)
+    if by.amount_from is not None:
+        found.append(columns.amount >= by.amount_from)
+    if by.amount_to is not None:
+        found.append(columns.amount <= by.amount_to)
+    if sought is not None:
+        found += _means(columns, sought, by, way)
+    return found
+
+
+def _means(columns: Any, sought: Sought, by: Filter, way: _Way) -> list[Any]:
+    if sought.payments:
+        return [tuple_(columns.instance_id, columns.payment_id).in_(sought.payments)]
+    if sought.links:
+        if by.payment_link_id is None and not way.is_undated:
+            return []
+        return [is_any_of(columns.payment_link_id, {link.payment_link_id for link in sought.links})]
+    among = [columns.ecom_order_id == sought.text, columns.ecom_checkout_id == sought.text]
+    with contextlib.suppress(ValueError):
+        among.append(columns.receipt_id == UUID(sought.text))
+    return [or_(*among)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read on one way. stop: the key of the last payment that was looked at, None when not cut short."""
+
+    lines: list[Line]
+    stop: tuple[Any, ...] | None
+
+
+def _key(line: Line, *, is_undated: bool) -> tuple[Any, ...]:
+    key = (line.instance_id, line.payment_id)
+    return key if is_undated else (line.created_at, *key)
+
+
+def _read(
+    connection: Connection,
+    way: _Way,
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    after: tuple[Any, ...] | None,
+    goes_down: bool,
+    limit: int,
+    looked_max: int | None,
+) -> _Read:
+    """Up to `limit` payments on a way. looked_max: at most so many are looked at, None for all there are."""
+    row = PaymentRow
+    order = [getattr(row, name) for name in way.order]
+    conditions = list(way.conditions)
+    if after is not None:
+        conditions.append(way.behind(after, goes_down=goes_down))
+    rest = _rest(row, by, reach, sought, way)
+    if not rest or looked_max is None:
+        statement = select(*_COLUMNS).where(*conditions, *rest)
+        statement = statement.order_by(*_directed(order, goes_down=goes_down)).limit(limit)
+        return _Read([Line(*line) for line in connection.execute(statement)], None)
+    walked = (
+        select(*_COLUMNS)
+        .where(*conditions)
+        .order_by(*_directed(order, goes_down=goes_down))
+        .limit(looked_max)
+        .subquery("walked")
+    )
+    keys = _directed([walked.c[name] for name in way.order], goes_down=goes_down)
+    counted = select(
+        *walked.c,
+        and_(true(), *_rest(walked.c, by, reach, sought, way)).is_(True).label("fits"),
+        func.row_number().over(order_by=keys).label("looked"),
+    ).subquery("counted")
+    found = connection.execute(
+        select(counted)
+        .where(or_(counted.c.fits, counted.c.looked == looked_max))
+        .order_by(counted.c.looked)
+        .limit(limit)
+    ).all()
+    lines = [Line(*line[:-2]) for line in found if line.fits]
+    stop = None
+    if found and found[-1].looked == looked_max and len(lines) < limit:
+        stop = _key(Line(*found[-1][:-2]), is_undated=way.is_undated)
+    return _Read(lines, stop)
+
+
+def _directed(columns: Sequence[Any], *, goes_down: bool) -> list[Any]:
+    return [column.desc() if goes_down else column.asc() for column in columns]
+
+
+# -- Pages, sums, exports --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of the list. before, after: where the pages around it begin, None when there is none.
+
+    is_cut: there may be more of a page where it went on, but so many had been looked at; looked_to: the creation of the
+    last of those, None when it has none.
+    """
+
+    lines: list[Line]
+    before: Position | None
+    after: Position | None
+    is_cut: bool = False
+    looked_to: datetime | None = None
+
+
+def page(
+    connection: Connection,
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    at: Position | None,
+    limit: int = PAGE,
+    oldest_first: bool = False,
+) -> Page:
+    """A page of the payments of a filter, the newest first unless asked otherwise. sought: what its text means."""
+    if sought is not None and sought.payments:
+        return Page(_named(connection, by, reach, sought), None, None)
+    is_back = at is not None and at.is_back
+    goes_down = oldest_first == is_back
+    lines, stop = _merged(
+        connection,
+        by,
+        reach,
+        sought,
+        after=None if at is None else at.key,
+        goes_down=goes_down,
+        limit=limit + 1,
+        looked_max=LOOKED_MAX,
+    )
+    has_more = len(lines) > limit
+    lines = lines[:limit]
+    ahead = stop
+    if has_more:
+        ahead = _key(lines[-1], is_undated=by.is_undated)
+    behind = _key(lines[0], is_undated=by.is_undated) if lines and at is not None else None
+    if is_back:
+        before = None if ahead is None else Position(ahead, is_back=True)
+        after = None if behind is None else Position(behind)
+        lines.reverse()
+    else:
+        before = None if behind is None else Position(behind, is_back=True)
+        after = None if ahead is None else Position(ahead)
+    is_cut = stop is not None and not has_more
+    looked_to = stop[0] if is_cut and stop is not None and not by.is_undated else None
+    return Page(lines, before, after, is_cut, looked_to)
+
+
+def _named(connection: Connection, by: Filter, reach: Reach, sought: Sought) -> list[Line]:
+    """The payments whose ids were found, as far as the filter leaves them, with a creation date or without."""
+    row = PaymentRow
+    conditions: list[Any] = _rest(row, by, reach, sought, _Way(is_undated=True))
+    if by.is_undated:
+        conditions.append(row.created_at.is_(None))
+    elif by.since is not None or by.until is not None:
+        conditions.append(row.created_at >= by.since if by.since is not None else true())
+        conditions.append(row.created_at < by.until if by.until is not None else true())
+    found = connection.execute(
+        select(*_COLUMNS)
+        .where(*conditions)
+        .order_by(row.created_at.desc().nulls_last(), row.instance_id, row.payment_id)
+        .limit(IDS_MAX)
+    )
+    return [Line(*line) for line in found]
+
+
+def _merged(
+    connection: Connection,
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    after: tuple[Any, ...] | None,
+    goes_down: bool,
+    limit: int,
+    looked_max: int | None,
+) -> tuple[list[Line], tuple[Any, ...] | None]:
+    """Up to `limit` payments of all ways of a filter in their order, and the key at which looking ended."""
+    ways = _ways(by, reach, sought)
+    reads = [
+        _read(
+            connection,
+            way,
+            by,
+            reach,
+            sought,
+            after=after,
+            goes_down=goes_down,
+            limit=limit,
+            looked_max=None if looked_max is None else max(500, looked_max // len(ways)),
+        )
+        for way in ways
+    ]
+    lines = [line for read in reads for line in read.lines]
+
+    def key(line: Line) -> tuple[Any, ...]:
+        return _key(line, is_undated=by.is_undated)
+
+    if len(reads) > 1:
+        lines.sort(key=key, reverse=goes_down)
+    stops = [read.stop for read in reads if read.stop is not None]
+    if not stops:
+        return lines[:limit], None
+    # What lies behind the nearest of them may not be all there is.
+    stop = max(stops) if goes_down else min(stops)
+    lines = [line for line in lines if (key(line) >= stop if goes_down else key(line) <= stop)]
+    return lines[:limit], stop
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Currency, number and sum of the payments of a filter. is_whole: all of them were added up.
+
+    Else only the newest: those created at or after back_to, which is None for those without a date.
+    """
+
+    lines: list[tuple[str, int, Decimal]]
+    is_whole: bool
+    back_to: datetime | None = None
+
+
+def totals(
+    connection: Connection, by: Filter, reach: Reach, sought: Sought | None, *, looked_max: int | None
+) -> Totals:
+    """Add up what `page` lists, per currency. looked_max: payments looked at, None for all there are."""
+    if sought is not None and sought.payments:
+        sums: dict[str, tuple[int, Decimal]] = {}
+        for line in _named(connection, by, reach, sought):
+            number, amount = sums.get(line.currency, (0, Decimal(0)))
+            sums[line.currency] = (number + 1, amount + line.amount)
+        return Totals([(currency, *sums[currency]) for currency in sorted(sums)], True)
+    ways = _ways(by, reach, sought)
+    added: dict[str, tuple[int, Decimal]] = {}
+    ends: list[datetime | None] = []
+    for way in ways:
+        most = None if looked_max is None else max(1, looked_max // len(ways))
+        found = connection.execute(_summing(way, by, reach, sought, most)).all()
+        for one in found:
+            number, amount = added.get(one.currency, (0, Decimal(0)))
+            added[one.currency] = (number + one.number, amount + (one.amount or 0))
+        if most is not None and sum(one.looked for one in found) >= most:
+            ends.append(min((one.looked_to for one in found if one.looked_to is not None), default=None))
+    return Totals(
+        [(currency, number, amount) for currency, (number, amount) in sorted(added.items()) if number],
+        is_whole=not ends,
+        back_to=max((one for one in ends if one is not None), default=None),
+    )
+
+
+def _summing(way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: int | None) -> Select[Any]:
+    """Per currency of a way: number, amount, looked and looked_to. most: looked at, None for all, which is not told."""
+    row = PaymentRow
+    if most is None:
+        whole = (
+            select(
+                row.currency,
+                func.count().label("number"),
+                func.sum(row.amount).label("amount"),
+            )
+            .where(*way.conditions, *_rest(row, by, reach, sought, way))
+            .group_by(row.currency)
+        )
+        return cast("Select[Any]", whole)
+    order = [getattr(row, name) for name in way.order]
+    walked = (
+        select(*_COLUMNS)
+        .where(*way.conditions)
+        .order_by(*_directed(order, goes_down=True))
+        .limit(most)
+        .subquery("walked")
+    )
+    fits = and_(true(), *_rest(walked.c, by, reach, sought, way))
+    return select(
+        walked.c.currency,
+        func.count().filter(fits).label("number"),
+        func.sum(walked.c.amount).filter(fits).label("amount"),
+        func.count().label("looked"),
+        func.min(walked.c.created_at).label("looked_to"),
+    ).group_by(walked.c.currency)
+
+
+def everything(
+    connection: Connection,
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    limit: int,
+    oldest_first: bool = False,
+    at_once: int = 2_000,
+) -> Iterator[Line]:
+    """The payments of a filter as `page` lists them, without looked_max, read by and by. Ends after `limit`."""
+    if sought is not None and sought.payments:
+        yield from _named(connection, by, reach, sought)[:limit]
+        return
+    after: tuple[Any, ...] | None = None
+    while limit > 0:
+        lines, _ = _merged(
+            connection,
+            by,
+            reach,
+            sought,
+            after=after,
+            goes_down=not oldest_first,
+            limit=min(limit, at_once),
+            looked_max=None,
+        )
+        yield from lines
+        limit -= len(lines)
+        if len(lines) < at_once:
+            return
+        after = _key(lines[-1], is_undated=by.is_undated)

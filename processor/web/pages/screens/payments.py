@@ -1,0 +1,275 @@
+"""Payments as they are booked: the list, and each with all that is known of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from processor.domain import money
+from processor.domain.access import Permission
+from processor.domain.reconciliation import Outcome, Recovery
+from processor.errors import StoreUnavailable
+from processor.store.screens import payments
+from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
+from processor.web.pages import paging
+from processor.web.pages.access import check_instance, needs, reach
+from processor.web.pages.formats import Clock, words
+from processor.web.pages.site import Site, address
+
+# What one adds up without being asked to; a tenth of a second.
+ADDED_MAX = 100_000
+TEXT_MAX = 200
+DAY_MIN, DAY_MAX = date(2000, 1, 1), date(2199, 12, 31)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+# Those that are known of; another that was booked can be written into the address.
+TYPES = ("REGULAR", "GIFT_CARD")
+METHODS = ("CREDIT_CARD", "OFFLINE")
+STATES = (Outcome.MATCHED.value, Outcome.EXPECTED.value, Outcome.DISCREPANT.value, UNCHECKED)
+NAMES = (
+    *("from", "until", "undated", "instance", "link", "currency", "type", "method", "state", "recovery"),
+    *("amount_from", "amount_to", "text", "order"),
+)
+"""The filters as they are named in addresses."""
+KEPT = tuple(name for name in NAMES if name != "text")  # which may be anything that somebody types
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A filter as it was asked for. given: the text of each that says something; wrong: words for what cannot be read.
+
+    Nothing is looked for while something is wrong: a list of more than was asked for would be taken for the answer.
+    """
+
+    by: Filter
+    oldest_first: bool
+    given: Mapping[str, str] = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+    def address(self, endpoint: str, **more: str | None) -> str:
+        """Of another view of the same."""
+        return address(url_for(endpoint), {**self.given, **more})
+
+
+class _Wrong(ValueError):
+    """Words for a value that cannot be read."""
+
+
+def read_filter(clock: Clock) -> Asked:
+    """The filter in the address of this request."""
+    given = {name: text for name in NAMES if (text := request.args.get(name, "").strip())}
+    wrong: dict[str, str] = {}
+
+    def read(name: str, how: Callable[[str], Any]) -> Any:
+        if name not in given:
+            return None
+        try:
+            return how(given[name])
+        except _Wrong as why:
+            wrong[name] = str(why)
+            given[name] = given[name][:TEXT_MAX].replace("\0", "")
+            return None
+
+    is_undated = read("undated", _yes) or False
+    since, until = read("from", _day), read("until", _day)
+    lowest, highest = read("amount_from", _amount), read("amount_to", _amount)
+    if since and until and until < since:
+        wrong["until"] = "It is before the first day."
+    if lowest is not None and highest is not None and highest < lowest:
+        wrong["amount_to"] = "It is less than the least."
+    instance_id = read("instance", _id)
+    if instance_id is not None:
+        check_instance(instance_id)
+    by = Filter(
+        instance_id=instance_id,
+        payment_link_id=read("link", _id),
+        currency=read("currency", _currency),
+        type=read("type", _text),
+        method=read("method", _text),
+        state=read("state", _one_of(*STATES)),
+        recovery=read("recovery", _one_of(ANY, NONE, *Recovery)),
+        amount_from=lowest,
+        amount_to=highest,
+        since=None if since is None else clock.midnight(since),
+        until=None if until is None else clock.midnight(until + timedelta(days=1)),
+        is_undated=is_undated,
+        text=read("text", _text),
+    )
+    oldest_first = read("order", _one_of("newest", "oldest")) == "oldest"
+    return Asked(by, oldest_first, given, wrong)
+
+
+def _text(text: str) -> str:
+    if "\0" in text:
+        raise _Wrong("A zero byte is in it.")
+    if len(text) > TEXT_MAX:
+        raise _Wrong(f"That is more than {TEXT_MAX} letters.")
+    return text
+
+
+def _yes(text: str) -> bool:
+    if text != "1":
+        raise _Wrong("It is 1 or nothing.")
+    return True
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as why:
+        raise _Wrong("Write a day as 2026-11-28.") from why
+    if not DAY_MIN <= day <= DAY_MAX:
+        raise _Wrong(f"Choose a day from {DAY_MIN.year} to {DAY_MAX.year}.")
+    return day
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        return money.parse_amount(text)
+    except money.BadAmount as why:
+        raise _Wrong("Write an amount as 1234.50, with at most three decimals.") from why
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as why:
+        raise _Wrong("That is no whole id.") from why
+
+
+def _currency(text: str) -> str:
+    code = text.upper()
+    if not _CURRENCY.fullmatch(code):
+        raise _Wrong("Write the three letters of a currency, such as EUR.")
+    return code
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in values:
+            raise _Wrong("There is no such choice.")
+        return text
+
+    return read
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/payments` and what is below it."""
+    routes = Blueprint("payments", __name__)
+
+    @routes.get("/payments")
+    @needs(Permission.READ)
+    def index() -> str | Response:
+        if "" in request.args.values():
+            # A form sends what is empty as well; the address that is kept says only what matters.
+            kept = [(name, text) for name, text in request.args.items(multi=True) if text]
+            return redirect(address(url_for("payments.index"), dict(kept)), 303)
+        asked = read_filter(site.clock)
+        at = paging.position(*((UUID, UUID) if asked.by.is_undated else (datetime, UUID, UUID)))
+        page, titles, sought = payments.Page([], None, None), {}, None
+        with site.read() as connection:
+            instances = payments.instances(connection, reach())
+            has_undated = not asked.by.is_undated and payments.has_undated(connection, reach())
+            if not asked.wrong:
+                sought = payments.seek(connection, asked.by, reach())
+                page = payments.page(
+                    connection, asked.by, reach(), sought, at=at, oldest_first=asked.oldest_first
+                )
+                titles = payments.titles_of(
+                    connection, {(line.instance_id, line.payment_link_id) for line in page.lines}
+                )
+        return render_template(
+            "payments.html",
+            asked=asked,
+            page=page,
+            before=None if page.before is None else paging.here(at=page.before.text()),
+            after=None if page.after is None else paging.here(at=page.after.text()),
+            is_first=at is None,
+            is_back=at is not None and at.is_back,
+            titles=titles,
+            sought=sought,
+            instances=instances,
+            has_undated=has_undated,
+            **_added(asked, request.args.get("totals", "")),
+            options=_options(asked, instances),
+            spans=_spans(site, asked),
+            looked_max=payments.LOOKED_MAX,
+        )
+
+    @routes.get("/payments/totals")
+    @needs(Permission.READ)
+    def totals() -> str:
+        asked = read_filter(site.clock)
+        if asked.wrong:
+            abort(400)
+        return render_template(
+            "payment_totals.html",
+            asked=asked,
+            **_added(asked, "all" if request.args.get("all") == "1" else "1"),
+        )
+
+    def _added(asked: Asked, how: str) -> dict[str, Any]:
+        """For the template. how: "1" for the newest, "all", anything else for nothing."""
+        if asked.wrong or how not in ("1", "all"):
+            return {"was_added": False}
+        most = ADDED_MAX if how == "1" else None
+        return {"was_added": True, "added_max": ADDED_MAX, "totals": _totals(asked, most)}
+
+    def _totals(asked: Asked, most: int | None) -> payments.Totals | None:
+        try:
+            with site.read() as connection:
+                sought = payments.seek(connection, asked.by, reach())
+                return payments.totals(connection, asked.by, reach(), sought, looked_max=most)
+        except StoreUnavailable:
+            if most is not None:
+                raise
+            # PostgreSQL was not done within the time of a page; the template says so, a smaller question has an answer.
+            return None
+
+    return routes
+
+
+def _spans(site: Site, asked: Asked) -> list[tuple[str, str]]:
+    """Words and addresses of spans of time that are often wanted."""
+    today = site.services.now().astimezone(site.clock.zone).date()
+    firsts = {
+        "Today": today,
+        "7 days": today - timedelta(days=6),
+        "30 days": today - timedelta(days=29),
+        "This month": today.replace(day=1),
+    }
+    return [
+        (words, asked.address("payments.index", **{"from": f"{first}", "until": f"{today}", "undated": None}))
+        for words, first in firsts.items()
+    ]
+
+
+def _options(asked: Asked, instances: Sequence[UUID]) -> dict[str, list[tuple[str, str]]]:
+    """What can be chosen, and what was."""
+
+    def some(name: str, values: tuple[str, ...], **other: str) -> list[tuple[str, str]]:
+        chosen = asked.given.get(name)
+        more = (chosen,) if chosen and chosen not in values and name not in asked.wrong else ()
+        return [("", "Any"), *((one, other.get(one, words(one))) for one in (*values, *more))]
+
+    chosen = [] if asked.by.instance_id in (None, *instances) else [asked.by.instance_id]
+    return {
+        "instance": [("", "Any"), *((str(one), str(one)[:8]) for one in (*instances, *chosen))],
+        "type": some("type", TYPES),
+        "method": some("method", METHODS),
+        "state": some("state", STATES, unchecked="Not checked yet", discrepant="Discrepancy"),
+        "recovery": [
+            ("", "Any"),
+            (ANY, "Recovered"),
+            *((one.value, words(one.value)) for one in Recovery),
+            (NONE, "Not recovered"),
+        ],
+        "order": [("", "Newest first"), ("oldest", "Oldest first")],
+    }
