@@ -22,7 +22,7 @@ from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
 from processor.web.pages import paging
 from processor.web.pages.access import check_instance, needs, reach
 from processor.web.pages.formats import Clock, words
-from processor.web.pages.site import Site, address
+from processor.web.pages.site import Site, address, is_part
 
 # What one adds up without being asked to; a tenth of a second.
 ADDED_MAX = 100_000
@@ -205,15 +205,14 @@ def blueprint(site: Site) -> Blueprint:
 
     @routes.get("/payments/totals")
     @needs(Permission.READ)
-    def totals() -> str:
+    def totals() -> str | Response:
         asked = read_filter(site.clock)
+        how = "all" if request.args.get("all") == "1" else "1"
+        if not is_part():
+            return redirect(asked.address("payments.index", totals=how), 303)
         if asked.wrong:
             abort(400)
-        return render_template(
-            "payment_totals.html",
-            asked=asked,
-            **_added(asked, "all" if request.args.get("all") == "1" else "1"),
-        )
+        return render_template("payment_totals.html", asked=asked, **_added(asked, how))
 
     def _added(asked: Asked, how: str) -> dict[str, Any]:
         """For the template. how: "1" for the newest, "all", anything else for nothing."""
