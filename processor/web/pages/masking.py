@@ -185,3 +185,24 @@ def _named(members: Any) -> dict[str, Any]:
                 name += MASK[0]
         found[name] = value
     return found
+
+
+def taken_apart(payload: Any) -> Any:
+    """`payload` with the texts in it that hold JSON taken apart. Nothing is masked."""
+    return _taken_apart(payload, 0)
+
+
+def _taken_apart(value: Any, depth: int) -> Any:
+    if depth > _DEPTH_MAX:
+        return value if isinstance(value, str | int | float | None) else "…"
+    match value:
+        case dict():
+            return {name: _taken_apart(one, depth + 1) for name, one in value.items()}
+        case list():
+            return [_taken_apart(one, depth + 1) for one in value]
+        case str() if value[:1] in ("{", "["):
+            try:
+                return _taken_apart(wire.decode_json(value), depth + 1)
+            except wire.NotJson:
+                return value
+    return value

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import overview, payments, runs
+from processor.web.pages.screens import events, overview, payments, runs
 
-ALL = (overview, payments, runs)
+ALL = (overview, payments, runs, events)

@@ -1,0 +1,171 @@
+"""What Wix told us: every event with its deliveries, and the deliveries that became none."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, abort, render_template, url_for
+from werkzeug.wrappers import Response
+
+from processor import replay
+from processor.domain.access import Permission
+from processor.domain.payment import Verdict
+from processor.errors import Unreadable
+from processor.replay import Left, Replayed
+from processor.store.screens import events as store
+from processor.store.screens.events import EventLine, Narrowing
+from processor.store.screens.instances import choices
+from processor.store.screens.keyset import Slice
+from processor.store.screens.sieve import Sifted
+from processor.web.pages import paging
+from processor.web.pages.access import account, needs, reach
+from processor.web.pages.asked import Asked
+from processor.web.pages.masking import masked, taken_apart
+from processor.web.pages.site import Site, done, refused
+from processor.wix.parse import parse_claims
+from processor.wix.signature import decode_segment
+
+DAYS_SHOWN = 30
+REPLAYED = {
+    Verdict.NEW: "The payment was not booked yet, and is now.",
+    Verdict.NEWER: "The payment was moved forward to the revision that the event tells of.",
+}
+LEFT = {
+    Left.ERASED: "Nothing was changed: the body of the event is not kept any more.",
+    Left.UNREADABLE: "Nothing was changed: it still cannot be read.",
+    Left.HELD: "Nothing was changed: it is held until Wix vouches for its app instance.",
+    Left.NO_PAYMENT: "Nothing was changed: it is about no payment.",
+    Left.NOT_NEWS: "Nothing was changed: what it tells is booked already, or newer than it.",
+}
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/events`, `/events/<instance>/<event>`, `/events/rejected` and `/events/unread`."""
+    routes = Blueprint("events", __name__, url_prefix="/events")
+    services = site.services
+
+    @routes.get("")
+    @needs(Permission.READ)
+    def index() -> str:
+        asked, at = Asked(), paging.position(*store.KEY_TYPES)
+        with site.read() as connection:
+            owners = choices(connection, reach())
+            owner = asked.instance(owners)
+            since, until = asked.span(site.clock)
+            by = Narrowing(
+                kind=asked.one_of("kind", store.KINDS),
+                status=asked.one_of("status", store.STATUSES),
+                type=asked.text("type"),
+                entity_id=asked.id("entity"),
+                payment_link_id=asked.id("link"),
+                since=since,
+                until=until,
+                is_conflicting=asked.one_of("bodies", ("several",)) is not None,
+            )
+            found: Sifted[EventLine] = Sifted(Slice([], None, None), None)
+            if owner is not None:
+                found = store.events(connection, reach(), owner, by, at=at)
+        return render_template(
+            "events.html",
+            asked=asked,
+            owners=owners,
+            owner=owner,
+            found=found,
+            pages=paging.around(found.page),
+            sees_every=sees_every(),
+        )
+
+    @routes.get("/<uuid:instance_id>/<uuid:event_id>")
+    @needs(Permission.READ)
+    def event(instance_id: UUID, event_id: UUID) -> str:
+        return _event(instance_id, event_id, is_open=False)
+
+    @routes.post("/<uuid:instance_id>/<uuid:event_id>/personal")
+    @needs(Permission.READ)
+    def personal(instance_id: UUID, event_id: UUID) -> str:
+        """As a POST: it is written down, and no address that is passed on shows it."""
+        if not account().sees_personal:
+            abort(403)
+        return _event(instance_id, event_id, is_open=True)
+
+    def _event(instance_id: UUID, event_id: UUID, *, is_open: bool) -> str:
+        with site.read() as connection:
+            found = store.event(connection, instance_id, event_id)
+            if found is None:
+                abort(404)
+            token = store.token(connection, found)
+            others = store.conflicts(connection, instance_id, event_id) if found.conflict_count else []
+        return render_template(
+            "event.html",
+            event=found,
+            token=token if is_open else None,
+            body=_body(token, is_open=is_open),
+            others=[(one, _body(one.token, is_open=is_open)) for one in others],
+            is_open=is_open,
+        )
+
+    @routes.post("/<uuid:instance_id>/<uuid:event_id>/replay")
+    @needs(Permission.OPERATE)
+    def again(instance_id: UUID, event_id: UUID) -> Response:
+        where = url_for("events.event", instance_id=instance_id, event_id=event_id)
+        lines = replay.one(services, event_id, instance_id)
+        if not lines:
+            abort(404)
+        told = replay.replay_one(services, lines[0], is_dry=False)
+        if told.left is not None:
+            return refused(where, f"{LEFT[told.left]}{_detail(told)}")
+        services.queue.wake_up()
+        return done(where, REPLAYED.get(told.verdict, "It is understood now, and its link will be checked."))  # type: ignore[arg-type]
+
+    @routes.get("/rejected")
+    @needs(Permission.READ)
+    def rejected() -> str:
+        _only_who_sees_every_instance()
+        since = (services.now() - timedelta(days=DAYS_SHOWN - 1)).date()
+        with site.read() as connection:
+            lines = store.rejected(connection)
+            days = store.rejections_by_day(connection, since)
+        return render_template("rejected.html", lines=lines, days=days, days_shown=DAYS_SHOWN)
+
+    @routes.get("/unread")
+    @needs(Permission.READ)
+    def unread() -> str:
+        _only_who_sees_every_instance()
+        with site.read() as connection:
+            lines = store.unread(connection)
+        return render_template(
+            "unread.html",
+            lines=[(one, _body(one.token, is_open=False)) for one in lines],
+            is_full=len(lines) == store.UNREAD_MAX,
+        )
+
+    return routes
+
+
+def sees_every() -> bool:
+    """Whether who is signed in sees every instance, and so what is of none."""
+    return reach().instance_ids is None
+
+
+def _only_who_sees_every_instance() -> None:
+    if not sees_every():
+        abort(404)
+
+
+def _detail(told: Replayed) -> str:
+    return f" ({told.detail.replace('_', ' ')})" if told.left is Left.UNREADABLE and told.detail else ""
+
+
+def _body(token: str | None, *, is_open: bool) -> str | None:
+    """What a token says, as lines of JSON: None without one. is_open: with what is personal."""
+    if token is None:
+        return None
+    parts = token.split(".")
+    try:
+        claims: Any = parse_claims(decode_segment(parts[1].encode()))
+    except (Unreadable, ValueError, IndexError):
+        return "It is no readable JSON."
+    return json.dumps(taken_apart(claims) if is_open else masked(claims), indent=2, ensure_ascii=False)
