@@ -146,11 +146,107 @@ def _template(_owner: Owner) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def _emptied(_owner: Owner, _template: str) -> Iterator[list[Emptied]]:
+    """Databases of this process that are as new."""
+    free: list[Emptied] = []
+    yield free
+    with psycopg.connect(_owner.get().database_url, autocommit=True) as connection:
+        for one in free:
+            connection.execute(f"DROP DATABASE IF EXISTS {one.name} WITH (FORCE)")
+
+
 @pytest.fixture
-def database_url(_owner: Owner, _template: str) -> Iterator[str]:
-    """A fresh, migrated database of this test alone. For psycopg as for SQLAlchemy."""
-    with a_database(_owner.get().database_url, _owner.new_database(), template=_template) as url:
-        yield url
+def database_url(_owner: Owner, _template: str, _emptied: list[Emptied]) -> Iterator[str]:
+    """A migrated database of this test alone, as new. For psycopg as for SQLAlchemy."""
+    admin_url = _owner.get().database_url
+    if _emptied:
+        database = _emptied.pop()
+    else:
+        name = _owner.new_database()
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
+        database = Emptied.new(admin_url, name)
+    yield with_database(admin_url, database.name)
+    if database.empty(admin_url):
+        _emptied.append(database)
+    else:
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
+
+
+# Everything of a database that a test may change beside the rows of its tables, as one digest.
+_SHAPE = """
+SELECT md5(concat_ws(' ',
+    (SELECT string_agg(concat_ws(',', c.oid, c.relname, c.relkind, c.relowner, c.relacl, c.reloptions), ';'
+            ORDER BY c.oid)
+        FROM pg_class c WHERE c.relnamespace = ANY (n.oids)),
+    (SELECT string_agg(concat_ws(',', t.oid, t.tgenabled), ';' ORDER BY t.oid) FROM pg_trigger t),
+    (SELECT string_agg(concat_ws(',', s.oid, s.nspname, s.nspacl, s.nspowner), ';' ORDER BY s.oid) FROM pg_namespace s
+        WHERE s.nspname !~ '^pg_(temp|toast_temp)'),
+    (SELECT string_agg(concat_ws(',', p.oid, p.xmin), ';' ORDER BY p.oid) FROM pg_proc p
+        WHERE p.pronamespace = ANY (n.oids)),
+    (SELECT string_agg(concat_ws(',', k.oid, k.conname, k.convalidated), ';' ORDER BY k.oid) FROM pg_constraint k),
+    (SELECT concat_ws(',', count(*), sum(a.attnum), count(*) FILTER (WHERE a.attisdropped)) FROM pg_attribute a
+        WHERE a.attrelid >= 16384),
+    (SELECT string_agg(concat_ws(',', i.indexrelid, i.indisvalid), ';' ORDER BY i.indexrelid) FROM pg_index i
+        WHERE i.indexrelid >= 16384),
+    (SELECT count(*) FROM pg_statistic s WHERE s.starelid >= 16384),
+    (SELECT string_agg(x.extname, ',' ORDER BY x.oid) FROM pg_extension x),
+    (SELECT string_agg(s.setconfig::text, ',') FROM pg_db_role_setting s
+        WHERE s.setdatabase = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())),
+    (SELECT string_agg(v.version_num, ',') FROM alembic_version v)))
+FROM (SELECT array_agg(oid) AS oids FROM pg_namespace WHERE nspname IN ('public', 'report')) n
+"""
+
+
+@dataclass
+class Emptied:
+    """A database that is emptied after a test, for a tenth of what a new one takes. shape: what it was made as."""
+
+    name: str
+    shape: str
+
+    @classmethod
+    def new(cls, admin_url: str, name: str) -> Emptied:
+        """A database just made of the template. Only the version of its migrations is a row in it."""
+        with psycopg.connect(with_database(admin_url, name), autocommit=True) as connection:
+            shape = _one(connection, _SHAPE)
+            tables = _filled(connection)
+        assert tables == ["alembic_version"], f"migrations make rows that would be lost: {tables}"
+        return cls(name, shape)
+
+    def empty(self, admin_url: str) -> bool:
+        """Make it as new. False when the test changed more than rows, so that it must go."""
+        with psycopg.connect(with_database(admin_url, self.name), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            if _one(connection, _SHAPE) != self.shape:
+                return False
+            tables = [name for name in _filled(connection) if name != "alembic_version"]
+            # Append-only tables refuse it otherwise.
+            connection.execute("SET session_replication_role = replica")
+            if tables:
+                connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+            connection.execute("SELECT pg_stat_reset()")
+        return True
+
+
+def _one(connection: psycopg.Connection[Any], sql: str) -> str:
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _filled(connection: psycopg.Connection[Any]) -> list[str]:
+    """Tables that have a page, so that they hold rows or held some."""
+    rows = connection.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        " AND pg_relation_size(oid) > 0 ORDER BY 1"
+    )
+    return [name for (name,) in rows]
 
 
 @pytest.fixture

@@ -225,6 +225,7 @@ def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they
                         (one.amount for one in theirs[link_id].values() if one.currency == "USD"), Decimal(0)
                     ),
                     payment_count=None,
+                    last_payment_at=None,
                 )
                 for link_id, link in zip(LINKS, described, strict=True)
             ]
@@ -401,7 +402,6 @@ def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they
         with database.begin() as connection:
             matching.forget(connection, lease_id)
 
-    alike()
     of_links = {
         DiscrepancyType.DUPLICATE_PAYMENT,
         DiscrepancyType.PAID_WHILE_INACTIVE,
@@ -411,6 +411,10 @@ def test_parts_decide_what_compare_decides_on_any_books_and_again_from_what_they
         DiscrepancyType.PAYMENT_WITHOUT_EVENT,
         DiscrepancyType.REFUND_ON_ORDER_ONLY,
     }
+    for _ in range(5):
+        alike()
+        if {*Outcome, *of_links} <= set(met):
+            break  # nearly always after the first; a type that is drawn a few times in 250 books is missed now and then
     assert {*Outcome, *of_links} <= set(met), "the books drawn were too tame"
 
 
