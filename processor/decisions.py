@@ -19,13 +19,29 @@ from processor.wiring import Services
 log = structlog.get_logger(__name__)
 
 
-def decide(services: Services, discrepancy_id: UUID, action: Action, *, actor: str) -> Step:
-    """Do `action` as `actor`, a person's name. Raises NotAllowed, also for a discrepancy that does not exist."""
+def decide(
+    services: Services,
+    discrepancy_id: UUID,
+    action: Action,
+    *,
+    actor: str,
+    instance_id: UUID | None = None,
+    seen_step: int | None = None,
+) -> Step:
+    """Do `action` as `actor`, a person's name. Raises NotAllowed, also for a discrepancy that does not exist.
+
+    instance_id: only if it is of that instance. seen_step: only if that is its newest step still, the last that the
+    person saw; None when that is not known.
+    """
     with services.database.begin() as connection:
         held = discrepancies.lock(connection, [discrepancy_id])
-        if not held:
+        if not held or (instance_id is not None and held[0].instance_id != instance_id):
             raise NotAllowed(
                 "there is no such discrepancy: `processor discrepancies list` shows what there is"
+            )
+        if seen_step is not None and discrepancies.last_step(connection, discrepancy_id) != seen_step:
+            raise NotAllowed(
+                "something happened to it since you looked, so nothing was done: look at its history again, then decide"
             )
         in_force = rules.in_force(connection)
         step = discrepancies.act(connection, held[0], action, actor=actor, rules=in_force, now=services.now())

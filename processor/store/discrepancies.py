@@ -331,6 +331,14 @@ def lock(connection: Connection, discrepancy_ids: Collection[UUID]) -> list[Held
     return _read(connection, rows.scalars().all())
 
 
+def last_step(connection: Connection, discrepancy_id: UUID) -> int | None:
+    """The number of its newest step, None when it has none."""
+    found: int | None = connection.execute(
+        text("SELECT max(step_id) FROM discrepancy_steps WHERE discrepancy_id = :id"), {"id": discrepancy_id}
+    ).scalar_one()
+    return found
+
+
 # -- Writing ---------------------------------------------------------------------------------------
 
 
