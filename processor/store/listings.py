@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select, text
 
 from processor.store import evidence
 from processor.store.tables import (
@@ -364,6 +364,15 @@ _DISCREPANCY = [
 ]
 
 
+def discrepancy_lines() -> Select[Any]:
+    """The columns of a `DiscrepancyLine` of every discrepancy, to be narrowed down; others may be added behind."""
+    row = Discrepancy
+    return select(*_DISCREPANCY).outerjoin(
+        PaymentRow,
+        and_(PaymentRow.instance_id == row.instance_id, PaymentRow.payment_id == row.payment_id),
+    )
+
+
 def open_discrepancies(
     connection: Connection,
     by: Narrowing,
@@ -405,11 +414,7 @@ def discrepancies(
     if link_ids is not None:
         conditions.append(is_any_of(row.payment_link_id, link_ids))
     found = connection.execute(
-        select(*_DISCREPANCY)
-        .outerjoin(
-            PaymentRow,
-            and_(PaymentRow.instance_id == row.instance_id, PaymentRow.payment_id == row.payment_id),
-        )
+        discrepancy_lines()
         .where(*conditions, *_between(row.first_seen_at, by))
         .order_by(_AGED_FROM, row.discrepancy_id)
         .limit(limit)

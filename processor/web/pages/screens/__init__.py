@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import events, overview, payments, runs
+from processor.web.pages.screens import discrepancies, events, overview, payments, runs
 
-ALL = (overview, payments, runs, events)
+ALL = (overview, payments, discrepancies, runs, events)
