@@ -60,6 +60,30 @@ def observe_commit(seconds: float, events: int) -> None:
     BATCH_EVENTS.observe(events)
 
 
+def answered_within(share: float) -> tuple[float | None, int]:
+    """Seconds within which this share of webhooks was answered, and how many were answered at all.
+
+    Of this process since it began, or of all that share PROMETHEUS_MULTIPROC_DIR. The seconds are the bound of a
+    bucket; None when none was answered, or too many took longer than the last.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        families = registry.collect()
+    else:
+        families = ANSWER_SECONDS.collect()
+    counts: dict[float, float] = {}
+    for family in families:
+        if family.name == "processor_answer_seconds":
+            for sample in family.samples:
+                if sample.name.endswith("_bucket"):
+                    counts[float(sample.labels["le"])] = sample.value
+    number = int(counts.get(float("inf"), 0))
+    within = (bound for bound, count in sorted(counts.items()) if count >= share * number)
+    found = next(within, float("inf")) if number else float("inf")
+    return None if found == float("inf") else found, number
+
+
 class _FromDatabase(Collector):
     """Figures read from the database at each scrape."""
 

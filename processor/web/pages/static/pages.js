@@ -42,6 +42,11 @@
     }
   });
 
+  // What updates by itself rests while nobody sees it.
+  document.addEventListener("htmx:before:request", (event) => {
+    if (document.hidden && event.target?.matches?.("[data-live]")) event.preventDefault();
+  });
+
   document.addEventListener("htmx:after:swap", (event) => ready(event.target?.querySelectorAll ? event.target : document));
   ready(document);
 })();

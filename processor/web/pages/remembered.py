@@ -1,0 +1,113 @@
+"""Sums of days, remembered by each process: the overview is looked at every few seconds, and a day may be long.
+
+What one look may read is bounded. Where the books are large, days further back are added up by the looks that follow,
+and what is shown says which are missing. Days are read anew after a while, since payments are found late: the longer a
+day took, the rarer, so that looking costs the database a small part of its time, however many payments there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from processor.domain.access import Reach
+from processor.store.screens.overview import Day, DaySum, Delivered
+
+ROWS_MAX = 30_000  # payments that one look reads, and what is left of the last day it begins
+REACHES_MAX = 100  # of so many different people's instances
+LIFE_TODAY = timedelta(seconds=2)
+LIFE_YESTERDAY = timedelta(minutes=1)
+LIFE = timedelta(minutes=10)
+ROWS_PER_SECOND_OF_LIFE = (
+    20_000  # a day of so many payments lives for a second: reading it takes around 1% of that
+)
+
+Read = Callable[[Sequence[Day]], Mapping[date, Sequence[DaySum]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    sums: tuple[DaySum, ...]
+    until: datetime
+
+    @property
+    def rows(self) -> int:
+        return sum(one.payments for one in self.sums)
+
+
+class DaySums:
+    """Sums of days, by who may see them."""
+
+    def __init__(self, rows_max: int = ROWS_MAX) -> None:
+        self._rows_max = rows_max
+        self._kept: OrderedDict[Reach, dict[date, _Kept]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look(
+        self, reach: Reach, days: Sequence[Day], now: datetime, read: Read
+    ) -> dict[date, tuple[DaySum, ...]]:
+        """What was received on each of `days`, as far as it is known; `days` begin with today and go back.
+
+        read: reads the days it is given.
+        """
+        with self._lock:
+            kept = dict(self._kept.get(reach, {}))
+        wanted = [one for one in days if one.day not in kept]
+        wanted += [one for one in days if one.day in kept and kept[one.day].until <= now]
+        wanted.sort(
+            key=lambda one: one.day != days[0].day
+        )  # today first, else what is missing, then what is old
+        fresh: dict[date, _Kept] = {}
+        left = self._rows_max
+        while wanted and left > 0:
+            known = [one.rows for one in (*kept.values(), *fresh.values())]
+            # The first day shows how many there may be in one.
+            number = max(1, left // max(1, *known)) if known else 1
+            part, wanted = wanted[:number], wanted[number:]
+            for day, sums in read(part).items():
+                one = _Kept(tuple(sums), now)
+                fresh[day] = _Kept(one.sums, now + _life(day, days, one.rows))
+                left -= one.rows
+        with self._lock:
+            ours = self._kept.setdefault(reach, {})
+            ours.update(fresh)
+            for day in ours.keys() - {one.day for one in days}:
+                del ours[day]
+            self._kept.move_to_end(reach)
+            while len(self._kept) > REACHES_MAX:
+                self._kept.popitem(last=False)
+        kept.update(fresh)
+        return {one.day: kept[one.day].sums for one in days if one.day in kept}
+
+
+def _life(day: date, days: Sequence[Day], rows: int) -> timedelta:
+    age = (days[0].day - day).days
+    least = LIFE_TODAY if age == 0 else LIFE_YESTERDAY if age == 1 else LIFE
+    return max(least, timedelta(seconds=rows / ROWS_PER_SECOND_OF_LIFE))
+
+
+class DayDeliveries:
+    """What became of a day's webhooks, by who may see them; read anew as today's sums are."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Reach, date], tuple[Delivered, datetime]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look(self, reach: Reach, day: date, now: datetime, read: Callable[[], Delivered]) -> Delivered:
+        """What became of them so far. read: finds out."""
+        key = reach, day
+        with self._lock:
+            found = self._kept.get(key)
+        if found is not None and now < found[1]:
+            return found[0]
+        value = read()
+        life = max(LIFE_TODAY, timedelta(seconds=value.events / ROWS_PER_SECOND_OF_LIFE))
+        with self._lock:
+            self._kept[key] = value, now + life
+            self._kept.move_to_end(key)
+            while len(self._kept) > REACHES_MAX:
+                self._kept.popitem(last=False)
+        return value

@@ -1,0 +1,510 @@
+"""The overview: whether the books are right, what was received, and what is the matter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from processor import metrics
+from processor.domain.access import EVERYWHERE, Reach, Role
+from processor.domain.discrepancy import AGING, aging
+from processor.store import operations
+from processor.store.screens import overview as asked
+from processor.store.screens.overview import Day, DaySum, Delivered
+from processor.web.pages.assessment import Books as Known
+from processor.web.pages.assessment import Mood, Trouble, assess
+from processor.web.pages.charts import HEIGHT, brief, ceiling, chart
+from processor.web.pages.formats import Clock
+from processor.web.pages.remembered import DayDeliveries, DaySums
+from processor.web.pages.screens.overview import DAYS, last_days, trends
+from tests.web.pages.books import Books
+
+NOW = datetime(2026, 11, 28, 19, 30, tzinfo=UTC)
+LATE = timedelta(minutes=15)
+
+
+# -- The sentence ------------------------------------------------------------------------------------
+
+
+def said(**known: Any) -> list[str]:
+    found = assess(Known(**known), NOW, late_after=LATE, at=lambda moment: f"{moment:%H:%M}")
+    return [f"{one.mood}: {one.words}" for one in found]
+
+
+def test_books_without_trouble_are_right() -> None:
+    assert said() == ["good: The books are right: every payment is booked as Wix lists it."]
+
+
+def test_books_nothing_was_ever_booked_in_are_not_said_to_be_right() -> None:
+    [one] = said(is_empty=True)
+
+    assert one.startswith("note: Nothing is booked yet")
+
+
+@pytest.mark.parametrize(
+    ("number", "at_risk", "words"),
+    [
+        (1, [(Decimal("5.000"), "USD")], "1 discrepancy with 5.00 USD at risk needs a decision."),
+        (
+            3,
+            [(Decimal(1200), "JPY"), (Decimal("1234.5"), "USD")],
+            "3 discrepancies with 1,200 JPY and 1,234.50 USD at risk need a decision.",
+        ),
+        (2, [], "2 discrepancies need a decision."),
+        (2, [(Decimal(0), "EUR")], "2 discrepancies need a decision."),
+        (
+            9,
+            [(Decimal(1), code) for code in ("AED", "EUR", "GBP", "USD")],
+            "9 discrepancies with 1.00 AED, 1.00 EUR, 1.00 GBP and amounts in 1 more currency at risk need a decision.",
+        ),
+    ],
+)
+def test_open_discrepancies_are_told_with_what_is_at_risk(
+    number: int, at_risk: Sequence[tuple[Decimal, str]], words: str
+) -> None:
+    assert said(open=number, at_risk=at_risk) == [f"bad: {words}"]
+
+
+def test_numbers_that_were_not_counted_to_the_end_say_so() -> None:
+    assert said(open=10_001, is_open_cut=True)[0].startswith("bad: More than 10,001 discrepancies")
+
+
+def test_what_is_being_compared_is_no_trouble_until_it_is_late() -> None:
+    fresh = said(waiting=2, waiting_since=NOW - LATE)
+    late = said(waiting=1, waiting_since=NOW - LATE - timedelta(minutes=1))
+
+    assert fresh == ["good: The books are right; 2 payment links are being compared with Wix."]
+    [one] = late
+    assert one.startswith("warn: The books are right as far as they were checked; 1 payment link waits")
+    assert one.endswith("for 16 min by now.")
+
+
+def test_every_trouble_is_told_the_gravest_first() -> None:
+    since = NOW - timedelta(hours=2)
+
+    found = said(
+        open=1,
+        waiting=3,
+        waiting_since=since,
+        stalled_since=since,
+        unreachable=Trouble(2, since),
+        silent=Trouble(1, since),
+        held=4,
+    )
+
+    assert [one.split(":")[0] for one in found] == ["bad", "bad", "warn", "warn", "warn", "warn"]
+    assert "17:30: the clock" in found[1]
+    assert "Wix cannot be asked about 2 instances, not since 17:30" in found[2]
+    assert "Webhooks of 1 instance have not arrived since 17:30" in found[3]
+    assert "4 events are held" in found[4]
+
+
+@pytest.mark.parametrize("trouble", ["unreachable", "silent"])
+def test_books_are_not_said_to_be_right_while_one_side_is_not_heard(trouble: str) -> None:
+    [one] = said(**{trouble: Trouble(1, NOW)})
+
+    assert one.startswith(Mood.WARN)
+    assert "right" not in one
+
+
+# -- Bars --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "top"),
+    [
+        ("0", "1"),
+        ("0.02", "0.02"),
+        ("0.021", "0.025"),
+        ("1", "1"),
+        ("96", "100"),
+        ("101", "200"),
+        ("240", "250"),
+        ("999999999999999.999", "1000000000000000"),
+    ],
+)
+def test_an_axis_ends_with_a_round_number_not_below_its_values(value: str, top: str) -> None:
+    assert ceiling(Decimal(value)) == Decimal(top)
+
+
+def test_bars_stand_on_the_ground_in_their_order_and_within_the_drawing() -> None:
+    drawn = chart([Decimal(50), None, Decimal(100), Decimal("0.01"), Decimal(0)])
+
+    assert (drawn.top, drawn.middle) == (Decimal(100), Decimal(50))
+    assert [bar.height for bar in drawn.bars] == [50, 0, 100, 1, 0]
+    assert all(bar.y + bar.height == HEIGHT for bar in drawn.bars)
+    places = [bar.x for bar in drawn.bars]
+    assert places == sorted(places)
+    assert places[-1] + drawn.bars[-1].width < 300
+
+
+def test_a_chart_of_nothing_is_drawn() -> None:
+    assert chart([]).bars == ()
+    assert {bar.height for bar in chart([None, Decimal(0)]).bars} == {0}
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0.025", "0.025"),
+        ("1E+3", "1,000"),
+        ("10000", "10k"),
+        ("250000", "250k"),
+        ("2500000", "2.5M"),
+        ("1E+15", "1,000T"),
+    ],
+)
+def test_numbers_of_an_axis_are_short(value: str, words: str) -> None:
+    assert brief(Decimal(value)) == words
+
+
+def test_a_trend_has_no_value_for_a_day_that_is_not_known_and_none_for_nothing() -> None:
+    days = [date(2026, 11, number) for number in (26, 27, 28)]
+    found = trends(
+        {
+            days[2]: (DaySum("USD", 2, Decimal(5), 2, 0), DaySum("EUR", 3, Decimal(1), 0, 0)),
+            days[1]: (),
+        },
+        days,
+    )
+
+    assert [one.currency for one in found] == ["EUR", "USD"]
+    assert found[1].amounts == (None, Decimal(0), Decimal(5))
+    assert found[1].payments == (None, 0, 2)
+    assert (found[1].total, found[1].number) == (Decimal(5), 2)
+
+
+def test_days_begin_at_midnight_in_the_zone_of_reports_though_the_clock_is_put_back() -> None:
+    days = last_days(Clock("Europe/Berlin", lambda: NOW), datetime(2026, 10, 25, 23, 30, tzinfo=UTC), DAYS)
+
+    assert days[0].day == date(2026, 10, 26)
+    assert (days[1].since.hour, days[1].until.hour) == (22, 23)
+    assert days[1].until - days[1].since == timedelta(hours=25)
+    assert all(later.since == earlier.until for later, earlier in pairwise(days))
+
+
+# -- What is remembered ------------------------------------------------------------------------------
+
+
+class Reading:
+    """Days of so many payments each, and which of them were read."""
+
+    def __init__(self, payments: int) -> None:
+        self.payments = payments
+        self.read: list[date] = []
+
+    def __call__(self, days: Sequence[Day]) -> Mapping[date, list[DaySum]]:
+        self.read += [one.day for one in days]
+        return {
+            one.day: [DaySum("USD", self.payments, Decimal(self.payments), 0, 0)] if self.payments else []
+            for one in days
+        }
+
+
+DAYS_OF = last_days(Clock("UTC", lambda: NOW), NOW, 30)
+
+
+def test_small_books_are_known_whole_at_the_first_look() -> None:
+    reading = Reading(3)
+
+    found = DaySums().look(EVERYWHERE, DAYS_OF, NOW, reading)
+
+    assert len(found) == len(reading.read) == 30
+
+
+def test_one_look_at_large_books_reads_a_few_days_and_the_next_ones_the_rest() -> None:
+    sums, reading = DaySums(rows_max=100), Reading(40)
+
+    known = [len(sums.look(EVERYWHERE, DAYS_OF, NOW, reading)) for _ in range(12)]
+
+    assert known[:2] == [3, 6]
+    assert known[-1] == 30
+    assert reading.read[0] == DAYS_OF[0].day
+    assert len(reading.read) == len(set(reading.read)) == 30
+
+
+def test_today_is_read_anew_before_days_that_are_missing() -> None:
+    sums, reading = DaySums(rows_max=50), Reading(40)
+    sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
+    before = list(reading.read)
+
+    sums.look(EVERYWHERE, DAYS_OF, NOW + timedelta(seconds=3), reading)
+
+    assert reading.read[len(before)] == DAYS_OF[0].day
+    assert len(reading.read) > len(before) + 1
+
+
+def test_days_past_are_read_anew_after_a_while_and_long_ones_later() -> None:
+    sums, reading = DaySums(), Reading(3)
+    sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
+
+    reading.read.clear()
+    sums.look(EVERYWHERE, DAYS_OF, NOW + timedelta(minutes=2), reading)
+    assert reading.read == [DAYS_OF[0].day, DAYS_OF[1].day]
+
+    reading.read.clear()
+    sums.look(EVERYWHERE, DAYS_OF, NOW + timedelta(minutes=11), reading)
+    assert len(reading.read) == 30
+
+    long, reading = DaySums(), Reading(1_000_000)
+    long.look(EVERYWHERE, DAYS_OF, NOW, reading)
+    reading.read.clear()
+    long.look(EVERYWHERE, DAYS_OF[:1], NOW + timedelta(seconds=49), reading)
+    assert reading.read == []
+
+
+def test_a_new_day_takes_the_place_of_the_oldest() -> None:
+    sums, reading = DaySums(), Reading(3)
+    sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
+    later = NOW + timedelta(hours=6)
+
+    found = sums.look(EVERYWHERE, last_days(Clock("UTC", lambda: later), later, 30), later, reading)
+
+    assert len(found) == 30
+    assert DAYS_OF[-1].day not in found
+
+
+def test_nobody_gets_what_was_read_for_another() -> None:
+    sums = DaySums()
+    sums.look(EVERYWHERE, DAYS_OF, NOW, Reading(3))
+
+    found = sums.look(Reach(frozenset({uuid4()})), DAYS_OF, NOW, Reading(0))
+    deliveries = DayDeliveries()
+    day = DAYS_OF[0].day
+    deliveries.look(EVERYWHERE, day, NOW, lambda: Delivered(9, 9, 9, 9, 9, 9))
+    other = deliveries.look(Reach(frozenset({uuid4()})), day, NOW, lambda: Delivered(0, 0, 0, 0, None, None))
+
+    assert not any(found.values())
+    assert other.events == 0
+
+
+# -- Queries -----------------------------------------------------------------------------------------
+
+
+def test_days_hold_what_was_made_from_midnight_to_midnight(fresh_books: Books) -> None:
+    """One payment a microsecond before each midnight, one at it."""
+    shop, link_id = fresh_books.shop, uuid4()
+    days = DAYS_OF[:3]
+    for edge in (days[0].since, days[1].since):
+        for at in (edge, edge - timedelta(microseconds=1)):
+            shop.rows(
+                """INSERT INTO payments (instance_id, payment_id, revision, payment_link_id, amount, currency,
+                    created_at, first_origin, origin, event_id, stored_at, changed_at, last_verdict, last_told_at)
+                VALUES (:id, gen_random_uuid(), 1, :link_id, 1.5, 'USD', :at, 'poll', 'poll', gen_random_uuid(),
+                    :at, :at, 'new', :at) RETURNING 1""",
+                id=shop.instance_id,
+                link_id=link_id,
+                at=at,
+            )
+
+    with shop.services.database.begin() as connection:
+        found = asked.received(connection, EVERYWHERE, days)
+        nobody = asked.received(connection, Reach(frozenset()), days)
+
+    assert [[(one.payments, one.amount, one.recovered) for one in found[day.day]] for day in days] == [
+        [(1, Decimal("1.5"), 1)],
+        [(2, Decimal(3), 2)],
+        [(1, Decimal("1.5"), 1)],
+    ]
+    assert not any(nobody.values())
+
+
+def test_open_items_are_in_the_buckets_of_the_report(books: Books) -> None:
+    now = books.shop.services.now()
+    with books.shop.services.database.begin() as connection:
+        for ahead in (timedelta(0), timedelta(hours=2), timedelta(days=5), timedelta(days=400)):
+            found = asked.open_items(connection, EVERYWHERE, now + ahead)
+            rows = books.shop.rows("SELECT aged_from, currency, amount_at_risk FROM report.open_items")
+            every = [one for one in found if one.bucket is None]
+
+            expected: dict[tuple[str, str | None], int] = {}
+            for row in rows:
+                key = aging(now + ahead - row.aged_from), row.currency
+                expected[key] = expected.get(key, 0) + 1
+            assert {(one.bucket, one.currency): one.number for one in found if one.bucket} == expected
+            assert sum(one.number for one in every) == len(rows) > 0
+            assert sum(one.at_risk or 0 for one in every) == sum(row.amount_at_risk or 0 for row in rows)
+
+
+# -- The page ----------------------------------------------------------------------------------------
+
+
+def test_the_page_says_first_whether_the_books_are_right(books: Books) -> None:
+    page = books.person(Role.AUDITOR).read("/")
+
+    verdict = re.search(r'<p class="verdict (\w+)" id="verdict">([^<]+)</p>', page)
+    assert verdict is not None
+    assert verdict[1] == "bad"
+    assert verdict[2].startswith("4 discrepancies with ")
+    assert page.index("verdict") < page.index("Received")
+
+
+def test_the_page_shows_what_is_of_the_own_instances_alone(books: Books) -> None:
+    own = books.person(Role.CLERK, reach=Reach(frozenset({books.other_instance_id})))
+    nothing = books.person(Role.CLERK, reach=Reach(frozenset()))
+
+    page = own.read("/")
+    empty = nothing.read("/")
+
+    assert "1 discrepancy with " in page
+    assert str(books.instance_id)[:8] not in page
+    assert "JPY" not in page
+    assert "Rejected" not in page
+    assert "Nothing is booked yet" in empty
+    assert "No app instance is known yet" in empty
+
+
+def test_charts_have_a_name_and_the_same_figures_in_a_table(books: Books) -> None:
+    page = books.person(Role.AUDITOR).read("/")
+
+    charts = re.findall(r'<svg class="chart"[^>]*role="img" aria-label="([^"]+)"', page)
+    assert len(charts) == 2
+    assert "in USD on each day from" in charts[0]
+    assert page.count('<rect class="bar"') == 2 * DAYS
+    table = page[page.index("as a table") :]
+    assert table.count('<th scope="row">') > DAYS
+    assert "1,200" in table
+    assert 'style="' not in page
+
+
+def test_the_part_that_updates_itself_is_that_of_the_page_and_asks_for_itself(books: Books) -> None:
+    person = books.person(Role.AUDITOR)
+
+    page = person.read("/")
+    part = person.get("/overview/now", headers={"HX-Request": "true"}).text
+
+    assert "<html" not in part
+    for text in (page, part):
+        assert '<div id="now" class="live" data-live hx-get="/overview/now" hx-trigger="every 5s"' in text
+        assert "aria-live" not in text
+
+
+def test_updates_can_be_paused(books: Books) -> None:
+    person = books.person(Role.AUDITOR)
+
+    paused = person.read("/?updates=off")
+
+    assert "hx-get" not in paused
+    assert "Update by itself" in paused
+    assert "Pause updates" in person.read("/?updates=%00&updates=" + "x" * 10_000)
+
+
+def test_looking_by_itself_keeps_no_session_alive(fresh_books: Books) -> None:
+    person = fresh_books.person()
+
+    answers = []
+    for _ in range(3):
+        fresh_books.shop.pass_time(timedelta(minutes=25))
+        answers.append(person.get("/overview/now", headers={"HX-Request": "true"}))
+
+    assert [one.status_code for one in answers] == [200, 200, 401]
+    assert answers[-1].headers["HX-Redirect"] == "/sign-in"
+
+
+def test_a_payment_is_there_at_the_next_look(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    person = fresh_books.person()
+    assert "Nothing is booked yet" in person.read("/")
+
+    shop.pay(shop.link("12.34"))
+    shop.deliver()
+    shop.pass_time(timedelta(seconds=3))
+    part = person.read("/overview/now")
+
+    assert "12.34" in part
+    assert "1 payment, 0 matched" in part
+    assert "being compared with Wix" in part
+
+
+def test_troubles_of_instances_are_told_and_listed_first(fresh_books: Books) -> None:
+    books = fresh_books
+    shop, now = books.shop, books.shop.services.now()
+    with shop.services.database.begin() as connection:
+        operations.beat(connection, operations.CLOCK, now - timedelta(minutes=6))
+    ago = now - timedelta(hours=3)
+    shop.rows(
+        "INSERT INTO wix_outages (instance_id, since, told_at) VALUES (:id, :at, :at) RETURNING 1",
+        id=books.other_instance_id,
+        at=ago,
+    )
+    shop.rows(
+        """INSERT INTO wix_outages (instance_id, since, told_at, ended_at)
+        VALUES (:id, :at, :at, :ended_at) RETURNING 1""",
+        id=books.instance_id,
+        at=ago,
+        ended_at=now - timedelta(hours=1),
+    )
+    shop.rows(
+        """INSERT INTO silences (silence_id, instance_id, silent_since, patience_seconds, suspected_at, verdict,
+            verified_at, confirmed_at, payments_found)
+        VALUES (gen_random_uuid(), :id, :at, 7200, :at, 'silent', :at, :at, 1) RETURNING 1""",
+        id=books.instance_id,
+        at=ago,
+    )
+
+    page = books.person().read("/")
+
+    assert re.search(r'class="verdict bad" id="verdict">Nothing has been reconciled since', page)
+    assert "Wix cannot be asked about 1 instance, not since" in page
+    assert "Webhooks of 1 instance have not arrived since" in page
+    table = page[page.index('aria-label="How each app instance fares"') :]
+    other, own = str(books.other_instance_id)[:8], str(books.instance_id)[:8]
+    assert table.index(other) < table.index(own)
+    assert "Cannot be asked" in table
+    assert "Do not arrive" in table
+    assert "for 2 h" in table[table.index("Outages of Wix that are over") :]
+
+
+def test_rejected_and_unread_deliveries_are_counted_for_who_sees_every_instance(books: Books) -> None:
+    books.shop.rows(
+        "INSERT INTO rejection_counts (day, reason, delivery_count) VALUES (:day, 'bad_signature', 17) RETURNING 1",
+        day=books.shop.services.now().astimezone(UTC).date(),
+    )
+
+    every = books.person(Role.AUDITOR).read("/")
+    own = books.person(Role.AUDITOR, reach=Reach(frozenset({books.instance_id}))).read("/")
+
+    assert "<dt>Rejected</dt><dd>17" in every
+    assert "of no known instance" in every
+    assert "<dt>Rejected</dt>" not in own
+    assert "of no known instance" not in own
+
+
+def test_buckets_link_to_the_queue(books: Books) -> None:
+    if "discrepancies.index" not in books.app.view_functions:
+        pytest.skip("there is no queue of discrepancies")
+
+    page = books.person().read("/")
+
+    links = re.findall(r'href="(/discrepancies\?[^"]+)"', page)
+    assert links
+    for link in links:
+        assert books.person().get(link.replace("&amp;", "&")).status_code == 200
+
+
+def test_the_answer_time_is_the_bound_of_the_bucket_it_falls_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prometheus_client import Histogram
+
+    none = Histogram("processor_answer_seconds", "", buckets=(0.01, 0.1), registry=None)
+    monkeypatch.setattr(metrics, "ANSWER_SECONDS", none)
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    assert metrics.answered_within(0.99) == (None, 0)
+
+    for seconds in (*[0.001] * 98, 0.05, 5.0):
+        none.observe(seconds)
+
+    assert metrics.answered_within(0.98) == (0.01, 100)
+    assert metrics.answered_within(0.99) == (0.1, 100)
+    assert metrics.answered_within(1.0) == (None, 100)
+
+
+def test_every_bucket_is_asked_for() -> None:
+    assert AGING[-1][1] is None
+    assert all(until is not None for _, until in AGING[:-1])
