@@ -1,13 +1,14 @@
 """Sums of days, remembered by each process: the overview is looked at every few seconds, and a day may be long.
 
-What one look may read is bounded. Where the books are large, days further back are added up by the looks that follow,
-and what is shown says which are missing. Days are read anew after a while, since payments are found late: the longer a
-day took, the rarer, so that looking costs the database a small part of its time, however many payments there are.
+What one look takes is bounded. Where the books are large, days further back are added up by the looks that follow, and
+what is shown says which are missing. Days are read anew after a while, since payments are found late: the longer
+reading took, the rarer, so that looking costs the database a small part of its time, however many payments there are.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,15 @@ from datetime import date, datetime, timedelta
 from processor.domain.access import Reach
 from processor.store.screens.overview import Day, DaySum, Delivered
 
-ROWS_MAX = 30_000  # payments that one look reads, and what is left of the last day it begins
+SECONDS_MAX = 0.03  # after so long, a look begins no further days; those it is at may take as long again
 REACHES_MAX = 100  # of so many different people's instances
 LIFE_TODAY = timedelta(seconds=2)
 LIFE_YESTERDAY = timedelta(minutes=1)
 LIFE = timedelta(minutes=10)
-ROWS_PER_SECOND_OF_LIFE = (
-    20_000  # a day of so many payments lives for a second: reading it takes around 1% of that
-)
+LIFE_FACTOR = 200  # how many times longer than reading took it is good for
 
 Read = Callable[[Sequence[Day]], Mapping[date, Sequence[DaySum]]]
+Timer = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +33,12 @@ class _Kept:
     sums: tuple[DaySum, ...]
     until: datetime
 
-    @property
-    def rows(self) -> int:
-        return sum(one.payments for one in self.sums)
-
 
 class DaySums:
-    """Sums of days, by who may see them."""
+    """Sums of days, by who may see them. timer: in seconds."""
 
-    def __init__(self, rows_max: int = ROWS_MAX) -> None:
-        self._rows_max = rows_max
+    def __init__(self, timer: Timer = time.perf_counter) -> None:
+        self._timer = timer
         self._kept: OrderedDict[Reach, dict[date, _Kept]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -61,16 +57,15 @@ class DaySums:
             key=lambda one: one.day != days[0].day
         )  # today first, else what is missing, then what is old
         fresh: dict[date, _Kept] = {}
-        left = self._rows_max
-        while wanted and left > 0:
-            known = [one.rows for one in (*kept.values(), *fresh.values())]
-            # The first day shows how many there may be in one.
-            number = max(1, left // max(1, *known)) if known else 1
+        begun, number = self._timer(), 1
+        while wanted and (not fresh or self._timer() - begun < SECONDS_MAX):
             part, wanted = wanted[:number], wanted[number:]
-            for day, sums in read(part).items():
-                one = _Kept(tuple(sums), now)
-                fresh[day] = _Kept(one.sums, now + _life(day, days, one.rows))
-                left -= one.rows
+            before = self._timer()
+            found = read(part)
+            seconds = (self._timer() - before) / len(part)
+            for day, sums in found.items():
+                fresh[day] = _Kept(tuple(sums), now + _life(day, days[0].day, seconds))
+            number *= 2  # the first ones show how long a day takes
         with self._lock:
             ours = self._kept.setdefault(reach, {})
             ours.update(fresh)
@@ -83,16 +78,17 @@ class DaySums:
         return {one.day: kept[one.day].sums for one in days if one.day in kept}
 
 
-def _life(day: date, days: Sequence[Day], rows: int) -> timedelta:
-    age = (days[0].day - day).days
+def _life(day: date, today: date, seconds: float) -> timedelta:
+    age = (today - day).days
     least = LIFE_TODAY if age == 0 else LIFE_YESTERDAY if age == 1 else LIFE
-    return max(least, timedelta(seconds=rows / ROWS_PER_SECOND_OF_LIFE))
+    return max(least, timedelta(seconds=seconds * LIFE_FACTOR))
 
 
 class DayDeliveries:
     """What became of a day's webhooks, by who may see them; read anew as today's sums are."""
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Timer = time.perf_counter) -> None:
+        self._timer = timer
         self._kept: OrderedDict[tuple[Reach, date], tuple[Delivered, datetime]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -103,8 +99,9 @@ class DayDeliveries:
             found = self._kept.get(key)
         if found is not None and now < found[1]:
             return found[0]
+        before = self._timer()
         value = read()
-        life = max(LIFE_TODAY, timedelta(seconds=value.events / ROWS_PER_SECOND_OF_LIFE))
+        life = max(LIFE_TODAY, timedelta(seconds=(self._timer() - before) * LIFE_FACTOR))
         with self._lock:
             self._kept[key] = value, now + life
             self._kept.move_to_end(key)

@@ -194,44 +194,55 @@ def test_days_begin_at_midnight_in_the_zone_of_reports_though_the_clock_is_put_b
 
 
 class Reading:
-    """Days of so many payments each, and which of them were read."""
+    """Days that take so many seconds each, and which of them were read. It is the clock they are timed by, too."""
 
-    def __init__(self, payments: int) -> None:
-        self.payments = payments
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.passed = 0.0
         self.read: list[date] = []
 
     def __call__(self, days: Sequence[Day]) -> Mapping[date, list[DaySum]]:
         self.read += [one.day for one in days]
-        return {
-            one.day: [DaySum("USD", self.payments, Decimal(self.payments), 0, 0)] if self.payments else []
-            for one in days
-        }
+        self.passed += self.seconds * len(days)
+        return {one.day: [DaySum("USD", 1, Decimal(1), 0, 0)] for one in days}
+
+    def timer(self) -> float:
+        return self.passed
 
 
 DAYS_OF = last_days(Clock("UTC", lambda: NOW), NOW, 30)
 
 
 def test_small_books_are_known_whole_at_the_first_look() -> None:
-    reading = Reading(3)
+    reading = Reading(0.0005)
 
-    found = DaySums().look(EVERYWHERE, DAYS_OF, NOW, reading)
+    found = DaySums(reading.timer).look(EVERYWHERE, DAYS_OF, NOW, reading)
 
     assert len(found) == len(reading.read) == 30
 
 
 def test_one_look_at_large_books_reads_a_few_days_and_the_next_ones_the_rest() -> None:
-    sums, reading = DaySums(rows_max=100), Reading(40)
+    reading = Reading(0.02)
+    sums = DaySums(reading.timer)
 
     known = [len(sums.look(EVERYWHERE, DAYS_OF, NOW, reading)) for _ in range(12)]
 
-    assert known[:2] == [3, 6]
+    assert known[:3] == [3, 6, 9]
     assert known[-1] == 30
     assert reading.read[0] == DAYS_OF[0].day
     assert len(reading.read) == len(set(reading.read)) == 30
 
 
+def test_however_long_a_day_takes_one_more_is_known_after_each_look() -> None:
+    reading = Reading(60.0)
+    sums = DaySums(reading.timer)
+
+    assert [len(sums.look(EVERYWHERE, DAYS_OF, NOW, reading)) for _ in range(3)] == [1, 2, 3]
+
+
 def test_today_is_read_anew_before_days_that_are_missing() -> None:
-    sums, reading = DaySums(rows_max=50), Reading(40)
+    reading = Reading(0.008)
+    sums = DaySums(reading.timer)
     sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
     before = list(reading.read)
 
@@ -242,7 +253,8 @@ def test_today_is_read_anew_before_days_that_are_missing() -> None:
 
 
 def test_days_past_are_read_anew_after_a_while_and_long_ones_later() -> None:
-    sums, reading = DaySums(), Reading(3)
+    reading = Reading()
+    sums = DaySums(reading.timer)
     sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
 
     reading.read.clear()
@@ -253,29 +265,29 @@ def test_days_past_are_read_anew_after_a_while_and_long_ones_later() -> None:
     sums.look(EVERYWHERE, DAYS_OF, NOW + timedelta(minutes=11), reading)
     assert len(reading.read) == 30
 
-    long, reading = DaySums(), Reading(1_000_000)
-    long.look(EVERYWHERE, DAYS_OF, NOW, reading)
-    reading.read.clear()
-    long.look(EVERYWHERE, DAYS_OF[:1], NOW + timedelta(seconds=49), reading)
-    assert reading.read == []
+    long = Reading(0.5)
+    sums = DaySums(long.timer)
+    for seconds, is_read in ((0, True), (99, False), (101, True)):
+        long.read.clear()
+        sums.look(EVERYWHERE, DAYS_OF[:1], NOW + timedelta(seconds=seconds), long)
+        assert bool(long.read) is is_read
 
 
 def test_a_new_day_takes_the_place_of_the_oldest() -> None:
-    sums, reading = DaySums(), Reading(3)
+    sums, reading = DaySums(), Reading()
     sums.look(EVERYWHERE, DAYS_OF, NOW, reading)
     later = NOW + timedelta(hours=6)
 
     found = sums.look(EVERYWHERE, last_days(Clock("UTC", lambda: later), later, 30), later, reading)
 
-    assert len(found) == 30
     assert DAYS_OF[-1].day not in found
 
 
 def test_nobody_gets_what_was_read_for_another() -> None:
-    sums = DaySums()
-    sums.look(EVERYWHERE, DAYS_OF, NOW, Reading(3))
+    sums, reading = DaySums(), Reading()
+    sums.look(EVERYWHERE, DAYS_OF[:1], NOW, reading)
 
-    found = sums.look(Reach(frozenset({uuid4()})), DAYS_OF, NOW, Reading(0))
+    found = sums.look(Reach(frozenset({uuid4()})), DAYS_OF[:1], NOW, lambda days: {days[0].day: []})
     deliveries = DayDeliveries()
     day = DAYS_OF[0].day
     deliveries.look(EVERYWHERE, day, NOW, lambda: Delivered(9, 9, 9, 9, 9, 9))
