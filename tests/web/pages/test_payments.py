@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from processor.domain.access import Reach, Role
+from processor.store import payments as store
 from tests.web.pages.books import MARKUP, Books, Person
 
 
@@ -57,7 +58,7 @@ def test_every_payment_is_listed_with_what_is_known_of_it(books: Books, auditor:
         ("recovery=none&currency=JPY", ["yen"]),
         ("type=GIFT_CARD", []),
         ("state=unchecked", []),
-        ("from=2001-01-01&until=2001-12-31", []),
+        ("since=2001-01-01&until=2001-12-31", []),
         ("undated=1", []),
         ("text=of the other", ["other"]),
         ("text=no such thing", []),
@@ -91,10 +92,10 @@ def test_an_order_or_a_receipt_is_found_by_its_whole_id(books: Books, auditor: P
 @pytest.mark.parametrize(
     "query",
     [
-        "from=yesterday",
-        "from=0001-01-01",
+        "since=yesterday",
+        "since=0001-01-01",
         "until=99999-01-01",
-        "from=2026-02-02&until=2026-02-01",
+        "since=2026-02-02&until=2026-02-01",
         "amount_from=12,5",
         "amount_from=" + "9" * 60,
         "amount_from=1e3",
@@ -132,7 +133,7 @@ def test_what_cannot_be_read_is_said_beside_the_field_and_finds_nothing(auditor:
     [
         ("at=x", 400),
         ("at=" + "A" * 5_000, 400),
-        ("from=2026-01-01&from=x", 200),
+        ("since=2026-01-01&since=x", 200),
         ("no=such", 200),
         ("text=" + quote(MARKUP), 200),
         ("text=\N{GRINNING FACE}", 200),
@@ -146,7 +147,7 @@ def test_odd_addresses_are_no_faults(auditor: Person, query: str, status: int) -
 
 
 def test_the_address_keeps_only_filters_that_say_something(auditor: Person) -> None:
-    answer = auditor.get("/payments?from=&until=&currency=EUR&text=")
+    answer = auditor.get("/payments?since=&until=&currency=EUR&text=")
 
     assert (answer.status_code, answer.headers["Location"]) == (303, "/payments?currency=EUR")
 
@@ -242,3 +243,185 @@ def test_every_page_is_reached_and_left_again(fresh_books: Books) -> None:
     assert len(listed(person.read("/payments?undated=1"))) == 2
     one = shop.rows("SELECT payment_id FROM payments WHERE created_at IS NULL")[0]
     assert listed(person.read(f"/payments?text={UUID(str(one.payment_id))}")) == {str(one.payment_id)}
+
+
+# -- The page of one ---------------------------------------------------------------------------------
+
+
+def path_of(books: Books, name: str, more: str = "") -> str:
+    owner = books.other_instance_id if name == "other" else books.instance_id
+    return f"/payments/{owner}/{books.payments[name]}{more}"
+
+
+def test_a_payment_shows_its_facts_and_what_happened(books: Books, auditor: Person) -> None:
+    page = auditor.read(path_of(books, "matched"))
+
+    assert str(books.payments["matched"]) in page
+    assert "24.00" in page
+    assert "Delivered once" in page
+    assert "Matched with Wix" in page
+    assert "None, now or before" in page
+
+
+def test_a_recovered_payment_says_how_it_was_found(books: Books, auditor: Person) -> None:
+    page = auditor.read(path_of(books, "recovered"))
+
+    assert "Found by asking Wix" in page
+    assert "No event told of it" in page
+    assert "No webhook told of the payment" in page
+
+
+def test_a_difference_shows_its_sides_and_steps(books: Books, auditor: Person) -> None:
+    page = auditor.read(path_of(books, "discrepant"))
+
+    assert "Amount differs" in page
+    assert "99.00" in page
+    assert "opened" in page
+
+
+def test_what_is_not_there_is_not_found(books: Books, auditor: Person) -> None:
+    unknown = uuid4()
+    for more in ("", "/wix"):
+        assert auditor.get(f"/payments/{books.instance_id}/{unknown}{more}").status_code == 404
+        assert auditor.get(f"/payments/{unknown}/{books.payments['matched']}{more}").status_code == 404
+    person = books.person(personal=True)
+    assert person.post(f"/payments/{books.instance_id}/{unknown}/personal").status_code == 404
+
+
+def personal_of(books: Books, name: str) -> list[str]:
+    """What the buyer of a payment is called, lives and pays with, as long as it is told apart from other text."""
+    row = books.shop.one(
+        "SELECT personal FROM payment_buyers WHERE payment_id = :id", id=books.payments[name]
+    )
+
+    def values(held: object) -> list[str]:
+        if isinstance(held, dict):
+            return [text for one in held.values() for text in values(one)]
+        return [held] if isinstance(held, str) and len(held) > 5 else []
+
+    return values(row.personal)
+
+
+def test_what_is_personal_is_masked_until_somebody_may_see_it(books: Books) -> None:
+    secret = personal_of(books, "matched")
+    assert len(secret) > 3
+    person, allowed = books.person(Role.CLERK), books.person(Role.AUDITOR, personal=True)
+
+    for one in (person, allowed):
+        for more in ("", "/wix"):
+            page = one.read(path_of(books, "matched", more))
+            assert [text for text in secret if text in page] == []
+            assert "eyJ" not in page, "the signed body holds it, too"
+    assert "Show personal data" not in person.read(path_of(books, "matched"))
+    refused = person.post(path_of(books, "matched", "/personal"))
+    assert refused.status_code == 403
+    assert [text for text in secret if text in refused.text] == []
+
+    shown = allowed.post(path_of(books, "matched", "/personal"))
+
+    assert shown.status_code == 200
+    assert [text for text in secret if text not in shown.text] == []
+    token = re.search(r'aria-label="The signed body">(eyJ[\w-]+\.[\w-]+\.[\w-]+)<', shown.text)
+    assert token
+    rows = books.shop.rows(
+        "SELECT status, object, detail::text AS detail FROM actions WHERE action = 'payments.personal'"
+        " ORDER BY action_id DESC LIMIT 2"
+    )
+    assert [row.status for row in rows] == [200, 403]
+    assert {row.object for row in rows} == {str(books.payments["matched"])}
+    assert [row.detail for row in rows] == ["{}", "{}"]
+
+
+def test_personal_data_has_no_address(books: Books) -> None:
+    person = books.person(personal=True)
+
+    assert person.get(path_of(books, "matched", "/personal")).status_code == 405
+
+
+def test_what_wix_says_now_is_beside_what_is_booked(books: Books, auditor: Person) -> None:
+    same = part(auditor, path_of(books, "matched", "/wix"))
+    other = part(auditor, path_of(books, "discrepant", "/wix"))
+
+    assert "Wix says the same" in same
+    assert "<html" not in same
+    assert "1 field differs" in other
+    assert 'class="differs"' in other
+    assert "99.00" in other
+    assert "Wix says the same" in auditor.read(path_of(books, "matched", "/wix"))
+
+
+def test_asking_wix_reaches_payments_of_any_link_and_says_what_went_wrong(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    link = shop.link()
+    [payment] = shop.pay(link)
+    shop.deliver()
+    person = fresh_books.person()
+    path = f"/payments/{fresh_books.instance_id}/{payment}/wix"
+    # Booked under a date that Wix does not have, so that its link is looked through.
+    shop.rows("UPDATE payments SET created_at = created_at - interval '1 day' RETURNING 1")
+    assert "1 field differs" in part(person, path)
+    shop.rows("UPDATE payments SET created_at = NULL RETURNING 1")
+    assert "Wix says the same" in part(person, path)
+    shop.sandbox.faults.add({"kind": "payment_deleted", "paymentId": str(payment)})
+    assert "does not list" in part(person, path)
+    shop.sandbox.faults.add({"kind": "status", "status": 403})
+    assert "does not let us" in part(person, path)
+    assert person.get(path).status_code == 200
+
+
+def test_a_version_shows_what_differs_from_the_one_before(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    [payment] = shop.pay(shop.link())
+    shop.deliver()
+    shop.deliver()
+    shop.services.wix.issue_receipt(shop.instance_id, payment)
+    shop.deliver()
+    person = fresh_books.person()
+
+    page = person.read(f"/payments/{fresh_books.instance_id}/{payment}")
+
+    receipt = shop.one("SELECT receipt_id FROM payments").receipt_id
+    changed = page[page.index('<table class="changes">') :]
+    assert "Receipt" in changed
+    assert "not stated" in changed
+    assert str(receipt) in changed
+    assert "newer than what was booked, applied" in page
+    assert "Delivered 3 times" in page
+
+
+def test_a_conflicting_body_and_an_erasure_are_shown(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    [payment] = shop.pay(shop.link())
+    shop.deliver()
+    shop.rows(
+        """
+        WITH changed AS (UPDATE webhook_events SET conflict_count = 1, delivery_count = 3
+            WHERE entity_id = :id RETURNING instance_id, event_id)
+        INSERT INTO webhook_event_conflicts (instance_id, event_id, content_digest, token_digest, token, received_at,
+            last_received_at, delivery_count)
+        SELECT instance_id, event_id, sha256('a'), sha256('b'), 'no.token', now(), now(), 2 FROM changed RETURNING 1""",
+        id=payment,
+    )
+    person = fresh_books.person(personal=True)
+    path = f"/payments/{fresh_books.instance_id}/{payment}"
+
+    assert "Another body came under this event's id" in person.read(path).replace("&#39;", "'")
+    with shop.services.database.begin() as connection:
+        store.erase(connection, fresh_books.instance_id, payment, shop.services.now())
+    page = person.read(path)
+    assert "Personal data erased" in page
+    assert "Its digest is kept" in page
+    assert "Show personal data" not in page
+    assert person.post(f"{path}/personal").status_code == 200
+
+
+def test_a_body_that_cannot_be_decoded_is_shown_as_such(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    [payment] = shop.pay(shop.link())
+    shop.deliver()
+    shop.rows("UPDATE webhook_event_tokens SET token = 'neither.one<b>.nor' RETURNING 1")
+    person = fresh_books.person(personal=True)
+    path = f"/payments/{fresh_books.instance_id}/{payment}"
+
+    assert "It cannot be decoded" in person.read(path)
+    assert "one&lt;b&gt;" in person.post(f"{path}/personal").text

@@ -15,14 +15,16 @@ from werkzeug.wrappers import Response
 
 from processor.domain import money
 from processor.domain.access import Permission
-from processor.domain.reconciliation import Outcome, Recovery
-from processor.errors import StoreUnavailable
+from processor.domain.reconciliation import RECOVERIES, Outcome, Recovery
+from processor.errors import ConfigurationError, StoreUnavailable, WixError
+from processor.store.screens import payment as story
 from processor.store.screens import payments
 from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
 from processor.web.pages import paging
-from processor.web.pages.access import check_instance, needs, reach
+from processor.web.pages.access import account, check_instance, needs, reach
 from processor.web.pages.formats import Clock, words
-from processor.web.pages.site import Site, address, is_part
+from processor.web.pages.screens import payment as one
+from processor.web.pages.site import Site, address, in_words, is_part
 
 # What one adds up without being asked to; a tenth of a second.
 ADDED_MAX = 100_000
@@ -34,7 +36,7 @@ TYPES = ("REGULAR", "GIFT_CARD")
 METHODS = ("CREDIT_CARD", "OFFLINE")
 STATES = (Outcome.MATCHED.value, Outcome.EXPECTED.value, Outcome.DISCREPANT.value, UNCHECKED)
 NAMES = (
-    *("from", "until", "undated", "instance", "link", "currency", "type", "method", "state", "recovery"),
+    *("since", "until", "undated", "instance", "link", "currency", "type", "method", "state", "recovery"),
     *("amount_from", "amount_to", "text", "order"),
 )
 """The filters as they are named in addresses."""
@@ -78,7 +80,7 @@ def read_filter(clock: Clock) -> Asked:
             return None
 
     is_undated = read("undated", _yes) or False
-    since, until = read("from", _day), read("until", _day)
+    since, until = read("since", _day), read("until", _day)
     lowest, highest = read("amount_from", _amount), read("amount_to", _amount)
     if since and until and until < since:
         wrong["until"] = "It is before the first day."
@@ -214,6 +216,56 @@ def blueprint(site: Site) -> Blueprint:
             abort(400)
         return render_template("payment_totals.html", asked=asked, **_added(asked, how))
 
+    @routes.get("/payments/<uuid:instance_id>/<uuid:payment_id>")
+    @needs(Permission.READ)
+    def payment(instance_id: UUID, payment_id: UUID) -> str:
+        return _payment(instance_id, payment_id)
+
+    @routes.post("/payments/<uuid:instance_id>/<uuid:payment_id>/personal")
+    @needs(Permission.READ)
+    def personal(instance_id: UUID, payment_id: UUID) -> str:
+        if not account().sees_personal:
+            abort(403)
+        return _payment(instance_id, payment_id, personal=True)
+
+    @routes.get("/payments/<uuid:instance_id>/<uuid:payment_id>/wix")
+    @needs(Permission.READ)
+    def wix(instance_id: UUID, payment_id: UUID) -> str:
+        with site.read() as connection:
+            ours = story.facts(connection, instance_id, payment_id)
+        if ours is None:
+            abort(404)
+        answer: dict[str, Any] = {"theirs": None, "wix_failed": None, "asked_at": site.services.now()}
+        try:
+            theirs = one.ask(site.services, ours)
+            answer |= {
+                "theirs": theirs,
+                "compared": one.compared(ours, theirs.seen.payment) if theirs.seen else [],
+            }
+        except (WixError, ConfigurationError) as why:
+            answer["wix_failed"] = in_words(why)
+        if is_part():
+            return render_template("payment_wix.html", facts=ours, **answer)
+        return _payment(instance_id, payment_id, **answer)
+
+    def _payment(instance_id: UUID, payment_id: UUID, *, personal: bool = False, **answer: Any) -> str:
+        with site.read() as connection:
+            found = story.story(connection, instance_id, payment_id)
+        if found is None:
+            abort(404)
+        newest = [event for event in found.events[::-1] if event.token is not None] or found.events[::-1]
+        return render_template(
+            "payment.html",
+            story=found,
+            facts=found.facts,
+            timeline=one.timeline(found),
+            sent=[one.sent(event, personal=personal) for event in newest[: story.TOKENS_MAX]],
+            buyer=one.buyer_fields(found.buyer, personal=personal),
+            is_unmasked=personal,
+            recoveries=RECOVERIES,
+            **answer,
+        )
+
     def _added(asked: Asked, how: str) -> dict[str, Any]:
         """For the template. how: "1" for the newest, "all", anything else for nothing."""
         if asked.wrong or how not in ("1", "all"):
@@ -245,7 +297,7 @@ def _spans(site: Site, asked: Asked) -> list[tuple[str, str]]:
         "This month": today.replace(day=1),
     }
     return [
-        (words, asked.address("payments.index", **{"from": f"{first}", "until": f"{today}", "undated": None}))
+        (words, asked.address("payments.index", since=f"{first}", until=f"{today}", undated=None))
         for words, first in firsts.items()
     ]
 
