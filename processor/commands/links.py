@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -44,48 +43,6 @@ STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
 # A starter that found no browser says so at once; one that is still there after this has become the browser.
 BROWSER_SECONDS = 5.0
 _COUNT = re.compile(r"[0-9]{1,9}")
-_OPERATION = re.compile(r"^[a-z_]+: ")  # how the client's messages begin
-
-
-# What to do about a refusal, by Wix's code (Wix's recipe "Create Payment Links") or else, for a failed precondition,
-# by command. {reason: advice}
-_BY_CODE = {
-    "UNPUBLISHED_SITE": "publish the site first",
-    "MISSING_ACCEPT_PAYMENTS": "let the site accept payments first, in its dashboard",
-    "FAILED_TO_INSTALL_ECOM": "add Wix eCommerce to the site first",
-    "RECIPIENT_NOT_FOUND": "a recipient is no contact of the site",
-    "ORDER_NOT_FOUND": "the site has no such order",
-    "INVALID_PAYMENTS_LIMIT_FOR_ECOM_ORDER_PAYMENT_LINK": "an order's link has a limit of 1 payment",
-}
-_BY_COMMAND = {
-    "create": "the site must be published, able to take payments, and have a premium plan",
-    "delete": "only a link that nothing was paid by can be deleted; `links deactivate` stops any",
-    "initiate": "the link takes no payment now; `links show` has its status and its limit",
-    "activate": "its status does not allow it; `links show` has it",
-    "deactivate": "its status does not allow it; `links show` has it",
-}
-_LACKS_PERMISSION = (
-    "the app lacks the permission Manage Paylinks (SCOPE.PAYLINKS.MANAGE), or is not on this site any more"
-)
-
-
-def _in_words(why: WixError, command: str, given: Mapping[str, Any]) -> str:
-    """What Wix's error means to whoever gave this command: what is wrong and what to do."""
-    said = _OPERATION.sub("", str(why))
-    answer = said.removeprefix("Wix answered ")
-    if answer == said:  # none, or one that says by itself what is wrong, as when a token is refused
-        return said
-    if advice := _BY_CODE.get(why.code or ""):
-        return f"Wix refuses it: {advice} ({answer})"
-    if why.status == 404:
-        for name, thing in (("link_id", "payment link"), ("payment_id", "payment")):
-            if name in given:
-                return f"Wix knows no {thing} {given[name]} ({answer})"
-    if why.status == 403:
-        return f"Wix forbids it: {_LACKS_PERMISSION} ({answer})"
-    if why.status == 428 and command in _BY_COMMAND:
-        return f"Wix refuses it: {_BY_COMMAND[command]} ({answer})"
-    return said
 
 
 class _Command(click.Command):
@@ -94,12 +51,14 @@ class _Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Click calls this."""
         from processor.errors import WixError
+        from processor.wix import advice
 
         try:
             return super().invoke(ctx)
         except WixError as why:
             # The same error: only its words are for a person now.
-            why.args = (_in_words(why, ctx.info_name or "", ctx.params),)
+            given = {name: ctx.params.get(name) for name in ("link_id", "payment_id")}
+            why.args = (advice.in_words(why, ctx.info_name or "", **given),)
             raise
 
 

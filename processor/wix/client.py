@@ -66,6 +66,15 @@ class UnreadableItem:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class LinksPage:
+    """A page of links. before, after: cursors of the pages around it, None where there is none."""
+
+    items: list[wire.PaymentLink | UnreadableItem]
+    before: str | None
+    after: str | None
+
+
 class WixClient:
     """Calls on behalf of app instances. Every method raises WixUnavailable, WixUnauthorized or WixRefused."""
 
@@ -107,10 +116,13 @@ class WixClient:
         body = {"paymentLink": msgspec.to_builtins(link)}
         return _told_link("create_link", self._write("create_link", instance_id, wire.PATH_LINKS, body))
 
-    def get_link(self, instance_id: UUID, link_id: UUID | str) -> wire.PaymentLink | UnreadableItem:
-        """One link as it is now. Raises WixNotFound as well."""
+    def get_link(
+        self, instance_id: UUID, link_id: UUID | str, *, is_repeatable: bool = True
+    ) -> wire.PaymentLink | UnreadableItem:
+        """One link as it is now. Raises WixNotFound as well. is_repeatable: ask again when no answer comes."""
         path = _link_path("get_link", link_id)
-        return _told_link("get_link", self._call("get_link", instance_id, "GET", path, is_repeatable=True))
+        told = self._call("get_link", instance_id, "GET", path, is_repeatable=is_repeatable)
+        return _told_link("get_link", told)
 
     def delete_link(self, instance_id: UUID, link_id: UUID | str) -> None:
         """Delete a link; Wix refuses once something was paid. Raises WixNotFound as well."""
@@ -224,6 +236,38 @@ class WixClient:
         words = _search(expression, fields, is_fuzzy)
         for items in self._pages(asked, filter or {}, sort, page_size, pages_max, words):
             yield [_link(item) for item in items]
+
+    def links_page(
+        self,
+        instance_id: UUID,
+        *,
+        expression: str | None = None,
+        filter: Mapping[str, Any] | None = None,
+        sort: Sort = (),
+        cursor: str | None = None,
+        page_size: int,
+    ) -> LinksPage:
+        """One page of links for somebody who waits for it, so it is asked for once only.
+
+        expression: words that occur in their text, None for all. cursor: of a page before, which brings its own
+        filter and order with it; Wix refuses (WixRefused with status 400) one it does not know any more.
+        """
+        operation, wrapper = ("search_links", "search") if expression else ("query_links", "query")
+        start = _start(filter or {}, sort, _search(expression, (), False)) if cursor is None else {}
+        paging = {"limit": page_size} if cursor is None else {"limit": page_size, "cursor": cursor}
+        told = self._call(
+            operation,
+            instance_id,
+            "POST",
+            f"{wire.PATH_LINKS}/{wrapper}",
+            {wrapper: {**start, "cursorPaging": paging}},
+            is_repeatable=False,
+        )
+        items, after = _items(operation, told, "paymentLinks")
+        before = _dict(_dict(_dict(told).get("pagingMetadata")).get("cursors")).get("prev")
+        return LinksPage(
+            [_link(item) for item in items], before if isinstance(before, str) and before else None, after
+        )
 
     # -- Payments ------------------------------------------------------------------------------------
 
