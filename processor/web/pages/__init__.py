@@ -19,18 +19,13 @@ from processor.errors import StoreUnavailable
 from processor.web.pages import formats, screens, signing
 from processor.web.pages.access import Guard, needs_of
 from processor.web.pages.formats import Clock
-from processor.web.pages.site import Site, is_part, notes
+from processor.web.pages.site import POLICY, Site, is_part, notes
 from processor.web.pages.throttle import Throttle
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
 
 FORM_BYTES_MAX = 262_144
-# Nothing inline and nothing of others. img: QR codes are drawn into pages as data.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
-    " connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 _WORDS = {
     400: "The request cannot be read.",
     401: "Sign in first.",

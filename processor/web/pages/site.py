@@ -32,6 +32,11 @@ from processor.wiring import Services
 
 # They travel in the session's cookie, which browsers drop beyond 4 KB: with it, the session.
 NOTES_BYTES_MAX = 1_500
+# Nothing inline and nothing of others. img: QR codes are drawn into pages as data.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
+    " connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)

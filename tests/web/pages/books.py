@@ -111,7 +111,7 @@ class Books:
 @contextmanager
 def empty_books(database_url: str, redis_url: str, **settings: str) -> Iterator[Books]:
     """Two shops in which nothing happened yet."""
-    given = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", **settings}
+    given = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1", **settings}
     with a_shop(database_url, redis_url, assumed=None, **given) as shop:
         other = UUID(shop.sandbox.world.install({})["instanceId"])
         shop.deliver()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import discrepancies, events, overview, payments, runs
+from processor.web.pages.screens import discrepancies, events, links, overview, pay, payments, runs
 
-ALL = (overview, payments, discrepancies, runs, events)
+ALL = (overview, payments, links, discrepancies, runs, events, pay)

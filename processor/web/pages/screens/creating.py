@@ -1,0 +1,221 @@
+"""Creating a payment link: fill in, look at it, create it. However often it is sent, there is one link of a form.
+
+A form has a reference from the moment it is first shown, under which `flows.create_link` makes the link once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from flask import Blueprint, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from processor import flows
+from processor.domain.access import Permission
+from processor.errors import (
+    ConfigurationError,
+    CreationConflict,
+    CreationUnclear,
+    StoreUnavailable,
+    WixError,
+    WixRefused,
+    WixUnavailable,
+)
+from processor.web.pages import link_forms, link_view
+from processor.web.pages.access import needs
+from processor.web.pages.link_forms import Asked, Draft, Row
+from processor.web.pages.site import Site, done
+from processor.wix import wire
+from processor.wix.client import TooManyPages
+from processor.wix.parse import guid
+
+CATALOG_PAGES_MAX = 5  # of 100 products
+FOUND_MAX = 20
+LOOKED_UP_MAX = 10  # products whose names a preview asks Wix for
+
+_PAGE = tuple[str, int]
+
+
+def add_routes(routes: Blueprint, site: Site) -> None:
+    """`/links/…/new` and what its forms are sent to."""
+    services = site.services
+
+    @routes.get("/links/<uuid:instance_id>/new")
+    @needs(Permission.LINKS)
+    def new(instance_id: UUID) -> _PAGE:
+        return _form(instance_id, Draft(uuid4()))
+
+    @routes.post("/links/<uuid:instance_id>/draft")
+    @needs(Permission.LINKS, keeps=("reference",))
+    def draft(instance_id: UUID) -> _PAGE:
+        form = request.form
+        entered = link_forms.read(form, uuid4())
+        if product_id := form.get("add"):
+            _add_product(entered, product_id)
+            return _form(instance_id, entered)
+        match form.get("step"):
+            case "rows":
+                rows = entered.items if entered.kind == "items" else entered.products
+                count = min(len(rows) + link_forms.ROWS_MORE, link_forms.ROWS_MAX)
+                rows.extend(Row() for _ in range(count - len(rows)))
+                return _form(instance_id, entered)
+            case "edit":
+                return _form(instance_id, entered)
+            case "find":
+                entered.kind = "products"
+                return _form(instance_id, entered, **_find(instance_id, form.get("find", "").strip()))
+        asked = link_forms.check(entered, site.clock.zone, services.now())
+        if asked is None:
+            return _form(instance_id, entered, status=422)
+        about = _look_up(instance_id, entered, asked)
+        if entered.wrong:
+            return _form(instance_id, entered, status=422)
+        return render_template(
+            "link_preview.html",
+            instance_id=instance_id,
+            draft=entered,
+            new=asked.new,
+            total=asked.total,
+            items=link_view.items({"ecomPaymentLink": msgspec.to_builtins(asked.new.ecom_payment_link)}),
+            channel=dict(link_forms.CHANNELS).get(entered.channel, ""),
+            **about,
+        ), 200
+
+    @routes.post("/links/<uuid:instance_id>/create")
+    @needs(Permission.LINKS, keeps=("reference", "title", "currency", "kind"))
+    def create(instance_id: UUID) -> _PAGE | Response:
+        entered = link_forms.read(request.form, uuid4())
+        if guid(request.form.get("reference")) is None:
+            return _form(
+                instance_id,
+                entered,
+                status=422,
+                top=["The form came without its reference: send it once more."],
+            )
+        asked = link_forms.check(entered, site.clock.zone, services.now())
+        if asked is None:
+            return _form(instance_id, entered, status=422)
+        try:
+            created = flows.create_link(services, instance_id, asked.new, reference=str(entered.reference))
+        except CreationConflict as why:
+            # What the form made, or may have made, before it was changed.
+            entered.reference = uuid4()
+            return _form(instance_id, entered, status=409, top=[_sentence(why), _CHANGED])
+        except CreationUnclear as why:
+            return _unclear(instance_id, entered, why.retry_after_seconds)
+        except StoreUnavailable:
+            return _unclear(instance_id, entered, None)
+        except WixUnavailable as why:
+            if not why.is_unsent:
+                return _unclear(instance_id, entered, None)
+            return _form(instance_id, entered, status=503, top=[link_view.said(why, "create")])
+        except WixRefused as why:
+            top = link_forms.blame(entered, asked, why, link_view.said(why, "create"))
+            return _form(instance_id, entered, status=422, top=top)
+        except (WixError, ConfigurationError) as why:
+            return _form(instance_id, entered, status=503, top=[link_view.said(why, "create")])
+        where = url_for("links.link", instance_id=instance_id, payment_link_id=created.link_id)
+        return done(where, _HOW[created.how])
+
+    def _form(
+        instance_id: UUID,
+        entered: Draft,
+        *,
+        status: int = 200,
+        top: list[str] | None = None,
+        found: list[wire.Product] | None = None,
+        sought: str = "",
+        found_words: str = "",
+    ) -> _PAGE:
+        entered.has_room()
+        return render_template(
+            "link_new.html",
+            instance_id=instance_id,
+            draft=entered,
+            kinds=link_forms.KINDS,
+            channels=link_forms.CHANNELS,
+            rows_max=link_forms.ROWS_MAX,
+            top=top or [],
+            found=found,
+            sought=sought,
+            found_words=found_words,
+        ), status
+
+    def _unclear(instance_id: UUID, entered: Draft, seconds: float | None) -> _PAGE:
+        return render_template(
+            "link_unclear.html", instance_id=instance_id, draft=entered, seconds=seconds
+        ), 503
+
+    def _find(instance_id: UUID, sought: str) -> Mapping[str, Any]:
+        """Products with these words in their names, and words when that cannot be all."""
+        sought = sought[:100]
+        words = sought.casefold().split()
+        found: list[wire.Product] = []
+        told = ""
+        try:
+            for page in services.wix.query_products(instance_id, pages_max=CATALOG_PAGES_MAX):
+                found += [one for one in page if all(word in (one.name or "").casefold() for word in words)]
+                if len(found) > FOUND_MAX:
+                    told = f"There are more: only {FOUND_MAX} are shown."
+                    break
+        except TooManyPages:
+            told = "Only a part of the catalog was searched: paste the product's id if it is not here."
+        except (WixError, ConfigurationError) as why:
+            told = f"{link_view.not_asked(why)} Paste the product's id."
+        if not found and not told:
+            told = "No product has these words in its name."
+        return {"found": found[:FOUND_MAX], "sought": sought, "found_words": told}
+
+    def _look_up(instance_id: UUID, entered: Draft, asked: Asked) -> dict[str, Any]:
+        """What Wix says of the products or the order, as far as it can be asked; what it does not know is wrong."""
+        products: dict[str, wire.Product] = {}
+        order: wire.Order | None = None
+        told, name = "", "order_id"
+        try:
+            if asked.new.ecom_order_payment_link:
+                order = services.wix.get_order(instance_id, entered.order_id)
+            elif entered.kind == "products":
+                for number in asked.rows[:LOOKED_UP_MAX]:
+                    name = f"product_name-{number}"
+                    product_id = entered.products[number].name
+                    products[product_id] = services.wix.get_product(instance_id, product_id)
+        except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixRefused) and why.status in (400, 404):
+                entered.wrong[name] = (
+                    "Wix knows no such order." if name == "order_id" else "Wix knows no such product."
+                )
+            else:
+                told = f"{link_view.not_asked(why)} So names and prices are not shown here."
+        return {"products": products, "order": order, "looked_up": told}
+
+
+def _add_product(entered: Draft, product_id: str) -> None:
+    """Put a product on the first line that is free."""
+    entered.kind = "products"
+    free = next((row for row in entered.products if row.is_empty), None)
+    if free is None:
+        if len(entered.products) >= link_forms.ROWS_MAX:
+            entered.wrong["product_name-0"] = f"A form has at most {link_forms.ROWS_MAX} products."
+            return
+        free = Row()
+        entered.products.append(free)
+    free.name = product_id[: link_forms.ID_MAX]
+
+
+def _sentence(why: Exception) -> str:
+    text = str(why)
+    return text[:1].upper() + text[1:] + "."
+
+
+_HOW = {
+    flows.How.MADE: "The link is created. Nothing was sent to anybody yet.",
+    flows.How.FOUND: "Wix had created the link, though its answer was lost: here it is.",
+    flows.How.KNOWN: "This form had created the link before: here it is. There is no second one.",
+}
+_CHANGED = (
+    "This form was sent before, with something else in it. Look at the list of links first: creating it now makes"
+    " another link."
+)

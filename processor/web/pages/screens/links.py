@@ -1,0 +1,433 @@
+"""Payment links as Wix has them, what is booked of them, and what can be done with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from processor import flows
+from processor.domain.access import Permission
+from processor.domain.link import Link
+from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
+from processor.store import listings
+from processor.store.screens import links
+from processor.store.screens.instances import Choice, choices
+from processor.store.screens.links import Booked
+from processor.web.pages import link_forms, link_view, paging
+from processor.web.pages.access import account, needs, reach
+from processor.web.pages.asked import Asked
+from processor.web.pages.link_view import Compared
+from processor.web.pages.screens import creating
+from processor.web.pages.site import Site, done, refused, told
+from processor.wix import wire
+from processor.wix.client import UnreadableItem
+from processor.wix.parse import guid, seen_link
+
+STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
+PAGE = 50
+WORDS_MAX = 100  # Wix's own limit of a search
+# Wix's place in a list travels in the address; servers and proxies cut those that are longer.
+CURSOR_MAX = 6_000
+NOTE_MAX = 500
+NAMES_MAX = 50
+ONCE = "1 per 1 hour"
+
+_FORM = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A link of the list. link: None when Wix describes it in a way we cannot read, as `unreadable` says."""
+
+    id_text: str
+    link: Link | None
+    unreadable: str | None = None
+    compared: Compared | None = None
+    booked: Booked = links.NOTHING
+    discrepancies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One link. told: Wix's word, just now or at stored.seen_at. why: the reason why it is not of just now."""
+
+    link: Link
+    rest: Mapping[str, Any]
+    note: str | None
+    why: str | None
+    seen_at: Any
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/links` and what is below."""
+    routes = Blueprint("links", __name__)
+    services = site.services
+
+    # -- The list ----------------------------------------------------------------------------------
+
+    @routes.get("/links")
+    @needs(Permission.READ)
+    def index() -> str | Response:
+        asked = Asked()
+        with site.read() as connection:
+            owners = choices(connection, reach())
+        own = services.settings.instance_id
+        if not owners and own is not None and reach().holds(own):
+            owners = [Choice(own, "installed")]  # nothing came from it yet
+        instance_id = asked.instance(owners)
+        status, words = asked.one_of("status", STATUSES), _words(asked)
+        view: dict[str, Any] = {"owners": owners, "owner": instance_id, "asked": asked}
+        if instance_id is None:
+            return render_template("links.html", lines=[], pages=None, **view)
+        cursor = request.args.get("at") or None
+        try:
+            page = services.wix.links_page(
+                instance_id,
+                expression=words,
+                filter={"status": status} if status else {},
+                sort=[("createdDate", "DESC")],
+                cursor=cursor,
+                page_size=PAGE,
+            )
+        except (WixError, ConfigurationError) as why:
+            if cursor and isinstance(why, WixRefused) and why.status == 400:
+                told("Wix no longer knows that page of the list: this is the first.", is_bad=True)
+                return redirect(_without_place(), 303)
+            with site.read() as connection:
+                stored = links.newest_stored(connection, instance_id, status=status, words=words)
+                lines = _with_books(connection, instance_id, [_line(one.link) for one in stored])
+            return render_template(
+                "links.html",
+                lines=lines,
+                pages=None,
+                why=link_view.not_asked(why),
+                seen_at=min((one.seen_at for one in stored), default=None),
+                **view,
+            )
+        with site.read() as connection:
+            lines = _with_books(connection, instance_id, [_read(one, instance_id) for one in page.items])
+        before = page.before and paging.here(at=page.before) if cursor else None
+        pages = paging.Pages(
+            before=before or (_without_place() if cursor else None),
+            after=paging.here(at=page.after) if page.after and len(page.after) <= CURSOR_MAX else None,
+        )
+        is_cut = bool(page.after) and pages.after is None
+        return render_template("links.html", lines=lines, pages=pages, is_cut=is_cut, **view)
+
+    # -- One link ----------------------------------------------------------------------------------
+
+    def shown(
+        instance_id: UUID,
+        link_id: UUID,
+        *,
+        status: int = 200,
+        wrong: Mapping[str, str] | None = None,
+        given: Mapping[str, str] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> tuple[str, int]:
+        live, why = _ask(instance_id, link_id)
+        with site.read() as connection:
+            stored = links.stored(connection, instance_id, link_id)
+            booked = links.booked(connection, instance_id, [link_id], limit=links.BOOKED_MAX_OF_ONE).get(
+                link_id, links.NOTHING
+            )
+            open_ = listings.open_discrepancies(
+                connection, listings.Narrowing(instance_id=instance_id, payment_link_id=link_id), 20
+            )
+            recent = (
+                links.recent_payments(connection, instance_id, link_id)
+                if booked.payments <= links.RECENT_OF_MAX
+                else []
+            )
+        if live is None and stored is None and not booked.sums and not open_ and why is None:
+            abort(404)
+        if live is None and stored is not None:
+            live = Detail(stored.link, stored.rest, None, why or _GONE, stored.seen_at)
+        elif live is None:
+            # Nothing but what is booked of it: Wix never described it to us, or cannot be asked.
+            live = Detail(
+                Link(instance_id=instance_id, payment_link_id=link_id), {}, None, why or _GONE, None
+            )
+            status = 503 if why is not None and status == 200 and not booked.sums else status
+        share = link_view.web_address(live.link.share_url)
+        return render_template(
+            "link.html",
+            detail=live,
+            link=live.link,
+            instance_id=instance_id,
+            link_id=link_id,
+            booked=booked,
+            compared=link_view.compare(live.link, booked),
+            discrepancies=open_,
+            recent=recent,
+            recent_of_max=links.RECENT_OF_MAX,
+            items=link_view.items(live.rest),
+            contact_ids=link_view.contact_ids(live.rest),
+            names=names,
+            share=share,
+            qr=link_view.qr_code(share) if share else None,
+            pay_url=url_for("pay.show", payment_link_id=link_id, _external=True)
+            if services.settings.pay_page
+            else None,
+            channels=link_forms.CHANNELS,
+            once=uuid4(),
+            wrong=wrong or {},
+            given=given or {},
+        ), status
+
+    def _ask(instance_id: UUID, link_id: UUID) -> tuple[Detail | None, str | None]:
+        """The link as Wix describes it now, or None and why not; None for the reason when Wix does not know it."""
+        try:
+            answer = services.wix.get_link(instance_id, link_id, is_repeatable=False)
+        except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                return None, None
+            return None, link_view.not_asked(why)
+        flows.keep(services, instance_id, answer)
+        if isinstance(answer, UnreadableItem):
+            return None, f"Wix describes this link in a way we cannot read: {answer.detail}."
+        try:
+            seen = seen_link(answer, instance_id)
+        except Unreadable as why:
+            return None, f"Wix describes this link in a way we cannot read: {why}."
+        note = answer.note.text if answer.note else None
+        return Detail(seen.link, seen.rest, note, None, services.now()), None
+
+    @routes.get("/links/<uuid:instance_id>/<uuid:payment_link_id>")
+    @needs(Permission.READ)
+    def link(instance_id: UUID, payment_link_id: UUID) -> tuple[str, int]:
+        return shown(instance_id, payment_link_id)
+
+    @routes.get("/links/<uuid:instance_id>/<uuid:payment_link_id>/recipients")
+    @needs(Permission.READ, is_recorded=True)
+    def recipients(instance_id: UUID, payment_link_id: UUID) -> tuple[str, int]:
+        if not account().sees_personal:
+            return shown(
+                instance_id,
+                payment_link_id,
+                wrong={"names": "Your account may not see personal data, so names stay masked."},
+            )
+        live, why = _ask(instance_id, payment_link_id)
+        names: dict[str, str] = {}
+        try:
+            for contact_id in link_view.contact_ids(live.rest if live else {})[:NAMES_MAX]:
+                contact = services.wix.get_contact(instance_id, contact_id)
+                names[contact_id] = _name(contact)
+        except (WixError, ConfigurationError) as error:
+            why = link_view.not_asked(error)
+        return shown(
+            instance_id, payment_link_id, names=names, wrong={"names": why} if why is not None else None
+        )
+
+    # -- What is done with it ----------------------------------------------------------------------
+
+    def where(instance_id: UUID, link_id: UUID) -> str:
+        return url_for("links.link", instance_id=instance_id, payment_link_id=link_id)
+
+    def is_again() -> bool:
+        """Whether this very form was sent before: it is not done twice, whoever clicked how often."""
+        once = guid(request.form.get("once"))
+        return once is not None and not site.throttle.may(ONCE, "once", str(once))
+
+    def act(
+        instance_id: UUID, link_id: UUID, action: str, do: Callable[[], str], *, is_once: bool = False
+    ) -> Response:
+        """Do it at Wix and go back to the link, with the words that `do` returns or those of its error."""
+        if is_once and is_again():
+            return refused(where(instance_id, link_id), _AGAIN)
+        try:
+            words = do()
+        except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                abort(404)
+            return refused(where(instance_id, link_id), link_view.said(why, action))
+        return done(where(instance_id, link_id), words)
+
+    def kept(instance_id: UUID, answer: wire.PaymentLink | UnreadableItem) -> None:
+        flows.keep(services, instance_id, answer)
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/activate")
+    @needs(Permission.LINKS)
+    def activate(instance_id: UUID, payment_link_id: UUID) -> Response:
+        def do() -> str:
+            kept(instance_id, services.wix.activate_link(instance_id, payment_link_id))
+            return "The link takes payments again."
+
+        return act(instance_id, payment_link_id, "activate", do)
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/deactivate")
+    @needs(Permission.LINKS)
+    def deactivate(instance_id: UUID, payment_link_id: UUID) -> Response:
+        def do() -> str:
+            kept(instance_id, services.wix.deactivate_link(instance_id, payment_link_id))
+            return "The link takes no payments any more."
+
+        return act(instance_id, payment_link_id, "deactivate", do)
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/note")
+    @needs(Permission.LINKS)
+    def note(instance_id: UUID, payment_link_id: UUID) -> Response | _FORM:
+        text = request.form.get("note", "").replace("\r\n", "\n").strip()
+        if wrong := _wrong_note(text):
+            return shown(
+                instance_id,
+                payment_link_id,
+                status=422,
+                wrong={"note": wrong},
+                given={"note": text[:NOTE_MAX]},
+            )
+
+        def do() -> str:
+            kept(instance_id, services.wix.set_note(instance_id, payment_link_id, text))
+            return "The note is set."
+
+        return act(instance_id, payment_link_id, "note", do)
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/send")
+    @needs(Permission.LINKS, keeps=("to", "channel"))
+    def send(instance_id: UUID, payment_link_id: UUID) -> Response | _FORM:
+        form = request.form
+        given = {name: form.get(name, "") for name in ("to", "contacts", "channel")}
+        chosen: list[wire.Recipient] = []
+        wrong: dict[str, str] = {}
+        if given["to"] == "chosen":
+            chosen, words = link_forms.recipients(given["contacts"], given["channel"])
+            words = words or ("" if chosen else "Name at least one contact.")
+            wrong = {"contacts": words} if words else {}
+        if wrong:
+            return shown(instance_id, payment_link_id, status=422, wrong=wrong, given=given)
+        if is_again():
+            return refused(where(instance_id, payment_link_id), _AGAIN)
+        try:
+            services.wix.send_link(instance_id, payment_link_id, chosen)
+        except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                abort(404)
+            if isinstance(why, WixRefused):
+                words = link_view.said(why, "send")
+                if not chosen and link_forms.blames_recipients(why):
+                    words = "The link names no recipients: choose them."
+                wrong = {"contacts": words}
+                return shown(
+                    instance_id, payment_link_id, status=422, wrong=wrong, given={**given, "to": "chosen"}
+                )
+            return refused(where(instance_id, payment_link_id), link_view.said(why, "send"))
+        to = f"{len(chosen)} contact{'' if len(chosen) == 1 else 's'}" if chosen else "its recipients"
+        return done(where(instance_id, payment_link_id), f"Wix sends the link to {to}.")
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/initiate")
+    @needs(Permission.LINKS)
+    def initiate(instance_id: UUID, payment_link_id: UUID) -> Response | str:
+        back = where(instance_id, payment_link_id)
+        try:
+            target = services.wix.initiate_payment(instance_id, payment_link_id)
+        except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                abort(404)
+            return refused(back, link_view.said(why, "initiate"))
+        url = link_view.checkout_of(target)
+        if url is None:
+            return refused(back, "Wix made no checkout that a browser can be led to.")
+        return render_template(
+            "link_checkout.html",
+            url=url,
+            is_order=target.ecom_checkout is None,
+            qr=link_view.qr_code(url),
+            back=back,
+        )
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/payments/<uuid:payment_id>/receipt")
+    @needs(Permission.LINKS)
+    def receipt(instance_id: UUID, payment_link_id: UUID, payment_id: UUID) -> Response:
+        with site.read() as connection:
+            if not links.has_payment(connection, instance_id, payment_link_id, payment_id):
+                abort(404)
+
+        def do() -> str:
+            receipt_id = services.wix.issue_receipt(instance_id, payment_id)
+            made = f"Wix issued the receipt {receipt_id}" if receipt_id else "Wix issued the receipt"
+            return f"{made}; it shows here when Wix's event about it has arrived."
+
+        return act(instance_id, payment_link_id, "receipt", do, is_once=True)
+
+    creating.add_routes(routes, site)
+    return routes
+
+
+_GONE = "Wix does not know this link (any more)."
+_AGAIN = "This form was sent before, and is not done a second time. Below is how the link stands now."
+
+
+# -- Reading what was asked ------------------------------------------------------------------------
+
+
+def _words(asked: Asked) -> str | None:
+    """Words to be searched for, None for none and for what Wix does not take."""
+    words = asked.text("q")
+    if words is None:
+        return None
+    if len(words) > WORDS_MAX or not words.isprintable():
+        asked.wrong["q"] = f"At most {WORDS_MAX} letters that can be seen."
+        return None
+    return words
+
+
+def _wrong_note(text: str) -> str | None:
+    if not text:
+        return "Write what is to be noted."
+    if len(text) > NOTE_MAX:
+        return f"A note has at most {NOTE_MAX} letters, this one {len(text)}."
+    if any(not letter.isprintable() and letter != "\n" for letter in text):
+        return "The note holds a character that cannot be seen."
+    return None
+
+
+def _without_place() -> str:
+    return paging.here(at="")
+
+
+# -- Lines -----------------------------------------------------------------------------------------
+
+
+def _read(item: wire.PaymentLink | UnreadableItem, instance_id: UUID) -> Line:
+    id_text = (item.id or "no id")[:64]
+    if isinstance(item, UnreadableItem):
+        return Line(id_text, None, item.detail)
+    try:
+        return _line(seen_link(item, instance_id).link)
+    except Unreadable as why:
+        return Line(id_text, None, str(why))
+
+
+def _line(link: Link) -> Line:
+    return Line(str(link.payment_link_id), link)
+
+
+def _with_books(connection: Any, instance_id: UUID, lines: list[Line]) -> list[Line]:
+    ids = [one.link.payment_link_id for one in lines if one.link is not None]
+    booked = links.booked(connection, instance_id, ids)
+    open_ = links.open_discrepancies(connection, instance_id, ids)
+    told_ = []
+    for one in lines:
+        if one.link is None:
+            told_.append(one)
+            continue
+        link_id = one.link.payment_link_id
+        ours = booked.get(link_id, links.NOTHING)
+        told_.append(
+            Line(one.id_text, one.link, None, link_view.compare(one.link, ours), ours, open_.get(link_id, 0))
+        )
+    return told_
+
+
+def _name(contact: wire.Contact) -> str:
+    """How a contact is called, and its mail address. Personal."""
+    name = contact.info.name if contact.info else None
+    parts = [one for one in (name and name.first, name and name.last) if one]
+    mail = contact.primary_info.email if contact.primary_info else None
+    return ", ".join(one for one in (" ".join(parts), mail) if one) or "no name"

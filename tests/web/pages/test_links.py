@@ -1,0 +1,479 @@
+"""The list of payment links and the page of one: Wix's word beside what is booked, and what can be done."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from processor.domain.access import Reach, Role
+from processor.store.screens import links as store
+from processor.web.pages.link_view import qr_code, web_address
+from tests.web.pages.books import MARKUP, Books, Person
+
+
+@contextmanager
+def fault(books: Books, **given: Any) -> Iterator[None]:
+    """Something goes wrong at Wix meanwhile."""
+    faults = books.shop.sandbox.faults
+    held = faults.add(given)
+    try:
+        yield
+    finally:
+        if any(one["id"] == held["id"] for one in faults.all()):
+            faults.remove(held["id"])
+
+
+def page_of(books: Books, link: str | UUID, instance_id: UUID | None = None) -> str:
+    link_id = books.links[link] if isinstance(link, str) else link
+    return f"/links/{instance_id or books.instance_id}/{link_id}"
+
+
+def row_of(page: str, link_id: UUID) -> str:
+    found = re.search(rf"<tr>(?:(?!</tr>).)*{link_id}.*?</tr>", page, re.DOTALL)
+    assert found, f"no row of {link_id}"
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", found[0]))
+
+
+# -- The list ----------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_what_is_booked_beside_what_wix_says(books: Books) -> None:
+    page = books.person().read("/links")
+
+    mug, yen = row_of(page, books.links["mug"]), row_of(page, books.links["yen"])
+    assert "Active" in mug
+    assert "thing" in mug
+    assert "147.00" in mug or "72.00" in mug
+    assert "1,200 JPY" in yen
+    assert "1,205 JPY differs" in yen
+    assert "1 open" in yen
+    assert "Inactive" in row_of(page, books.links["inactive"])
+    assert str(books.links["other"]) not in page
+
+
+def test_hostile_titles_are_shown_as_text(books: Books) -> None:
+    person = books.person()
+    for page in (person.read("/links"), person.read(page_of(books, "markup"))):
+        assert "<b onclick" not in page
+        assert html.escape("<b onclick=alert(1)>", quote=False) in page
+        assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+
+
+def test_the_list_is_of_one_instance_at_a_time(books: Books) -> None:
+    person = books.person()
+
+    page = person.read(f"/links?instance={books.other_instance_id}")
+
+    assert str(books.links["other"]) in page
+    assert str(books.links["mug"]) not in page
+
+
+def test_the_list_of_an_instance_beyond_the_reach_is_not_there(books: Books) -> None:
+    person = books.person(reach=Reach(frozenset({books.other_instance_id})))
+
+    assert person.get(f"/links?instance={books.instance_id}").status_code == 404
+    page = person.read("/links")
+    assert str(books.links["other"]) in page
+    assert str(books.links["mug"]) not in page
+
+
+def test_who_sees_no_instance_is_told_so(books: Books) -> None:
+    person = books.person(reach=Reach(frozenset()))
+
+    assert "No app instance is known yet" in person.read("/links")
+
+
+def test_links_are_filtered_by_status_and_words(books: Books) -> None:
+    person = books.person()
+
+    inactive = person.read("/links?status=INACTIVE")
+    found = person.read("/links?q=Deposit")
+    nothing = person.read("/links?q=nosuchword")
+
+    assert str(books.links["inactive"]) in inactive
+    assert str(books.links["mug"]) not in inactive
+    assert str(books.links["order"]) in found
+    assert str(books.links["mug"]) not in found
+    assert "No payment link is so." in nothing
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=ODD",
+        "status=ACTIVE&status=PAID",
+        "instance=odd",
+        "instance=" + "9" * 10_000,
+        f"instance={uuid4()}",
+        "q=" + "x" * 10_000,
+        "q=%00",
+        "q=%E2%80%AE",
+        "status=%00",
+        "instance=%00",
+        "q=a&at=",
+    ],
+)
+def test_odd_filters_are_told_and_never_fail(books: Books, query: str) -> None:
+    page = books.person().read(f"/links?{query}")
+
+    if "&" not in query:
+        assert "wrong-words" in page
+    assert str(books.links["mug"]) in page or "status=ACTIVE" in query or "q=a" in query
+
+
+@pytest.mark.parametrize("at", ["odd", "%00", "e30", "x" * 15_000])
+def test_a_place_that_wix_does_not_know_leads_to_the_first_page(books: Books, at: str) -> None:
+    person = books.person()
+
+    answer = person.get(f"/links?status=ACTIVE&at={at}")
+
+    assert answer.status_code == 303
+    assert answer.headers["Location"] == "/links?status=ACTIVE&at="
+    assert "first" in person.read(answer.headers["Location"])
+
+
+def test_the_list_goes_on_by_wixs_own_places(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.web.pages.screens.links.PAGE", 2)
+    person = books.person()
+    seen: list[str] = []
+    path: str | None = "/links"
+    page, pages = "", 0
+
+    while path:
+        page = person.read(path)
+        seen += [str(one) for one in books.links.values() if f"/{one}" in page]
+        found = re.search(r'rel="next" href="([^"]+)"', page)
+        path = html.unescape(found[1]) if found else None
+        pages += 1
+
+    assert sorted(seen) == sorted(str(one) for name, one in books.links.items() if name != "other")
+    assert pages == 3
+    assert 'rel="prev"' in page
+
+
+def test_while_wix_is_away_the_list_is_what_we_hold(books: Books) -> None:
+    person = books.person()
+    with fault(books, kind="status", status=503):
+        page = person.read("/links")
+        narrowed = person.read("/links?status=ACTIVE&q=depos")
+
+    assert "Wix does not answer now." in page
+    assert "1,200 JPY" in row_of(page, books.links["yen"])
+    assert str(books.links["order"]) not in narrowed or "Deposit" in narrowed
+    assert str(books.links["mug"]) not in narrowed
+
+
+@pytest.mark.parametrize("kind", ["truncated", "revoked_token"])
+def test_the_list_never_fails_for_wix(books: Books, kind: str) -> None:
+    with fault(books, kind=kind, count=1):
+        assert str(books.links["mug"]) in books.person().read("/links")
+
+
+def test_booked_sums_stop_at_a_limit(books: Books) -> None:
+    with books.shop.services.database.begin() as connection:
+        found = store.booked(connection, books.instance_id, [books.links["mug"]], limit=2)
+        whole = store.booked(connection, books.instance_id, [books.links["mug"]], limit=3)
+
+    assert found[books.links["mug"]].is_more
+    assert not whole[books.links["mug"]].is_more
+    assert whole[books.links["mug"]].payments == 3
+
+
+# -- One link ----------------------------------------------------------------------------------------
+
+
+def test_a_link_shows_what_is_paid_its_totals_and_payments(books: Books) -> None:
+    page = books.person(Role.CLERK).read(page_of(books, "mug"))
+
+    assert "thing" in page
+    assert 'class="qr"' in page
+    assert "Initiate a payment" in page
+    assert str(books.payments["matched"])[:8] in page
+    assert "Amount differs" in page
+    assert f"/_paylink/{books.links['mug']}" in page
+
+
+def test_a_links_totals_that_differ_are_marked(books: Books) -> None:
+    page = books.person().read(page_of(books, "yen"))
+
+    assert 'class="differs"' in page
+    assert "−5 <span" in page
+
+
+def test_the_link_of_an_order_names_it(books: Books) -> None:
+    page = books.person().read(page_of(books, "order"))
+
+    assert "60.00" in page
+    assert "An order" in page
+
+
+def test_an_auditor_is_offered_nothing_to_do(books: Books) -> None:
+    page = books.person(Role.AUDITOR).read(page_of(books, "mug"))
+
+    assert "Initiate" not in page
+    assert "Deactivate" not in page
+    assert "Send to" not in page
+
+
+def test_a_link_is_shown_from_our_books_while_wix_is_away(books: Books) -> None:
+    person = books.person()
+    with fault(books, kind="status", status=500):
+        page = person.read(page_of(books, "mug"))
+        nothing = person.get(f"/links/{books.instance_id}/{uuid4()}")
+
+    assert "Wix does not answer now." in page
+    assert "as Wix last described it" in page
+    assert nothing.status_code == 503
+
+
+def test_a_link_that_wix_forgot_is_shown_from_our_books(books: Books) -> None:
+    with fault(books, kind="link_deleted", linkId=str(books.links["markup"])):
+        page = books.person().read(page_of(books, "markup"))
+
+    assert "Wix does not know this link" in page
+
+
+def test_a_link_that_nobody_knows_is_not_there(books: Books) -> None:
+    assert books.person().get(f"/links/{books.instance_id}/{uuid4()}").status_code == 404
+    assert books.person().get(f"/links/{books.instance_id}/odd").status_code == 404
+
+
+# -- What is done with it ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clerk(fresh_books: Books) -> Person:
+    return fresh_books.person(Role.CLERK)
+
+
+def contact_of(books: Books, name: str = "Maya Example") -> str:
+    return str(books.shop.sandbox.world.add_contact(str(books.instance_id), {"name": name})["id"])
+
+
+def mails(books: Books) -> list[str]:
+    return [one["contactId"] for one in books.shop.sandbox.documents.all("mail")]
+
+
+def test_a_link_is_deactivated_and_activated(fresh_books: Books, clerk: Person) -> None:
+    link_id = fresh_books.shop.link()
+    where = page_of(fresh_books, link_id)
+
+    answer = clerk.post(f"{where}/deactivate")
+    off = clerk.read(where)
+    clerk.post(f"{where}/activate")
+    on = clerk.read(where)
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, where)
+    assert "takes no payments any more" in off
+    assert "takes payments again" in on
+    [row] = fresh_books.shop.rows("SELECT status FROM payment_links")
+    assert row.status == "ACTIVE"
+
+
+def test_what_wix_refuses_is_told_with_what_to_do(fresh_books: Books, clerk: Person) -> None:
+    link_id = fresh_books.shop.link(payments_limit=1)
+    fresh_books.shop.pay(link_id)
+    where = page_of(fresh_books, link_id)
+
+    clerk.post(f"{where}/activate")
+    page = clerk.read(where)
+    clerk.post(f"{where}/initiate")
+    again = clerk.read(where)
+
+    assert "its status does not allow it" in page
+    assert "takes no payment now" in again
+
+
+@pytest.mark.parametrize("action", ["activate", "deactivate", "initiate", "note", "send"])
+def test_nothing_is_done_with_a_link_that_is_not_there(
+    fresh_books: Books, clerk: Person, action: str
+) -> None:
+    form = {"note": "x", "to": "recipients"}
+
+    assert clerk.post(f"/links/{fresh_books.instance_id}/{uuid4()}/{action}", form).status_code == 404
+
+
+def test_a_note_is_set_and_its_limits_are_told(fresh_books: Books, clerk: Person) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    answer = clerk.post(f"{where}/note", {"note": "<i>first</i>\r\nsecond"})
+    page = clerk.read(where)
+    wrong = [clerk.post(f"{where}/note", {"note": text}) for text in ("", " ", "x" * 501, "a\0b", MARKUP)]
+
+    assert answer.status_code == 303
+    assert "&lt;i&gt;first&lt;/i&gt;\nsecond" in page
+    assert [one.status_code for one in wrong] == [422] * 5
+    assert "at most 500 letters" in wrong[2].text
+
+
+def test_a_link_is_sent_to_its_recipients_and_once_for_a_form(fresh_books: Books, clerk: Person) -> None:
+    from processor.wix import wire
+
+    contact_id = contact_of(fresh_books)
+    link_id = fresh_books.shop.link(recipients=[wire.Recipient(contact_id, ["EMAIL_METHOD"])])
+    where = page_of(fresh_books, link_id)
+    once = str(uuid4())
+
+    page = clerk.read(where)
+    clerk.post(f"{where}/send", {"to": "recipients", "once": once})
+    clerk.post(f"{where}/send", {"to": "recipients", "once": once})
+    after = clerk.read(where)
+
+    assert contact_id in page
+    assert "Send to its recipient" in page
+    assert "Maya Example" not in page
+    assert mails(fresh_books) == [contact_id]
+    assert "is not done a second time" in after
+
+
+def test_contacts_are_chosen_at_sending(fresh_books: Books, clerk: Person) -> None:
+    first, second = contact_of(fresh_books), contact_of(fresh_books)
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    form = {"to": "chosen", "contacts": f" {first},\n{second} ; {first}", "channel": "EMAIL_METHOD"}
+    clerk.post(f"{where}/send", form)
+
+    assert "Wix sends the link to 2 contacts" in clerk.read(where)
+    assert sorted(mails(fresh_books)) == sorted([first, second])
+
+
+@pytest.mark.parametrize(
+    ("contacts", "words"),
+    [
+        ("", "Name at least one contact"),
+        ("maya@example.com", "not mail addresses"),
+        ("odd", "The id number 1 is no id"),
+        (" ".join(str(uuid4()) for _ in range(51)), "at most 50 recipients"),
+        (str(uuid4()), "a recipient is no contact of the site"),
+    ],
+)
+def test_wrong_contacts_are_told_beside_the_field(
+    fresh_books: Books, clerk: Person, contacts: str, words: str
+) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    answer = clerk.post(f"{where}/send", {"to": "chosen", "contacts": contacts})
+
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert html.escape(contacts) in answer.text
+    assert mails(fresh_books) == []
+    kept = fresh_books.shop.rows("SELECT detail FROM actions WHERE action = 'links.send'")
+    assert "@" not in str(kept)
+
+
+def test_a_link_without_recipients_asks_for_them(fresh_books: Books, clerk: Person) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    answer = clerk.post(f"{where}/send", {"to": "recipients"})
+
+    assert answer.status_code == 422
+    assert "names no recipients" in answer.text
+
+
+def test_a_lost_answer_to_sending_is_not_called_undone(fresh_books: Books, clerk: Person) -> None:
+    contact_id = contact_of(fresh_books)
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    with fault(fresh_books, kind="status", status=503, path="send", count=1):
+        clerk.post(f"{where}/send", {"to": "chosen", "contacts": contact_id})
+        page = clerk.read(where)
+
+    assert "may or may not be done" in page
+
+
+def test_names_are_shown_to_who_may_and_that_is_recorded(fresh_books: Books, clerk: Person) -> None:
+    from processor.wix import wire
+
+    contact_id = contact_of(fresh_books, "Maya <Example>")
+    link_id = fresh_books.shop.link(recipients=[wire.Recipient(contact_id)])
+    where = page_of(fresh_books, link_id)
+    privileged = fresh_books.person(Role.CLERK, personal=True)
+
+    plain = privileged.read(where)
+    shown = privileged.read(f"{where}/recipients")
+    refused = clerk.read(f"{where}/recipients")
+
+    assert "Maya" not in plain
+    assert "Maya &lt;Example&gt;" in shown
+    assert "Maya" not in refused
+    assert "may not see personal data" in refused
+    rows = fresh_books.shop.rows("SELECT action, object FROM actions ORDER BY action_id")
+    assert [(row.action, row.object) for row in rows] == [("links.recipients", str(link_id))] * 2
+
+
+def test_initiating_leads_to_the_checkout(fresh_books: Books, clerk: Person) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    answer = clerk.post(f"{where}/initiate")
+
+    assert answer.status_code == 200
+    assert "Go to the checkout" in answer.text
+    assert re.search(r'href="http://127[^"]*checkout[^"]*"', answer.text)
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_initiating_an_orders_link_leads_to_the_order(fresh_books: Books, clerk: Person) -> None:
+    from tests.web.pages.books import _order_link
+
+    where = page_of(fresh_books, _order_link(fresh_books))
+
+    assert "The order can be paid" in clerk.post(f"{where}/initiate").text
+
+
+def test_a_receipt_is_issued_once_for_a_payment_of_the_link(fresh_books: Books, clerk: Person) -> None:
+    shop = fresh_books.shop
+    link_id, other_id = shop.link(), shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    once = {"once": str(uuid4())}
+
+    missing = clerk.post(f"{page_of(fresh_books, other_id)}/payments/{payment_id}/receipt", once)
+    clerk.post(f"{page_of(fresh_books, link_id)}/payments/{payment_id}/receipt", once)
+    first = clerk.read(page_of(fresh_books, link_id))
+    clerk.post(f"{page_of(fresh_books, link_id)}/payments/{payment_id}/receipt", once)
+    second = clerk.read(page_of(fresh_books, link_id))
+
+    assert missing.status_code == 404
+    assert "Wix issued the receipt" in first
+    assert "not done a second time" in second
+
+
+# -- Addresses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("https://shop.example/_paylink/1?a=b#c", True),
+        ("http://127.0.0.1:1/x", True),
+        ("javascript:alert(1)", False),
+        ("data:text/html,x", False),
+        ("https://", False),
+        ("https://[::1", False),
+        ("//shop.example", False),
+        (" https://shop.example", False),
+        ("https://shop.example/\n", False),
+        ("https://sh\N{CYRILLIC SMALL LETTER O}p.example", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_browsers_are_led_to_web_addresses_alone(text: str | None, is_one: bool) -> None:
+    assert (web_address(text) is not None) is is_one
+
+
+def test_a_qr_code_is_plain_drawing_and_has_a_limit() -> None:
+    code = qr_code("https://shop.example/_paylink/1")
+
+    assert code is not None
+    assert "style" not in code
+    assert "script" not in code
+    assert 'viewBox="0 0' in code
+    assert qr_code("https://shop.example/" + "x" * 5_000) is None
