@@ -138,6 +138,42 @@ def options_text(options: Any) -> str | None:
     return ", ".join(parts) or None
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product of the catalog. price: shown only, never counted with; None when Wix does not say."""
+
+    product_id: str
+    name: str | None
+    price: Decimal | None
+    currency: str | None
+
+
+def product(told: wire.Product) -> Product:
+    """A product as it is shown."""
+    data = told.price_data
+    # Wix gives the price as a number of JSON: its shortest text is what was written.
+    price = _amount(str(data.price)) if data and data.price is not None else None
+    return Product(told.id, told.name, price, data.currency if data else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order that is to be paid; None for what Wix does not say."""
+
+    currency: str | None
+    total: Decimal | None
+    balance: Decimal | None
+
+
+def order(told: wire.Order) -> Order:
+    """An order as it is shown."""
+    total = told.price_summary and told.price_summary.total
+    balance = told.balance_summary and told.balance_summary.balance
+    return Order(
+        told.currency, _amount(total.amount if total else None), _amount(balance.amount if balance else None)
+    )
+
+
 def contact_ids(rest: Mapping[str, Any]) -> list[str]:
     """Ids of the contacts that a link was made for."""
     told = rest.get("recipients")

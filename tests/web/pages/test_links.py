@@ -110,7 +110,6 @@ def test_links_are_filtered_by_status_and_words(books: Books) -> None:
         "status=ACTIVE&status=PAID",
         "instance=odd",
         "instance=" + "9" * 10_000,
-        f"instance={uuid4()}",
         "q=" + "x" * 10_000,
         "q=%00",
         "q=%E2%80%AE",
@@ -125,6 +124,13 @@ def test_odd_filters_are_told_and_never_fail(books: Books, query: str) -> None:
     if "&" not in query:
         assert "wrong-words" in page
     assert str(books.links["mug"]) in page or "status=ACTIVE" in query or "q=a" in query
+
+
+def test_an_instance_that_nobody_knows_has_no_links(books: Books) -> None:
+    page = books.person().read(f"/links?instance={uuid4()}")
+
+    assert "Wix does not let us read its payment links" in page
+    assert str(books.links["mug"]) not in page
 
 
 @pytest.mark.parametrize("at", ["odd", "%00", "e30", "x" * 15_000])

@@ -28,7 +28,6 @@ from processor.web.pages import link_forms, link_view
 from processor.web.pages.access import needs
 from processor.web.pages.link_forms import Asked, Draft, Row
 from processor.web.pages.site import Site, done
-from processor.wix import wire
 from processor.wix.client import TooManyPages
 from processor.wix.parse import guid
 
@@ -79,6 +78,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             draft=entered,
             new=asked.new,
             total=asked.total,
+            amount=link_forms.amount(entered.order_amount, entered.currency)[0],
             items=link_view.items({"ecomPaymentLink": msgspec.to_builtins(asked.new.ecom_payment_link)}),
             channel=dict(link_forms.CHANNELS).get(entered.channel, ""),
             **about,
@@ -126,7 +126,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         *,
         status: int = 200,
         top: list[str] | None = None,
-        found: list[wire.Product] | None = None,
+        found: list[link_view.Product] | None = None,
         sought: str = "",
         found_words: str = "",
     ) -> _PAGE:
@@ -153,11 +153,15 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         """Products with these words in their names, and words when that cannot be all."""
         sought = sought[:100]
         words = sought.casefold().split()
-        found: list[wire.Product] = []
+        found: list[link_view.Product] = []
         told = ""
         try:
             for page in services.wix.query_products(instance_id, pages_max=CATALOG_PAGES_MAX):
-                found += [one for one in page if all(word in (one.name or "").casefold() for word in words)]
+                found += [
+                    link_view.product(one)
+                    for one in page
+                    if all(word in (one.name or "").casefold() for word in words)
+                ]
                 if len(found) > FOUND_MAX:
                     told = f"There are more: only {FOUND_MAX} are shown."
                     break
@@ -171,17 +175,19 @@ def add_routes(routes: Blueprint, site: Site) -> None:
 
     def _look_up(instance_id: UUID, entered: Draft, asked: Asked) -> dict[str, Any]:
         """What Wix says of the products or the order, as far as it can be asked; what it does not know is wrong."""
-        products: dict[str, wire.Product] = {}
-        order: wire.Order | None = None
+        products: dict[str, link_view.Product] = {}
+        order: link_view.Order | None = None
         told, name = "", "order_id"
         try:
             if asked.new.ecom_order_payment_link:
-                order = services.wix.get_order(instance_id, entered.order_id)
+                order = link_view.order(services.wix.get_order(instance_id, entered.order_id))
             elif entered.kind == "products":
                 for number in asked.rows[:LOOKED_UP_MAX]:
                     name = f"product_name-{number}"
                     product_id = entered.products[number].name
-                    products[product_id] = services.wix.get_product(instance_id, product_id)
+                    products[product_id] = link_view.product(
+                        services.wix.get_product(instance_id, product_id)
+                    )
         except (WixError, ConfigurationError) as why:
             if isinstance(why, WixRefused) and why.status in (400, 404):
                 entered.wrong[name] = (

@@ -111,12 +111,15 @@ def blueprint(site: Site) -> Blueprint:
             )
         with site.read() as connection:
             lines = _with_books(connection, instance_id, [_read(one, instance_id) for one in page.items])
-        before = page.before and paging.here(at=page.before) if cursor else None
-        pages = paging.Pages(
-            before=before or (_without_place() if cursor else None),
-            after=paging.here(at=page.after) if page.after and len(page.after) <= CURSOR_MAX else None,
+        before, after = (
+            place if place and len(place) <= CURSOR_MAX else None for place in (page.before, page.after)
         )
-        is_cut = bool(page.after) and pages.after is None
+        first = _without_place() if cursor else None
+        pages = paging.Pages(
+            before=paging.here(at=before) if cursor and before else first,
+            after=paging.here(at=after) if after else None,
+        )
+        is_cut = bool(page.after) and after is None
         return render_template("links.html", lines=lines, pages=pages, is_cut=is_cut, **view)
 
     # -- One link ----------------------------------------------------------------------------------
