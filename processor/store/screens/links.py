@@ -158,16 +158,13 @@ class RecentPayment:
 
 
 def recent_payments(connection: Connection, instance_id: UUID, link_id: UUID) -> list[RecentPayment]:
-    """The latest payments of a link, the newest first: 10 at most. Of a link with at most RECENT_OF_MAX payments."""
+    """The latest payments of a link, the newest first, 10 at most; without those that Wix gave no date."""
     row = PaymentRow
-    of_link = (
-        select(*(getattr(row, name) for name in RecentPayment.__dataclass_fields__))
-        .where(row.payment_link_id == link_id, row.instance_id == instance_id)
-        .limit(RECENT_OF_MAX)
-        .subquery()
-    )
     found = connection.execute(
-        select(of_link).order_by(of_link.c.created_at.desc().nulls_last(), of_link.c.payment_id).limit(RECENT)
+        select(*(getattr(row, name) for name in RecentPayment.__dataclass_fields__))
+        .where(row.payment_link_id == link_id, row.instance_id == instance_id, row.created_at.is_not(None))
+        .order_by(row.created_at.desc())
+        .limit(RECENT)
     )
     return [RecentPayment(*line) for line in found]
 

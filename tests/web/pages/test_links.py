@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import Connection, event
 
 from processor.domain.access import Reach, Role
 from processor.store.screens import links as store
@@ -483,3 +484,62 @@ def test_a_qr_code_is_plain_drawing_and_has_a_limit() -> None:
     assert "script" not in code
     assert 'viewBox="0 0' in code
     assert qr_code("https://shop.example/" + "x" * 5_000) is None
+
+
+# -- Queries -------------------------------------------------------------------------------------------
+
+
+def plans_of(books: Books, ask: Callable[[Connection], object], *settings: str) -> list[str]:
+    """How the statements of `ask` are answered, in their order."""
+    engine = books.shop.services.database.engine
+    plans: list[str] = []
+
+    def note(*given: Any) -> None:
+        cursor, statement, values = given[1:4]
+        cursor.execute("EXPLAIN " + statement, values)
+        plans.append("\n".join(row[0] for row in cursor.fetchall()))
+
+    with books.shop.services.database.begin() as connection:
+        for one in settings:
+            connection.exec_driver_sql(f"SET LOCAL {one}")
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            ask(connection)
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
+    return plans
+
+
+def test_what_is_booked_of_links_is_found_by_an_index(books: Books) -> None:
+    """Even where planners rather read a whole table of a few rows: so it is the index of the link."""
+    instance_id, link_id = books.instance_id, books.links["mug"]
+
+    def ask(connection: Connection) -> None:
+        store.booked(connection, instance_id, [link_id])
+        store.recent_payments(connection, instance_id, link_id)
+        store.open_discrepancies(connection, instance_id, [link_id])
+        store.newest_stored(connection, instance_id, status="PAID", words="x")
+
+    booked, recent, open_, newest = plans_of(books, ask, "enable_seqscan = off", "enable_bitmapscan = off")
+
+    assert "ix_payments_of_link_created" in booked
+    assert "ix_payments_of_link_created" in recent
+    assert "Sort" not in recent
+    assert "ix_discrepancies_link" in open_
+    assert "ix_payment_links_created" in newest
+    assert not any("Seq Scan" in plan for plan in (booked, recent, open_, newest))
+
+
+def test_the_owner_of_a_link_is_looked_up_by_its_key(fresh_books: Books) -> None:
+    with fresh_books.shop.services.database.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO payment_links (instance_id, payment_link_id, seen_at)"
+            " SELECT instance_id, gen_random_uuid(), now() FROM app_instances, generate_series(1, 5000)"
+        )
+    with fresh_books.shop.services.database.begin() as connection:
+        connection.exec_driver_sql("ANALYZE payment_links, app_instances")
+
+    [plan] = plans_of(fresh_books, lambda connection: store.instance_of_link(connection, uuid4()))
+
+    assert "pk_payment_links" in plan
+    assert "payment_link_id = " in plan.split("pk_payment_links")[1].split("Filter")[0]

@@ -142,11 +142,7 @@ def blueprint(site: Site) -> Blueprint:
             open_ = listings.open_discrepancies(
                 connection, listings.Narrowing(instance_id=instance_id, payment_link_id=link_id), 20
             )
-            recent = (
-                links.recent_payments(connection, instance_id, link_id)
-                if booked.payments <= links.RECENT_OF_MAX
-                else []
-            )
+            recent = links.recent_payments(connection, instance_id, link_id)
         if live is None and stored is None and not booked.sums and not open_ and why is None:
             abort(404)
         if live is None and stored is not None:
@@ -168,7 +164,6 @@ def blueprint(site: Site) -> Blueprint:
             compared=link_view.compare(live.link, booked),
             discrepancies=open_,
             recent=recent,
-            recent_of_max=links.RECENT_OF_MAX,
             items=link_view.items(live.rest),
             contact_ids=link_view.contact_ids(live.rest),
             names=names,
