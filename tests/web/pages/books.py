@@ -80,8 +80,12 @@ class Books:
         name: str | None = None,
         reach: Reach | None = None,
         personal: bool = False,
+        app: Flask | None = None,
     ) -> Person:
-        """Somebody with these roles, signed in. reach: every instance without one."""
+        """Somebody with these roles, signed in. reach: every instance without one.
+
+        app: another than that of the books.
+        """
         self._people += 1
         name = name or f"person {self._people}"
         token = secrets.token_urlsafe(32)
@@ -98,7 +102,7 @@ class Books:
                 now=now,
             )
             accounts.begin_session(connection, account_id, digest(token), now)
-        client = self.app.test_client()
+        client = (app or self.app).test_client()
         with client.session_transaction() as session:
             session["session_token"] = token
         return Person(client)

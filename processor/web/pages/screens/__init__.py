@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import discrepancies, events, links, overview, pay, payments, runs
+from processor.web.pages.screens import discrepancies, events, jobs, links, overview, pay, payments, runs
 
-ALL = (overview, payments, links, discrepancies, runs, events, pay)
+ALL = (overview, payments, links, discrepancies, runs, events, jobs, pay)
