@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from processor import clock, doctor, jobs, wiring
+from processor import clock, jobs, wiring
 from processor.domain.silence import PATIENCE_MAX
 from processor.jobs import listening
 from processor.metrics import exposition
@@ -502,8 +502,8 @@ def test_metrics_and_doctor_say_who_is_silent(shop: Shop) -> None:
         [line] = [line for line in told.splitlines() if line.startswith(b"processor_silent_instances")]
         return line
 
-    def finding() -> doctor.Finding:
-        [found] = [one for one in doctor._database(shop.services) if one.name == "webhooks"]
+    def finding() -> findings.Finding:
+        [found] = [one for one in findings.database(shop.services) if one.name == "webhooks"]
         return found
 
     assert (metric(), finding().is_ok) == (b"processor_silent_instances 0.0", True)
