@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from processor import clock, jobs, wiring
+from processor import clock, findings, jobs, wiring
 from processor.domain.silence import PATIENCE_MAX
 from processor.jobs import listening
 from processor.metrics import exposition

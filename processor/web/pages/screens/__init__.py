@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from processor.web.pages.screens import discrepancies, events, jobs, links, overview, pay, payments, runs
+from processor.web.pages.screens import (
+    discrepancies,
+    events,
+    health,
+    jobs,
+    links,
+    overview,
+    pay,
+    payments,
+    runs,
+)
 
-ALL = (overview, payments, links, discrepancies, runs, events, jobs, pay)
+ALL = (overview, payments, links, discrepancies, runs, events, jobs, health, pay)
