@@ -19,8 +19,10 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Text,
     any_,
     case,
+    cast,
     func,
     literal_column,
     select,
@@ -105,7 +107,7 @@ class QueueLine:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some of what a filter finds: of one currency, bucket of ages and whether a write-off waits.
+    """Some of what a filter finds: of one currency, one bucket of ages, and one answer to whether a write-off waits.
 
     currency: None where no money can be named. approval: None when none waits, MINE when another proposed it than asks,
     ANY when who asks did. amount: their sum in main units, None where none is known.
@@ -159,7 +161,7 @@ def _conditions(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
     return found
 
 
-def _set(by: Filter, reach: Reach) -> Any:
+def _set(by: Filter, reach: Reach) -> Select[Any]:
     """Everything of the filter but its ages and approvals: key, age and what is summed.
 
     What stands beside a row is looked up by its key for each, whatever the planner believes of the tables; OFFSET 0
@@ -189,7 +191,6 @@ def _set(by: Filter, reach: Reach) -> Any:
         )
         .where(*_conditions(by, reach))
         .offset(literal_column("0"))
-        .subquery()
     )
 
 
@@ -203,10 +204,21 @@ def _approval(proposed_by: Any, asker: str) -> Any:
 
 def page(
     connection: Connection, by: Filter, reach: Reach, *, at: Position | None, now: datetime
-) -> Slice[QueueLine]:
-    """A page of the queue, the oldest by age first; see `walked` for what is closed."""
-    found = _set(by, reach)
-    statement = select(found.c.discrepancy_id)
+) -> tuple[Slice[QueueLine], list[Group]]:
+    """A page of the queue, the oldest by age first, and its `groups`; see `walked` for what is closed.
+
+    One statement, so that everything is looked through once.
+    """
+    found = _set(by, reach).cte("found")
+    sums = _groups(found, by, now).subquery()
+    told = select(
+        func.json_agg(
+            func.json_build_array(
+                sums.c.currency, sums.c.aging, sums.c.approval, sums.c.count, cast(sums.c.amount, Text)
+            )
+        )
+    ).scalar_subquery()
+    statement = select(found.c.discrepancy_id, told.label("sums"))
     if by.aging is not None:
         older, younger = _span(by.aging, now)
         if older is not None:
@@ -225,7 +237,12 @@ def page(
         is_descending=False,
     )
     lines = _lines(connection, [row.discrepancy_id for row in rows.items], reach)
-    return Slice(lines, rows.before, rows.after)
+    if rows.items:
+        groups = [_group(*one) for one in rows.items[0].sums]
+    else:
+        # Only a row can bring them along.
+        groups = [_group(*row) for row in connection.execute(_groups(_set(by, reach).subquery(), by, now))]
+    return Slice(lines, rows.before, rows.after), groups
 
 
 def _span(aging: int, now: datetime) -> tuple[datetime | None, datetime | None]:
@@ -296,9 +313,8 @@ def walked(
     return Slice(_lines(connection, [one.discrepancy_id for one in shown], reach), before, after)
 
 
-def groups(connection: Connection, by: Filter, reach: Reach, *, now: datetime) -> list[Group]:
-    """Numbers and sums of everything the filter finds, whatever it says of ages and approvals."""
-    found = _set(by, reach)
+def _groups(found: Any, by: Filter, now: datetime) -> Select[Any]:
+    """The columns of a `Group` of everything in `found`, whatever the filter says of ages and approvals."""
     buckets = case(
         *(
             (found.c.aged_from > now - until, number)
@@ -314,12 +330,21 @@ def groups(connection: Connection, by: Filter, reach: Reach, *, now: datetime) -
         found.c.amount_at_risk,
     ).subquery()
     columns = [inner.c.currency, inner.c.aging, inner.c.approval]
-    rows = connection.execute(
-        select(*columns, func.count(), func.sum(inner.c.amount_at_risk)).group_by(*columns)
+    return select(
+        *columns, func.count().label("count"), func.sum(inner.c.amount_at_risk).label("amount")
+    ).group_by(*columns)
+
+
+def _group(
+    currency: str | None, aging: int, approval: str | None, count: int, amount: Decimal | str | None
+) -> Group:
+    return Group(
+        currency,
+        aging,
+        None if approval is None else Approval(approval),
+        count,
+        None if amount is None else Decimal(amount),
     )
-    return [
-        Group(row[0], row[1], None if row[2] is None else Approval(row[2]), row[3], row[4]) for row in rows
-    ]
 
 
 def _lines(connection: Connection, ids: Sequence[UUID], reach: Reach) -> list[QueueLine]:

@@ -38,7 +38,7 @@ from processor.domain.rules import Rules
 from processor.errors import NotAllowed
 from processor.store import rules
 from processor.store.screens import discrepancies
-from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, Group
+from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, Group, QueueLine
 from processor.store.screens.instances import choices
 from processor.store.screens.keyset import Position, Slice
 from processor.web.pages.access import account, needs, reach
@@ -495,14 +495,13 @@ def blueprint(site: Site) -> Blueprint:
         by, now = look.by, site.services.now()
         at = position(*((int,) if by.is_walked else (datetime, UUID)))
         with site.read() as connection:
-            if look.wrong:
-                found: Slice[Any] = Slice([], None, None)
-            elif by.is_walked:
+            found: Slice[QueueLine] = Slice([], None, None)
+            groups: list[Group] = []
+            if by.is_walked and not look.wrong:
                 found = discrepancies.walked(connection, by, reach(), at=at)
-            else:
-                found = discrepancies.page(connection, by, reach(), at=at, now=now)
-            has_totals = not look.wrong and not by.is_walked
-            sums = totals(discrepancies.groups(connection, by, reach(), now=now) if has_totals else [], by)
+            elif not look.wrong:
+                found, groups = discrepancies.page(connection, by, reach(), at=at, now=now)
+            sums = totals(groups, by)
             names = discrepancies.workers(connection, reach())
             instances = choices(connection, reach())
         return render_template(
@@ -512,7 +511,7 @@ def blueprint(site: Site) -> Blueprint:
             found=found,
             pages=around(found),
             sums=sums,
-            has_totals=has_totals,
+            has_totals=not look.wrong and not by.is_walked,
             names=names,
             instances=instances,
             aging=lambda since: domain.aging(now - since),
@@ -603,7 +602,7 @@ def blueprint(site: Site) -> Blueprint:
                 else (None, None)
             )
             names = discrepancies.workers(connection, Reach(frozenset({instance_id})))
-            beside = discrepancies.page(
+            beside, _ = discrepancies.page(
                 connection,
                 Filter(asker=account().name, instance_id=instance_id, payment_link_id=one.payment_link_id),
                 reach(),
