@@ -75,13 +75,20 @@ def propose_rules(services: Services, document: Any, *, actor: str, comment: str
     return version
 
 
-def approve_rules(services: Services, version: int, *, actor: str) -> None:
-    """Put rules that another person proposed in force for every check from now on. Raises NotAllowed."""
+def approve_rules(services: Services, version: int, *, actor: str, seen_in_force: int | None = None) -> None:
+    """Put rules that another person proposed in force for every check from now on. Raises NotAllowed.
+
+    seen_in_force: only while that version is in force still, 0 for the built-in rules; None when it does not matter.
+    """
     check_person(actor)
     with services.database.begin() as connection:
         rules.lock(connection)
         found = rules.find(connection, version)
         in_force = rules.in_force(connection).version
+        if seen_in_force is not None and seen_in_force != (in_force or 0):
+            raise NotAllowed(
+                "other rules came into force since you looked, so nothing was done: compare the rules again"
+            )
         if found is None:
             raise NotAllowed("there is no such version: `processor rules list` shows what there is")
         if found.approved_by is not None:

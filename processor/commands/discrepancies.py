@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -438,11 +437,11 @@ def list_rules(limit: int, as_json: bool) -> None:
 def propose_rules(file: Any, actor: str, comment: str | None, dry_run: bool) -> None:
     """Propose the rules in FILE, a JSON document; - is standard input."""
     from processor import decisions
-    from processor.domain.rules import parse
+    from processor.domain.rules import decode, parse
 
     try:
-        document = json.loads(file.read(), parse_float=str, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as why:
+        document = decode(file.read())
+    except ValueError as why:
         raise Impossible(f"the rules in {file.name} cannot be read as JSON: {why}") from None
     if dry_run:
         parse(document)
@@ -453,13 +452,6 @@ def propose_rules(file: Any, actor: str, comment: str | None, dry_run: bool) -> 
         f"version {version} is proposed; another person puts it in force:"
         f" processor rules approve {version} --as NAME"
     )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(twice)} is given twice")
-    return dict(pairs)
 
 
 @rules.command("approve")

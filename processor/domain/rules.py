@@ -6,6 +6,7 @@ explained after the rules have changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,6 +89,21 @@ class Rules:
 
 
 BUILT_IN = Rules(None, RuleSet())
+
+
+def decode(text: str | bytes) -> Any:
+    """A document of rules from JSON, its amounts exact, no name twice. Raises ValueError, which says where."""
+    try:
+        return json.loads(text, parse_float=str, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is given twice")
+    return dict(pairs)
 
 
 def parse(document: Any) -> RuleSet:

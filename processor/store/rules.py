@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, insert, literal, select, text
+from sqlalchemy import Connection, Select, insert, literal, select, text
 
 from processor.domain.rules import BUILT_IN, Rules, RuleSet, stored
 from processor.store.tables import RuleSet as RuleSetRow
@@ -46,14 +46,16 @@ def in_force(connection: Connection) -> Rules:
     return stored(found.version, found.document) if found else BUILT_IN
 
 
+def lines() -> Select[Any]:
+    """The columns of a `RuleSetLine` of every version, to be narrowed down."""
+    return select(*_COLUMNS).outerjoin_from(
+        RuleSetRow, RuleSetApproval, RuleSetApproval.version == RuleSetRow.version
+    )
+
+
 def versions(connection: Connection, limit: int) -> list[RuleSetLine]:
     """The newest first."""
-    rows = connection.execute(
-        select(*_COLUMNS)
-        .outerjoin_from(RuleSetRow, RuleSetApproval, RuleSetApproval.version == RuleSetRow.version)
-        .order_by(RuleSetRow.version.desc())
-        .limit(limit)
-    )
+    rows = connection.execute(lines().order_by(RuleSetRow.version.desc()).limit(limit))
     return [RuleSetLine(*row) for row in rows]
 
 
@@ -85,11 +87,7 @@ def approve(connection: Connection, version: int, *, approved_by: str, now: date
 
 def find(connection: Connection, version: int) -> RuleSetLine | None:
     """One version, None when there is no such one."""
-    row = connection.execute(
-        select(*_COLUMNS)
-        .outerjoin_from(RuleSetRow, RuleSetApproval, RuleSetApproval.version == RuleSetRow.version)
-        .where(RuleSetRow.version == version)
-    ).one_or_none()
+    row = connection.execute(lines().where(RuleSetRow.version == version)).one_or_none()
     return RuleSetLine(*row) if row else None
 
 

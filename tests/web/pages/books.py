@@ -260,6 +260,7 @@ def arguments(books: Books, *, is_other: bool = False) -> dict[str, Any]:
         "discrepancy_id": books.discrepancies["other" if is_other else "open"],
         "run_id": run[0].run_id,
         "event_id": event[0].event_id,
+        "version": books.shop.one("SELECT min(version) AS version FROM rule_sets").version,
     }
 
 

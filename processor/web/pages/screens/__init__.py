@@ -11,7 +11,8 @@ from processor.web.pages.screens import (
     overview,
     pay,
     payments,
+    rules,
     runs,
 )
 
-ALL = (overview, payments, links, discrepancies, runs, events, jobs, health, pay)
+ALL = (overview, payments, links, discrepancies, rules, runs, events, jobs, health, pay)
