@@ -319,6 +319,17 @@ def test_a_note_is_set_and_its_limits_are_told(fresh_books: Books, clerk: Person
     assert "at most 500 letters" in wrong[2].text
 
 
+def test_who_only_reads_sees_no_address_in_a_note(fresh_books: Books, clerk: Person) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+    clerk.post(f"{where}/note", {"note": "for maya@example.com, +371 2612 3456"})
+
+    page = fresh_books.person(Role.AUDITOR).read(where)
+
+    assert "maya@" not in page
+    assert "2612" not in page
+    assert "for " in page
+
+
 def test_a_link_is_sent_to_its_recipients_and_once_for_a_form(fresh_books: Books, clerk: Person) -> None:
     from processor.wix import wire
 

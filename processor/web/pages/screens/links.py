@@ -18,7 +18,7 @@ from processor.store import listings
 from processor.store.screens import links
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
-from processor.web.pages import link_forms, link_view, paging
+from processor.web.pages import link_forms, link_view, masking, paging
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
@@ -167,6 +167,7 @@ def blueprint(site: Site) -> Blueprint:
             items=link_view.items(live.rest),
             contact_ids=link_view.contact_ids(live.rest),
             names=names,
+            masked_note=masking.masked_text(live.note or ""),
             share=share,
             qr=link_view.qr_code(share) if share else None,
             pay_url=url_for("pay.show", payment_link_id=link_id, _external=True)

@@ -1,0 +1,123 @@
+"""Payment links in a real browser: from the form to the paid checkout, for both kinds of links."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import NewPage, is_too_wide, violations
+from tests.browser.test_pages import PHONE, Seen, seen, sign_in
+
+__all__ = ["seen"]
+
+
+def pay(page: Page) -> None:
+    """As the buyer, at the pretend Wix's checkout."""
+    page.get_by_role("button", name=re.compile("^Pay ")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
+
+
+def links_of(seen: Seen) -> int:
+    return len(seen.books.shop.sandbox.documents.all("link"))
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_link_is_created_and_paid_by_its_buyer(seen: Seen, new_page: NewPage, has_scripts: bool) -> None:
+    page = new_page(PHONE, java_script_enabled=has_scripts)
+    sign_in(page, seen.url)
+    before = links_of(seen)
+
+    page.goto(f"{seen.url}/links")
+    page.get_by_role("link", name="Create a link").click()
+    page.get_by_label("Title").fill("Green tea")
+    first = page.get_by_role("group", name="Item 1")
+    first.get_by_label("Name").fill("Sencha")
+    first.get_by_label("Price of one").fill("6,25")
+    page.get_by_role("button", name="Preview").last.click()
+    expect(first.get_by_text("Write it with a point")).to_be_visible()
+    first.get_by_label("Price of one").fill("6.25")
+    page.get_by_label("Title").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Look at it once more")
+    page.get_by_role("button", name="Create the link").dblclick(no_wait_after=True)
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Green tea")
+    assert links_of(seen) == before + 1
+    page.get_by_role("link", name="Open as the buyer").click()
+    pay(page)
+
+
+def test_the_fields_are_those_of_what_is_paid_for(seen: Seen, new_page: NewPage) -> None:
+    page = new_page(PHONE, java_script_enabled=False)
+    sign_in(page, seen.url)
+    page.goto(f"{seen.url}/links/{seen.books.instance_id}/new")
+    shown = []
+
+    for kind in ("Your own items", "Products of Wix Stores", "An order"):
+        page.get_by_label(kind).check()
+        shown.append(
+            [
+                name
+                for name in ("Items", "Products", "Order")
+                if page.get_by_role("group", name=name, exact=True).is_visible()
+            ]
+        )
+
+    assert shown == [["Items"], ["Products"], ["Order"]]
+
+
+def test_what_is_shown_while_a_link_is_made_is_for_everybody(seen: Seen, new_page: NewPage) -> None:
+    page = new_page(PHONE)
+    sign_in(page, seen.url)
+    page.goto(f"{seen.url}/links/{seen.books.instance_id}/new")
+    page.get_by_role("button", name="Preview").last.click()
+    wrong = violations(page)
+    page.get_by_label("Products of Wix Stores").check()
+    page.get_by_role("button", name="Search", exact=True).click()
+    wrong += violations(page)
+    page.get_by_role("button", name="Add Stoneware mug").click()
+    page.get_by_label("Title").fill("Mug")
+    page.get_by_role("button", name="Preview").last.click()
+    expect(page.get_by_text("Stoneware mug")).to_be_visible()
+    wrong += violations(page)
+    fault = {"kind": "truncated", "path": "=/payment-links/v1/payment-links", "count": 1}
+    seen.books.shop.sandbox.faults.add(fault)
+    page.get_by_role("button", name="Create the link").click()
+    expect(page.get_by_role("button", name="Look again")).to_be_visible()
+    wrong += violations(page)
+
+    assert wrong == []
+    assert not is_too_wide(page)
+
+
+@pytest.mark.parametrize("kind", ["items", "order"])
+def test_initiating_leads_to_a_paid_checkout(seen: Seen, new_page: NewPage, kind: str) -> None:
+    from tests.web.pages.books import _order_link
+
+    shop = seen.books.shop
+    link_id = shop.link("24.00") if kind == "items" else _order_link(seen.books)
+    page = new_page()
+    sign_in(page, seen.url)
+
+    page.goto(f"{seen.url}/links/{seen.books.instance_id}/{link_id}")
+    page.get_by_role("button", name="Initiate a payment").click()
+    assert violations(page) == []
+    page.get_by_role("link", name="Go to the checkout").click()
+
+    assert page.url.startswith(shop.sandbox.url)
+    pay(page)
+
+
+def test_the_pay_page_leads_away_from_ours(seen: Seen, new_page: NewPage) -> None:
+    """Browsers hold redirects of a form to its page's policy, too."""
+    shop = seen.books.shop
+    page = new_page(PHONE)
+
+    page.goto(f"{seen.url}/pay/{seen.books.links['mug']}")
+    wrong = violations(page)
+    page.get_by_role("button", name="Go to the checkout").click()
+
+    assert wrong == []
+    page.wait_for_url(f"{shop.sandbox.url}/**")
+    pay(page)
