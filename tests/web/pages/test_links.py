@@ -426,6 +426,37 @@ def test_names_are_shown_to_who_may_and_that_is_recorded(fresh_books: Books, cle
     assert [(row.action, row.object) for row in rows] == [("links.recipients", str(link_id))] * 2
 
 
+def test_ids_of_contacts_are_looked_up_by_who_may(fresh_books: Books, clerk: Person) -> None:
+    contact_id = contact_of(fresh_books, "Maya <Example>")
+    path = f"/links/{fresh_books.instance_id}/contacts"
+    privileged = fresh_books.person(Role.CLERK, personal=True)
+
+    found = privileged.post(path, {"sought": "EXAMP maya"})
+    nothing = privileged.post(path, {"sought": "nobody of that name"})
+    empty = privileged.post(path, {"sought": " "})
+    refused = clerk.post(path, {"sought": "Maya"})
+
+    assert contact_id in found.text
+    assert "Maya &lt;Example&gt;" in found.text
+    assert "No contact is called so." in nothing.text
+    assert empty.status_code == 422
+    assert contact_id not in refused.text
+    assert "may not see personal data" in refused.text
+    kept = fresh_books.shop.rows("SELECT * FROM actions WHERE action = 'links.find_contacts'")
+    assert len(kept) == 4
+    assert "maya" not in str(kept).lower()
+
+
+def test_contacts_are_not_looked_up_while_wix_is_away(fresh_books: Books) -> None:
+    person = fresh_books.person(Role.CLERK, personal=True)
+
+    with fault(fresh_books, kind="status", status=503):
+        answer = person.post(f"/links/{fresh_books.instance_id}/contacts", {"sought": "Maya"})
+
+    assert answer.status_code == 200
+    assert "Wix does not answer now." in answer.text
+
+
 def test_initiating_leads_to_the_checkout(fresh_books: Books, clerk: Person) -> None:
     where = page_of(fresh_books, fresh_books.shop.link())
 

@@ -22,7 +22,8 @@ from processor.web.pages import link_forms, link_view, masking, paging
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
-from processor.web.pages.screens import creating
+from processor.web.pages.screens import contacts, creating
+from processor.web.pages.screens.contacts import name_of
 from processor.web.pages.site import Site, done, refused, told
 from processor.wix import wire
 from processor.wix.client import UnreadableItem
@@ -216,7 +217,7 @@ def blueprint(site: Site) -> Blueprint:
         try:
             for contact_id in link_view.contact_ids(live.rest if live else {})[:NAMES_MAX]:
                 contact = services.wix.get_contact(instance_id, contact_id)
-                names[contact_id] = _name(contact)
+                names[contact_id] = name_of(contact)
         except (WixError, ConfigurationError) as error:
             why = link_view.not_asked(error)
         return shown(
@@ -355,6 +356,7 @@ def blueprint(site: Site) -> Blueprint:
         return act(instance_id, payment_link_id, "receipt", do, is_once=True)
 
     creating.add_routes(routes, site)
+    contacts.add_routes(routes, site)
     return routes
 
 
@@ -422,11 +424,3 @@ def _with_books(connection: Any, instance_id: UUID, lines: list[Line]) -> list[L
             Line(one.id_text, one.link, None, link_view.compare(one.link, ours), ours, open_.get(link_id, 0))
         )
     return told_
-
-
-def _name(contact: wire.Contact) -> str:
-    """How a contact is called, and its mail address. Personal."""
-    name = contact.info.name if contact.info else None
-    parts = [one for one in (name and name.first, name and name.last) if one]
-    mail = contact.primary_info.email if contact.primary_info else None
-    return ", ".join(one for one in (" ".join(parts), mail) if one) or "no name"
