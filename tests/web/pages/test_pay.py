@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
 from processor.domain.access import Role
+from processor.web.pages import create_pages
 from tests.web.pages.books import Books, empty_books
 from tests.web.pages.test_links import fault
 
@@ -60,6 +62,17 @@ def test_the_form_may_lead_away_and_nothing_else_may(fresh_books: Books, link_id
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert headers["X-Robots-Tag"] == "noindex, nofollow"
+
+
+def test_at_wix_it_leads_to_https_alone(fresh_books: Books, link_id: UUID) -> None:
+    services = fresh_books.shop.services
+    settings = replace(services.settings, wix_url="https://www.wixapis.com")
+    app = create_pages(replace(services, settings=settings))
+
+    policy = app.test_client().get(f"/pay/{link_id}").headers["Content-Security-Policy"]
+
+    assert "form-action 'self' https:;" in policy
+    assert "http:" not in policy
 
 
 def test_it_is_not_there_while_it_is_off(database_url: str, redis_url: str) -> None:
