@@ -182,12 +182,12 @@ def test_a_sweep_and_a_check_are_asked_for(books: Books) -> None:
     operator = books.person(Role.OPERATOR)
     before = books.shop.one("SELECT count(*) AS n FROM check_requests").n
 
-    assert operator.post("/runs/sweep", {"instance": str(books.instance_id)}).status_code == 303
+    assert operator.post(f"/runs/{books.instance_id}/sweep").status_code == 303
     assert "Asked for a sweep" in operator.read("/runs")
     link = str(books.links["inactive"])
-    operator.post("/runs/check", {"instance": str(books.instance_id), "link": f" {link} "})
+    operator.post(f"/runs/{books.instance_id}/check", {"link": f" {link} "})
     assert "Asked for a check" in operator.read("/runs")
-    operator.post("/runs/check", {"instance": str(books.instance_id), "link": "<b>"})
+    operator.post(f"/runs/{books.instance_id}/check", {"link": "<b>"})
     assert "not the id of a payment link" in operator.read("/runs")
 
     sweep = books.shop.one("SELECT * FROM sweeps WHERE instance_id = :id", id=books.instance_id)
@@ -207,7 +207,7 @@ def test_a_sweep_and_a_check_are_asked_for(books: Books) -> None:
 def test_a_backfill_without_a_span_is_not_started(books: Books, form: dict[str, str], words: str) -> None:
     operator = books.person(Role.OPERATOR)
 
-    operator.post("/runs/backfills", {"instance": str(books.instance_id), **form})
+    operator.post(f"/runs/{books.instance_id}/backfills", form)
 
     assert words in operator.read("/runs")
     assert books.shop.rows("SELECT FROM backfills WHERE reason = 'requested'") == []
@@ -216,16 +216,16 @@ def test_a_backfill_without_a_span_is_not_started(books: Books, form: dict[str, 
 def test_a_backfill_is_started_once_shown_and_ended(fresh_books: Books) -> None:
     books = fresh_books
     operator = books.person(Role.OPERATOR, name="noor")
-    form = {"instance": str(books.instance_id), "since": "2026-01-01"}
+    form, path = {"since": "2026-01-01"}, f"/runs/{books.instance_id}/backfills"
 
     for _ in range(2):
-        assert operator.post("/runs/backfills", form).status_code == 303
+        assert operator.post(path, form).status_code == 303
     [row] = books.shop.rows("SELECT * FROM backfills WHERE reason = 'requested'")
     page = operator.read("/runs")
-    ended = {"instance": str(books.instance_id), "backfill": str(row.backfill_id)}
-    operator.post("/runs/backfills/cancel", ended)
+    ended = {"backfill": str(row.backfill_id)}
+    operator.post(f"{path}/cancel", ended)
     first = operator.read("/runs")
-    operator.post("/runs/backfills/cancel", ended)
+    operator.post(f"{path}/cancel", ended)
 
     assert row.actor == "noor"
     assert "0 % read" in page
@@ -249,13 +249,14 @@ def test_nobody_asks_for_anything_beyond_the_own_instances(books: Books) -> None
             now=now,
         )
 
-    for path, form in (
-        ("sweep", {"instance": mine}),
-        ("check", {"instance": mine, "link": str(books.links["mug"])}),
-        ("backfills", {"instance": mine, "since": "2026-01-01"}),
-        ("backfills/cancel", {"instance": mine, "backfill": str(backfill)}),
-        ("backfills/cancel", {"instance": str(books.other_instance_id), "backfill": str(backfill)}),
-    ):
+    asked: list[tuple[str, dict[str, str]]] = [
+        (f"{mine}/sweep", {}),
+        (f"{mine}/check", {"link": str(books.links["mug"])}),
+        (f"{mine}/backfills", {"since": "2026-01-01"}),
+        (f"{mine}/backfills/cancel", {"backfill": str(backfill)}),
+        (f"{books.other_instance_id}/backfills/cancel", {"backfill": str(backfill)}),
+    ]
+    for path, form in asked:
         assert person.post(f"/runs/{path}", form).status_code == 404, path
     assert (
         books.shop.one("SELECT cancelled_at FROM backfills WHERE backfill_id = :id", id=backfill)[0] is None

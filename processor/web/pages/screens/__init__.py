@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from processor.web.pages.screens import (
+    audit,
     discrepancies,
     events,
     health,
@@ -15,4 +16,4 @@ from processor.web.pages.screens import (
     runs,
 )
 
-ALL = (overview, payments, links, discrepancies, rules, runs, events, jobs, health, pay)
+ALL = (overview, payments, links, discrepancies, runs, events, jobs, health, audit, pay, rules)

@@ -19,7 +19,7 @@ from processor.store.screens.instances import choices
 from processor.store.screens.keyset import Slice
 from processor.store.screens.sieve import Sifted
 from processor.web.pages import paging
-from processor.web.pages.access import account, check_instance, needs, reach
+from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.site import Site, done, refused
 
@@ -103,56 +103,47 @@ def blueprint(site: Site) -> Blueprint:
 
     # -- Asking for more ---------------------------------------------------------------------------
 
-    def _owner() -> UUID:
-        try:
-            return check_instance(UUID(request.form.get("instance", "")))
-        except ValueError:
-            abort(400, "The form names no app instance.")
-
-    def _refuse_stranger(owner: UUID) -> None:
+    def _refuse_stranger(instance_id: UUID) -> None:
         with site.read() as connection:
-            status = instances.status(connection, owner)
+            status = instances.status(connection, instance_id)
         if status != "installed":
             raise NotAllowed(
                 f"the app instance is {status or 'unknown'}: Wix answers for installed ones only"
             )
 
-    @routes.post("/sweep")
-    @needs(Permission.OPERATE, keeps=("instance",))
-    def sweep() -> Response:
-        owner = _owner()
-        where, now = url_for("runs.index", instance=owner), services.now()
+    @routes.post("/<uuid:instance_id>/sweep")
+    @needs(Permission.OPERATE)
+    def sweep(instance_id: UUID) -> Response:
+        where, now = url_for("runs.index", instance=instance_id), services.now()
         try:
-            _refuse_stranger(owner)
+            _refuse_stranger(instance_id)
         except NotAllowed as why:
             return refused(where, why)
         overlap = timedelta(seconds=services.settings.sweep_overlap_seconds)
         with services.database.begin() as connection:
-            sweeps.request(connection, owner, now - overlap, now, now)
-        return done(where, f"Asked for a sweep. {_begins(services.queue.enqueue_sweep(owner))}")
+            sweeps.request(connection, instance_id, now - overlap, now, now)
+        return done(where, f"Asked for a sweep. {_begins(services.queue.enqueue_sweep(instance_id))}")
 
-    @routes.post("/check")
-    @needs(Permission.OPERATE, keeps=("instance", "link"))
-    def check() -> Response:
-        owner = _owner()
-        where = url_for("runs.index", instance=owner)
+    @routes.post("/<uuid:instance_id>/check")
+    @needs(Permission.OPERATE, keeps=("link",))
+    def check(instance_id: UUID) -> Response:
+        where = url_for("runs.index", instance=instance_id)
         try:
             link_id = UUID(request.form.get("link", "").strip())
         except ValueError:
             return refused(where, "That is not the id of a payment link: it has 32 letters and digits.")
         try:
-            _refuse_stranger(owner)
+            _refuse_stranger(instance_id)
         except NotAllowed as why:
             return refused(where, why)
         with services.database.begin() as connection:
-            checks.request(connection, owner, [link_id], services.now())
+            checks.request(connection, instance_id, [link_id], services.now())
         return done(where, f"Asked for a check of the link. {_begins(services.queue.wake_up())}")
 
-    @routes.post("/backfills")
-    @needs(Permission.OPERATE, keeps=("instance", "since", "until"))
-    def start_backfill() -> Response:
-        owner = _owner()
-        where, now = url_for("runs.index", instance=owner), services.now()
+    @routes.post("/<uuid:instance_id>/backfills")
+    @needs(Permission.OPERATE, keeps=("since", "until"))
+    def start_backfill(instance_id: UUID) -> Response:
+        where, now = url_for("runs.index", instance=instance_id), services.now()
         asked = Asked(request.form)
         since, until = asked.span(site.clock)
         if asked.wrong:
@@ -165,27 +156,26 @@ def blueprint(site: Site) -> Blueprint:
         if since >= end:
             return refused(where, "The span is empty: it has to begin before it ends, and before now.")
         try:
-            _refuse_stranger(owner)
+            _refuse_stranger(instance_id)
         except NotAllowed as why:
             return refused(where, why)
         with services.database.begin() as connection:
             backfills.request(
-                connection, owner, since, end, reason="requested", actor=account().name, now=now
+                connection, instance_id, since, end, reason="requested", actor=account().name, now=now
             )
-        return done(where, f"Asked for a backfill. {_begins(services.queue.enqueue_backfill(owner))}")
+        return done(where, f"Asked for a backfill. {_begins(services.queue.enqueue_backfill(instance_id))}")
 
-    @routes.post("/backfills/cancel")
-    @needs(Permission.OPERATE, keeps=("instance", "backfill"))
-    def cancel_backfill() -> Response:
-        owner = _owner()
-        where = url_for("runs.index", instance=owner)
+    @routes.post("/<uuid:instance_id>/backfills/cancel")
+    @needs(Permission.OPERATE, keeps=("backfill",))
+    def cancel_backfill(instance_id: UUID) -> Response:
+        where = url_for("runs.index", instance=instance_id)
         try:
             backfill_id = UUID(request.form.get("backfill", ""))
         except ValueError:
             abort(400, "The form names no backfill.")
         with services.database.begin() as connection:
             line = backfills.find(connection, backfill_id)
-            if line is None or line.instance_id != owner:
+            if line is None or line.instance_id != instance_id:
                 abort(404)
             is_ended = backfills.cancel(connection, backfill_id, services.now())
         if not is_ended:

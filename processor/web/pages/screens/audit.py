@@ -1,0 +1,120 @@
+"""Who asked for what on the pages, when, and what was answered."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, current_app, render_template, url_for
+from werkzeug.routing import BuildError
+
+from processor.domain.access import Permission
+from processor.store import accounts
+from processor.store.screens import audit as store
+from processor.store.screens.audit import ActionLine
+from processor.web.pages import formats, paging
+from processor.web.pages.access import needs, needs_of, reach
+from processor.web.pages.asked import Asked
+from processor.web.pages.site import Site
+
+WORDS = {
+    "signed_in": "Signed in",
+    "sign_in_failed": "Failed to sign in",
+    "signing.sign_out": "Signed out",
+    "signing.change_password": "Changed the password",
+    "signing.end_sessions": "Ended other sessions",
+    "runs.again": "Decided a run again",
+    "runs.sweep": "Asked for a sweep",
+    "runs.check": "Asked for a check of a link",
+    "runs.start_backfill": "Asked for a backfill",
+    "runs.cancel_backfill": "Ended a backfill",
+    "events.personal": "Saw personal data of an event",
+    "events.again": "Replayed an event",
+    "payments.personal": "Saw personal data of a payment",
+    "links.recipients": "Saw the recipients of a link",
+    "jobs.requeue": "Tried a failed job again",
+    "jobs.remove": "Removed a failed job",
+    "health.send_again": "Sent alerts again",
+}
+# What an action of a screen is about: the page that shows it, and its argument beside instance_id.
+PAGES = {
+    "payments": ("payments.payment", "payment_id"),
+    "links": ("links.link", "payment_link_id"),
+    "creating": ("links.link", "payment_link_id"),
+    "discrepancies": ("discrepancies.discrepancy", "discrepancy_id"),
+    "runs": ("runs.run", "run_id"),
+    "events": ("events.event", "event_id"),
+}
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/audit`."""
+    routes = Blueprint("audit", __name__, url_prefix="/audit")
+
+    @routes.get("")
+    @needs(Permission.READ)
+    def index() -> str:
+        asked, at = Asked(), paging.position(*store.KEY_TYPES)
+        known = _known()
+        action = asked.one_of("action", known)
+        since, until = asked.span(site.clock)
+        name, account_id = asked.text("actor"), None
+        with site.read() as connection:
+            if name is not None:
+                found_account = accounts.named(connection, name)
+                if found_account is None:
+                    asked.wrong["actor"] = "Nobody has an account of this name."
+                else:
+                    account_id = found_account[0].account_id
+            found = store.actions(
+                connection,
+                reach(),
+                account_id=account_id,
+                action=action,
+                since=since,
+                until=until,
+                at=at,
+            )
+        return render_template(
+            "audit.html",
+            asked=asked,
+            known=sorted(((one, action_words(one)) for one in known), key=lambda pair: pair[1]),
+            found=found,
+            pages=paging.around(found.page),
+            words_of=action_words,
+            place_of=place_of,
+        )
+
+    return routes
+
+
+def action_words(action: str) -> str:
+    """An action for people."""
+    if action in WORDS:
+        return WORDS[action]
+    screen, _, name = action.rpartition(".")
+    return f"{formats.words(screen)}: {formats.words(name).lower()}" if screen else formats.words(name)
+
+
+def place_of(line: ActionLine) -> str | None:
+    """The address of what an action was about, None where there is none."""
+    page = PAGES.get(line.action.partition(".")[0])
+    if page is None or line.instance_id is None or not line.object:
+        return None
+    endpoint, argument = page
+    try:
+        about = UUID(line.object.split(", ")[0])
+        values: dict[str, Any] = {"instance_id": line.instance_id, argument: about}
+        return url_for(endpoint, **values)
+    except (ValueError, BuildError):
+        return None
+
+
+def _known() -> set[str]:
+    """Every action that may be written down."""
+    found = {name for name in WORDS if "." not in name}
+    for rule in current_app.url_map.iter_rules():
+        wanted = needs_of(current_app, rule.endpoint)
+        if wanted.permission is not None and (wanted.is_recorded or "POST" in (rule.methods or ())):
+            found.add(rule.endpoint)
+    return found

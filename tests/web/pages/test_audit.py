@@ -1,0 +1,100 @@
+"""The audit log: who asked for what, for whom it is to be seen, and page by page."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+
+from processor.domain.access import EVERYWHERE, Reach, Role
+from processor.store import actions
+from processor.store.screens import audit as store
+from processor.web.pages.screens.audit import action_words
+from tests.web.pages.books import MARKUP, Books
+from tests.web.pages.test_access import routes
+from tests.web.pages.test_runs import ODD, plans_of
+
+
+def test_what_somebody_did_is_shown_with_what_it_was_about(books: Books) -> None:
+    operator = books.person(Role.OPERATOR, name="ida")
+    event = books.shop.rows(
+        "SELECT * FROM webhook_events WHERE instance_id = :id LIMIT 1", id=books.instance_id
+    )[0]
+    operator.post(f"/events/{event.instance_id}/{event.event_id}/replay")
+    operator.post(f"/runs/{books.instance_id}/backfills", {"since": MARKUP})
+
+    page = books.person().read("/audit?actor=ida")
+
+    assert "Replayed an event" in page
+    assert f'href="/events/{event.instance_id}/{event.event_id}"' in page
+    assert "Asked for a backfill" in page
+    assert "<b onclick" not in page
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+    assert "answered, 303" in page
+
+
+def test_a_failed_sign_in_is_shown(books: Books) -> None:
+    books.nobody().post("/sign-in", {"name": "x", "password": "y"})
+
+    page = books.person().read("/audit?action=sign_in_failed")
+
+    assert "nobody signed in" in page
+    assert "refused, 401" in page
+
+
+def test_who_sees_some_instances_sees_what_is_about_them_alone(books: Books) -> None:
+    operator = books.person(Role.OPERATOR, name="omar")
+    operator.post(f"/runs/{books.instance_id}/sweep")
+    operator.post(f"/runs/{books.other_instance_id}/check", {"link": "x"})
+    operator.post("/jobs/requeue", {"job": "x"})
+
+    page = books.person(reach=Reach(frozenset({books.other_instance_id}))).read("/audit?actor=omar")
+    table = page[page.index("<tbody>") :]
+
+    assert "Asked for a check of a link" in table
+    assert "Asked for a sweep" not in table
+    assert "Tried a failed job again" not in table
+    assert str(books.instance_id)[:8] not in page
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["actor", "action", "since", "until"])
+def test_odd_filters_are_told_beside_them(books: Books, name: str, odd: str) -> None:
+    page = books.person().read(f"/audit?{name}={quote(odd)}")
+
+    assert "wrong-words" in page
+    assert "<b>" not in page
+
+
+def test_every_action_has_words(books: Books) -> None:
+    for method, rule, needs in routes(books.app):
+        if needs.permission is not None and (method == "POST" or needs.is_recorded):
+            words = action_words(rule.endpoint)
+            assert words[0].isupper(), rule.endpoint
+            assert "_" not in words, rule.endpoint
+            assert "." not in words, rule.endpoint
+
+
+def test_pages_of_the_log_hold_every_action_once(fresh_books: Books) -> None:
+    books, shop = fresh_books, fresh_books.shop
+    with shop.services.database.begin() as connection:
+        now = shop.services.now()
+        for number in range(120):
+            actions.note(connection, None, "signed_in", request_id=f"r{number:03}-{number}", now=now)
+    person, seen, path = books.person(), [], "/audit"
+    while path:
+        page = person.read(path)
+        seen += re.findall(r'title="(r\d{3}-\d+)"', page)
+        found = re.search(r'rel="next" href="([^"]+)"', page)
+        path = found[1].replace("&amp;", "&") if found else ""
+
+    assert seen == [f"r{number:03}-{number}" for number in range(119, -1, -1)]
+
+
+@pytest.mark.parametrize("action", [None, "runs.sweep"])
+def test_the_log_is_read_from_its_index(books: Books, action: str | None) -> None:
+    plans = plans_of(books, lambda connection: store.actions(connection, EVERYWHERE, action=action))
+
+    assert plans
+    assert all("ix_actions_" in one and "Seq Scan" not in one for one in plans), plans
