@@ -22,10 +22,10 @@ from processor.commands.common import (
     json_option,
     json_text,
     open_services,
-    plain,
     printable,
 )
-from processor.domain import money, sheet
+from processor.domain import money
+from processor.domain.sheet import cell
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -170,19 +170,6 @@ def readers_may_leave() -> Iterator[None]:
 def told(value: Any, currency: str | None) -> Any:
     """`value` as JSON and tables show it: money exact, with the decimals of its currency, more if it has more."""
     return money.shown(value, currency or "") if isinstance(value, Decimal) else value
-
-
-def cell(value: Any, currency: str | None = None) -> str:
-    """`value` in CSV. Text that a spreadsheet would run as a formula gets an apostrophe first, numbers never do."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return json_text(value, indent=None)
-    if isinstance(value, str):
-        return sheet.harmless(value)
-    return str(plain(told(value, currency)))
 
 
 def _write_csv(connection: Connection, asked: Report, scope: Scope, limit: int | None, _zone: str) -> None:

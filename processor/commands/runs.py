@@ -24,8 +24,9 @@ from processor.commands.common import (
     open_services,
     window_options,
 )
-from processor.commands.reports import cell, readers_may_leave
+from processor.commands.reports import readers_may_leave
 from processor.domain import money
+from processor.domain.sheet import cell
 
 if TYPE_CHECKING:
     from processor.reruns import Proof

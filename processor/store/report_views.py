@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -220,31 +220,37 @@ REPORTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a report is narrowed down to; None for what does not matter. [since, until): days of a daily report."""
+    """What a report is narrowed down to; None for what does not matter. [since, until): days of a daily report.
+
+    instance_ids: any of these; then rows of no instance are not among them.
+    """
 
     instance_id: UUID | None = None
+    instance_ids: Collection[UUID] | None = None
     since: datetime | date | None = None
     until: datetime | date | None = None
     currency: str | None = None
 
 
 @contextmanager
-def reading(database: Database, time_zone: str) -> Iterator[Connection]:
+def reading(
+    database: Database, time_zone: str, *, seconds: float = LIMIT_SECONDS
+) -> Iterator[Connection]:
     """A transaction that sees one state of the books, changes nothing, and has the reports' days in `time_zone`.
 
-    So the totals of a report are those of its rows. Raises ConfigurationError when the role may not read the reports or
-    the database does not know the zone.
+    seconds: for each statement, and between two. The totals of a report are those of its rows. Raises
+    ConfigurationError when the role may not read the reports or the database does not know the zone.
     """
     try:
         with database.begin() as connection:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute(text(f"SET LOCAL {name} = '{LIMIT_SECONDS}s'"))
+                connection.execute(text(f"SET LOCAL {name} = '{int(seconds * 1000)}ms'"))
             connection.execute(
                 text("SELECT now() AT TIME ZONE set_config('processor.report_time_zone', :zone, true)"),
                 {"zone": time_zone},
             )
-            with _patience(connection):
+            with _patience(connection, seconds):
                 yield connection
     except DBAPIError as why:
         state = getattr(why.orig, "sqlstate", None)
@@ -260,11 +266,11 @@ def reading(database: Database, time_zone: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def _patience(connection: Connection) -> Iterator[None]:
+def _patience(connection: Connection, seconds: float) -> Iterator[None]:
     """Wait as long for the server as it takes itself."""
     driver: Any = connection.connection.driver_connection
     before = driver.seconds
-    driver.seconds = LIMIT_SECONDS + 1.0
+    driver.seconds = seconds + 1.0
     try:
         yield
     finally:
@@ -281,14 +287,25 @@ class Lines:
 
 @contextmanager
 def lines(
-    connection: Connection, report: Report, scope: Scope, *, limit: int | None, newest_first: bool = False
+    connection: Connection,
+    report: Report,
+    scope: Scope,
+    *,
+    limit: int | None,
+    newest_first: bool = False,
+    columns: Sequence[str] = ("*",),
 ) -> Iterator[Lines]:
-    """The lines of a report, in an order that is always the same. limit: at most so many, None for all."""
+    """The lines of a report, in an order that is always the same. limit: at most so many, None for all.
+
+    columns: names of the view's, never of anybody's choice; what is not asked for is not looked up.
+    """
     where, values = _conditions(report, scope)
     down = " DESC" if newest_first else ""
     order = ", ".join(f"{name}{down} NULLS LAST" for name in (report.at, *report.key))
     found = connection.execute(
-        text(f"SELECT * FROM report.{report.view}{where} ORDER BY {order} LIMIT :limit"),
+        text(
+            f"SELECT {', '.join(columns)} FROM report.{report.view}{where} ORDER BY {order} LIMIT :limit"
+        ),
         {**values, "limit": limit},
         execution_options={"stream_results": True, "yield_per": ROWS_AT_ONCE},
     )
@@ -339,13 +356,14 @@ def _conditions(report: Report, scope: Scope) -> tuple[str, dict[str, Any]]:
     """WHERE, and its parameters."""
     asked = {
         "instance_id = :instance_id": scope.instance_id,
+        "instance_id = ANY(:instance_ids)": None if scope.instance_ids is None else list(scope.instance_ids),
         f"{report.at} >= :since": scope.since,
         f"{report.at} < :until": scope.until,
         "currency = :currency": scope.currency,
     }
     wanted = {condition: value for condition, value in asked.items() if value is not None}
     where = " WHERE " + " AND ".join(wanted) if wanted else ""
-    return where, {condition.rpartition(":")[2]: value for condition, value in wanted.items()}
+    return where, {condition.rpartition(":")[2].rstrip(")"): value for condition, value in wanted.items()}
 
 
 # -- The catalogue ---------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from sqlalchemy.engine import make_url
 
 from processor.cli import cli
 from processor.commands import reports
-from processor.commands.reports import NAMES, cell
+from processor.commands.reports import NAMES
 from processor.config import database_url as sqlalchemy_url
+from processor.domain.sheet import cell
 from processor.store.report_views import REPORTS
 from tests.commands.running import Run, told
 from tests.shop import Shop

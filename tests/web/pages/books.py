@@ -261,6 +261,7 @@ def arguments(books: Books, *, is_other: bool = False) -> dict[str, Any]:
         "run_id": run[0].run_id,
         "event_id": event[0].event_id,
         "version": books.shop.one("SELECT min(version) AS version FROM rule_sets").version,
+        "report": "reconciliation_summary",
     }
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from flask import Flask
@@ -53,6 +54,12 @@ def person_of_pictures(books: Books) -> None:
         )
 
 
+def _asked(books: Books) -> dict[str, str]:
+    """What is asked for on pages that show nothing else."""
+    today = books.shop.services.now().date()
+    return {"reports.report": f"?since={today - timedelta(days=6)}&until={today}"}
+
+
 def paths(books: Books) -> dict[str, str]:
     """Name of each page, and its path: every GET route that answers HTML."""
     person, values, found = books.person(Role.OPERATOR, Role.CLERK), arguments(books), {}
@@ -67,7 +74,7 @@ def paths(books: Books) -> dict[str, str]:
             continue
         answer = person.get(path)
         if answer.status_code == 200 and answer.mimetype == "text/html":
-            found[endpoint] = path
+            found[endpoint] = path + _asked(books).get(endpoint, "")
     return found
 
 

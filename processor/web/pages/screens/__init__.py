@@ -12,8 +12,9 @@ from processor.web.pages.screens import (
     overview,
     pay,
     payments,
+    reports,
     rules,
     runs,
 )
 
-ALL = (overview, payments, links, discrepancies, runs, events, jobs, health, audit, pay, rules)
+ALL = (overview, payments, links, discrepancies, reports, runs, events, jobs, health, audit, pay, rules)

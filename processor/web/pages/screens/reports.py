@@ -1,0 +1,446 @@
+"""The reports for finance and audit: what they say of a span of days, on the page, on paper and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
+from sqlalchemy import Connection
+
+from processor.domain.access import Permission, Reach
+from processor.domain.sheet import cell
+from processor.store.report_views import REPORTS, Lines, Report, Scope, Total
+from processor.store.screens import instances, reports
+from processor.store.screens.instances import Choice
+from processor.store.screens.reports import ColumnMeaning, Meaning, TakesTooLong
+from processor.web.pages.access import check_instance, needs, reach
+from processor.web.pages.asked import Asked
+from processor.web.pages.formats import words
+from processor.web.pages.site import Site, address
+
+ROWS_MAX = 500  # on a page; the CSV has all
+DAYS_MAX = 400  # a year, and some
+PAGE_SECONDS = 15.0
+FILE_SECONDS = 60.0  # for the first row, which may have to be found by sorting all; and between two
+AT_ONCE = 3  # reports that one process reads, each of which holds one of its few connections
+WAIT_SECONDS = 5.0
+CHUNK_CHARACTERS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """What a report is called, and what it answers."""
+
+    group: str
+    title: str
+    words: str
+
+
+TITLES = {
+    "payments": Title("Money", "Payments", "Every payment booked, itemised."),
+    "reconciliation_summary": Title(
+        "Money", "Reconciliation summary", "Payments by day and currency, and how they stand with Wix."
+    ),
+    "control_totals": Title(
+        "Money", "Control totals", "Our sum of each payment link beside Wix’s own total."
+    ),
+    "runs": Title(
+        "Money", "Runs", "What each check, sweep and backfill compared: both sides’ number and sum."
+    ),
+    "open_items": Title("Discrepancies", "Open items", "What needs a decision now, and how old it is."),
+    "roll_forward": Title(
+        "Discrepancies", "Roll-forward", "Opening, new, resolved, written off, closing: day by day."
+    ),
+    "resolutions": Title("Discrepancies", "Resolutions", "What was resolved, why and by whom."),
+    "write_offs": Title(
+        "Discrepancies", "Write-offs", "The register: proposed, approved, ended, and by whom."
+    ),
+    "missed_webhooks": Title(
+        "Delivery of webhooks",
+        "Missed webhooks",
+        "What polling told of before any webhook did, and how much later.",
+    ),
+    "silences": Title("Delivery of webhooks", "Silences", "Times without webhooks, and what they cost."),
+    "duplicates": Title(
+        "Delivery of webhooks", "Duplicates", "Events delivered more than once; each was acted on once."
+    ),
+    "out_of_order": Title(
+        "Delivery of webhooks", "Out of order", "Tellings that came late or changed nothing."
+    ),
+    "completeness": Title(
+        "Delivery of webhooks", "Completeness", "What became of every delivery, by UTC day."
+    ),
+}
+GROUPS = tuple(dict.fromkeys(one.group for one in TITLES.values()))
+UNDATED = frozenset(("open_items", "control_totals"))
+"""Reports of how things are now: a span of days may be left out, and then what has no date is listed, too."""
+NAMES = ("since", "until", "instance", "currency", "columns")
+"""The fields of the form, as they are named in addresses."""
+CODES = frozenset(
+    (
+        *(
+            "type",
+            "status",
+            "match_state",
+            "first_origin",
+            "origin",
+            "missed",
+            "webhook",
+            "recovery",
+            "control",
+        ),
+        *("severity", "state", "aging", "verdict", "end_reason", "kind", "method", "reason"),
+    )
+)
+"""Columns of text that are codes of ours or Wix's, and are shown as words."""
+_FREE = {("runs", "reason")}  # a code elsewhere
+_KINDS = {
+    "uuid": "id",
+    "bigint": "number",
+    "boolean": "flag",
+    "timestamp with time zone": "moment",
+    "date": "day",
+    "jsonb": "json",
+}
+_PAGES = {
+    "payment_id": "payments.payment",
+    "payment_link_id": "links.link",
+    "discrepancy_id": "discrepancies.discrepancy",
+    "run_id": "runs.run",
+    "event_id": "events.event",
+}
+"""Where an id of each column leads, with the instance of its row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as it is shown. kind: how its values are printed, a name in report.html."""
+
+    name: str
+    label: str
+    kind: str
+    meaning: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it stands at the right."""
+        return self.kind in ("money", "number")
+
+
+def column(view: str, one: ColumnMeaning) -> Column:
+    """How a column of a view is shown."""
+    kind = _KINDS.get(one.type)
+    if kind is None:
+        is_code = one.name in CODES and (view, one.name) not in _FREE
+        kind = "money" if one.type.startswith("numeric") else "code" if is_code else "text"
+    return Column(one.name, words(one.name.removesuffix("_id")), kind, one.meaning)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked for. scope: None when it was not asked, or cannot be read: then nothing is.
+
+    since, until: first and last day, as asked for or as proposed.
+    """
+
+    report: Report
+    asked: Asked
+    scope: Scope | None
+    since: date | None
+    until: date | None
+    instance_id: UUID | None
+    every_column: bool
+
+
+def ask(site: Site, report: Report, *, is_asked: bool) -> Question:
+    """What the address asks for. is_asked: although it says nothing. Answers 404 for an instance beyond the reach."""
+    asked = Asked()
+    is_asked = is_asked or any(name in request.args for name in NAMES)
+    since, until = asked.day("since"), asked.day("until")
+    instance_id, currency = asked.id("instance"), asked.text("currency")
+    columns = asked.one_of("columns", ("all",))
+    if instance_id is not None:
+        check_instance(instance_id)
+    if currency is not None:
+        currency = currency.upper()
+        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
+            asked.wrong["currency"] = "Three letters, such as EUR."
+    if report.view not in UNDATED:
+        for name, day in (("since", since), ("until", until)):
+            if is_asked and day is None and name not in asked.wrong:
+                asked.wrong[name] = f"Choose the {'first' if name == 'since' else 'last'} day."
+    if since and until:
+        if since > until:
+            asked.wrong["until"] = "It lies before the first day."
+        elif (until - since).days >= DAYS_MAX:
+            asked.wrong["until"] = f"At most {DAYS_MAX} days at once."
+    scope = None
+    if is_asked and not asked.wrong:
+        scope = Scope(
+            instance_id=instance_id,
+            since=_bound(site, report, since),
+            until=_bound(site, report, until and until + timedelta(days=1)),
+            currency=currency if report.has_currency else None,
+        )
+    elif not is_asked:
+        since, until = _proposed(site, report)
+    return Question(report, asked, scope, since, until, instance_id, columns == "all")
+
+
+def _proposed(site: Site, report: Report) -> tuple[date | None, date | None]:
+    if report.view in UNDATED:
+        return None, None
+    today = _today(site)
+    return today - timedelta(days=6), today
+
+
+def _today(site: Site) -> date:
+    return site.services.now().astimezone(site.clock.zone).date()
+
+
+def _bound(site: Site, report: Report, day: date | None) -> date | datetime | None:
+    """A day as the report's column has it: a day, or the moment it begins."""
+    return day if day is None or report.is_daily else site.clock.midnight(day)
+
+
+def spans(today: date) -> list[tuple[str, date, date]]:
+    """What people ask for most: words, first day, last day."""
+    month = today.replace(day=1)
+    before = month - timedelta(days=1)
+    return [
+        ("Today", today, today),
+        ("Yesterday", today - timedelta(days=1), today - timedelta(days=1)),
+        ("Last 7 days", today - timedelta(days=6), today),
+        ("This month", month, today),
+        ("Last month", before.replace(day=1), before),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What is shown. rows: values of `columns`, each with the ids of its row by column. count: of all there are."""
+
+    columns: list[Column]
+    rows: list[tuple[Sequence[Any], str | None, list[str | None]]]
+    totals: list[Total]
+    count: int
+
+
+def shown_columns(question: Question, meaning: Meaning, *, with_instance: bool) -> list[Column]:
+    """Those that are asked for, in their order."""
+    by_name = {one.name: column(question.report.view, one) for one in meaning.columns}
+    if question.every_column:
+        return list(by_name.values())
+    names = [*question.report.shown]
+    if with_instance and "instance_id" not in names:
+        names.insert(1, "instance_id")
+    return [by_name[name] for name in names]
+
+
+class _Busy(Exception):
+    """As many reports are being read as may be."""
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/reports` and below."""
+    routes = Blueprint("reports", __name__, url_prefix="/reports")
+    places = threading.BoundedSemaphore(AT_ONCE)
+    services = site.services
+
+    @contextmanager
+    def reading(seconds: float) -> Iterator[Connection]:
+        if not places.acquire(timeout=WAIT_SECONDS):
+            raise _Busy
+        try:
+            with reports.reading(
+                services.database, services.settings.report_time_zone, seconds
+            ) as connection:
+                yield connection
+        finally:
+            places.release()
+
+    def found(view: str) -> Report:
+        if view not in REPORTS:
+            abort(404)
+        return REPORTS[view]
+
+    def page(question: Question, *, problem: str = "", status: int = 200) -> tuple[str, int]:
+        """The report, or why there is none."""
+        view, by, table = question.report.view, reach(), None
+        with site.read() as connection:
+            meaning = reports.meanings(connection)[view]
+            choices = instances.choices(connection, by)
+        if question.scope is not None and not problem:
+            try:
+                with reading(PAGE_SECONDS) as connection:
+                    table = read(connection, question, meaning, choices, by)
+            except TakesTooLong:
+                problem, status = _too_long(view), 503
+            except _Busy:
+                problem, status = _BUSY, 503
+        if question.asked.wrong and status == 200 and request.endpoint == "reports.download":
+            status = 422
+        zone = "UTC" if question.report.is_utc else site.clock.zone_name
+        own = url_for("reports.report", report=view)
+        given = {name: request.args.get(name) for name in NAMES}
+        return (
+            render_template(
+                "report.html",
+                question=question,
+                asked=question.asked,
+                report=question.report,
+                title=TITLES[view],
+                meaning=meaning,
+                legend=[column(view, one) for one in meaning.columns],
+                choices=choices,
+                table=table,
+                problem=problem,
+                now=services.now(),
+                day_zone=zone,
+                is_undated=view in UNDATED,
+                rows_max=ROWS_MAX,
+                own=own,
+                download=address(url_for("reports.download", report=view), given),
+                spans=[
+                    (label, address(own, {**given, "since": since, "until": until}))
+                    for label, since, until in spans(_today(site))
+                ],
+            ),
+            status,
+        )
+
+    def read(
+        connection: Connection, question: Question, meaning: Meaning, choices: Sequence[Choice], by: Reach
+    ) -> Table:
+        assert question.scope is not None
+        columns = shown_columns(question, meaning, with_instance=_several(question, choices))
+        names = list(dict.fromkeys([*(one.name for one in columns), "instance_id"]))
+        totals = reports.totals(connection, question.report, question.scope, by)
+        with reports.lines(
+            connection, question.report, question.scope, by, columns=names, limit=ROWS_MAX
+        ) as lines:
+            rows = list(_rows(lines, columns))
+        return Table(columns, rows, [one for one in totals if one.rows], sum(one.rows for one in totals))
+
+    @routes.get("")
+    @needs(Permission.READ)
+    def index() -> str:
+        week = spans(_today(site))[2]
+        return render_template(
+            "reports.html",
+            groups=[
+                (
+                    group,
+                    [
+                        (
+                            one,
+                            url_for("reports.report", report=view, since="", until="")
+                            if view in UNDATED
+                            else url_for("reports.report", report=view, since=week[1], until=week[2]),
+                        )
+                        for view, one in TITLES.items()
+                        if one.group == group
+                    ],
+                )
+                for group in GROUPS
+            ],
+        )
+
+    @routes.get("/<report>")
+    @needs(Permission.READ)
+    def report(report: str) -> tuple[str, int]:
+        return page(ask(site, found(report), is_asked=False))
+
+    @routes.get("/<report>/csv")
+    @needs(Permission.READ, is_recorded=True, keeps=("since", "until", "currency", "columns", "instance"))
+    def download(report: str) -> Any:
+        question = ask(site, found(report), is_asked=True)
+        if question.scope is None:
+            return page(question)
+        with site.read() as connection:
+            meaning = reports.meanings(connection)[question.report.view]
+            choices = instances.choices(connection, reach())
+        columns = shown_columns(question, meaning, with_instance=_several(question, choices))
+        try:
+            with ExitStack() as stack:
+                connection = stack.enter_context(reading(FILE_SECONDS))
+                lines = stack.enter_context(
+                    reports.lines(
+                        connection,
+                        question.report,
+                        question.scope,
+                        reach(),
+                        columns=[one.name for one in columns],
+                        limit=None,
+                    )
+                )
+                kept = stack.pop_all()
+        except TakesTooLong:
+            return page(question, problem=_too_long(report), status=503)
+        except _Busy:
+            return page(question, problem=_BUSY, status=503)
+        answer = Response(_written(lines, kept), mimetype="text/csv")
+        answer.call_on_close(kept.close)  # also of an answer that nobody began to read
+        name = "-".join(
+            str(one) for one in (report.replace("_", "-"), question.since, question.until) if one is not None
+        )
+        answer.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+        return answer
+
+    return routes
+
+
+_BUSY = "Other reports are being read just now. Try again in a moment."
+
+
+def _too_long(view: str) -> str:
+    return (
+        "The report was not through in time. Choose fewer days or one app instance; an operator gets the whole of it by"
+        f" `processor report {view.replace('_', '-')} --csv`."
+    )
+
+
+def _several(question: Question, choices: Sequence[Choice]) -> bool:
+    return question.instance_id is None and len(choices) > 1
+
+
+def _rows(
+    lines: Lines, columns: Sequence[Column]
+) -> Iterator[tuple[Sequence[Any], str | None, list[str | None]]]:
+    """The values of each row, its currency, and where each of them leads."""
+    place = {name: number for number, name in enumerate(lines.columns)}
+    for row in lines.rows:
+        owner = row[place["instance_id"]]
+        leads: list[str | None] = []
+        for one, value in zip(columns, row, strict=False):
+            endpoint = _PAGES.get(one.name)
+            is_there = endpoint in current_app.view_functions and None not in (owner, value)
+            leads.append(
+                url_for(endpoint, instance_id=owner, **{one.name: value}) if endpoint and is_there else None
+            )
+        yield row[: len(columns)], row[place["currency"]] if "currency" in place else None, leads
+
+
+def _written(lines: Lines, kept: ExitStack) -> Iterator[str]:
+    """CSV, as it is read."""
+    with kept:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer)
+        writer.writerow(lines.columns)
+        place = lines.columns.index("currency") if "currency" in lines.columns else None
+        for row in lines.rows:
+            currency = None if place is None else row[place]
+            writer.writerow([cell(value, currency) for value in row])
+            if buffer.tell() > CHUNK_CHARACTERS:
+                yield buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+        yield buffer.getvalue()

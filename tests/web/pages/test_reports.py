@@ -1,0 +1,441 @@
+"""The reports on the pages: what they list, for whom, and what leaves them as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from processor.domain.access import Reach, Role
+from processor.domain.sheet import FORMULA, cell, harmless
+from processor.store.report_views import REPORTS, Lines
+from processor.store.screens import reports as store
+from processor.web.pages.screens import reports
+from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
+from tests.web.pages.books import Books, Person, names_of
+
+WIDE = "?since=2026-01-01&until=2026-12-31"
+
+
+def window(books: Books) -> str:
+    """Everything that is in the books."""
+    today = books.shop.services.now().astimezone(UTC).date()
+    return f"?since={today - timedelta(days=30)}&until={today + timedelta(days=30)}"
+
+
+def sheet(person: Person, path: str) -> list[dict[str, str]]:
+    answer = person.get(path)
+    assert answer.status_code == 200, answer.text[:500]
+    assert answer.mimetype == "text/csv"
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+def table(page: str) -> list[list[str]]:
+    """The cells of the report's body, as text."""
+    found = re.search(r'<table class="dense">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    if found is None:
+        return []
+    return [
+        [re.sub(r"<[^>]+>", "", one).strip() for one in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
+        for row in re.findall(r"<tr>(.*?)</tr>", found[1], re.DOTALL)
+    ]
+
+
+def with_silence(books: Books, instance_id: Any) -> None:
+    now = books.shop.services.now()
+    books.shop.rows(
+        """INSERT INTO silences (silence_id, instance_id, silent_since, patience_seconds, suspected_at, verdict,
+            verified_at, confirmed_at, payments_found, ended_at, end_reason)
+        VALUES (gen_random_uuid(), :id, :at, 7200, :at, 'silent', :at, :at, 1, :at, 'event') RETURNING 1""",
+        id=instance_id,
+        at=now,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _something_of_everything(books: Books) -> None:
+    for instance_id in (books.instance_id, books.other_instance_id):
+        with_silence(books, instance_id)
+    books.shop.rows(
+        "INSERT INTO rejection_counts (day, reason, delivery_count) VALUES (:day, 'bad_signature', 17) RETURNING 1",
+        day=books.shop.services.now().astimezone(UTC).date(),
+    )
+
+
+# -- All of them -------------------------------------------------------------------------------------
+
+
+def test_every_report_of_the_engine_is_listed_with_what_it_answers(books: Books) -> None:
+    page = books.person(Role.AUDITOR).read("/reports")
+
+    assert set(TITLES) == set(REPORTS)
+    for view, one in TITLES.items():
+        assert f'href="/reports/{view}?since=' in page
+        assert one.title in page
+
+
+@pytest.mark.parametrize("view", sorted(REPORTS))
+def test_every_report_shows_the_same_on_the_page_and_as_csv(books: Books, view: str) -> None:
+    person = books.person(Role.AUDITOR)
+
+    page = person.read(f"/reports/{view}{window(books)}")
+    rows = sheet(person, f"/reports/{view}/csv{window(books)}")
+
+    assert len(table(page)) == len(rows)
+    assert bool(rows) is (view not in ("out_of_order", "resolutions")), view
+    if rows:
+        shown = [*REPORTS[view].shown]
+        if "instance_id" not in shown:
+            shown.insert(1, "instance_id")
+        assert list(rows[0]) == shown
+        assert len(table(page)[0]) == len(shown)
+
+
+@pytest.mark.parametrize("view", sorted(REPORTS))
+def test_every_column_can_be_shown_and_is_explained(books: Books, view: str) -> None:
+    person = books.person(Role.AUDITOR)
+
+    page = person.read(f"/reports/{view}{window(books)}&columns=all")
+    answer = person.get(f"/reports/{view}/csv{window(books)}&columns=all").text
+
+    names = answer.splitlines()[0].split(",")
+    assert len(names) >= len(REPORTS[view].shown)
+    for name in names:
+        assert f"<code>{name}</code>" in page
+    if table(page):
+        assert len(table(page)[0]) == len(names)
+        assert page.count("<abbr title=") == len(names)
+
+
+@pytest.mark.parametrize("view", sorted(REPORTS))
+def test_nobody_reads_a_line_of_another_instance_or_of_none(books: Books, view: str) -> None:
+    person = books.person(Role.AUDITOR, reach=Reach(frozenset({books.other_instance_id})))
+    nobody = books.person(Role.AUDITOR, reach=Reach(frozenset()))
+
+    page = person.read(f"/reports/{view}{window(books)}&columns=all")
+    rows = sheet(person, f"/reports/{view}/csv{window(books)}&columns=all")
+
+    mine = names_of(books)
+    assert [name for name in mine if name in page or name in str(rows)] == []
+    assert {row["instance_id"] for row in rows} <= {str(books.other_instance_id)}
+    assert table(nobody.read(f"/reports/{view}{window(books)}")) == []
+    assert sheet(nobody, f"/reports/{view}/csv{window(books)}") == []
+
+
+def test_what_is_of_no_instance_is_for_whoever_sees_every_one(books: Books) -> None:
+    both = frozenset({books.instance_id, books.other_instance_id})
+    path = f"/reports/completeness/csv{window(books)}"
+
+    every = sheet(books.person(), path)
+    named = sheet(books.person(reach=Reach(both)), path)
+
+    assert [row for row in every if row["instance_id"] == "" and row["rejected"] != "0"]
+    assert [row for row in named if row["instance_id"] == ""] == []
+    assert len(named) == 2
+
+
+def test_an_instance_beyond_the_reach_is_not_found_and_a_seen_one_narrows_down(books: Books) -> None:
+    person = books.person(Role.AUDITOR, reach=Reach(frozenset({books.other_instance_id})))
+    path = f"/reports/payments{window(books)}&instance="
+
+    assert person.get(f"{path}{books.instance_id}").status_code == 404
+    assert person.get(f"{path}{uuid4()}").status_code == 404
+    assert len(table(person.read(f"{path}{books.other_instance_id}"))) == 1
+    assert len(table(books.person().read(f"{path}{books.other_instance_id}"))) == 1
+
+
+# -- What is asked for -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", sorted(REPORTS))
+def test_a_report_is_read_only_when_it_is_asked_for(
+    books: Books, view: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: Any, **_more: Any) -> Any:
+        raise AssertionError("the view was read")
+
+    monkeypatch.setattr(store, "lines", refuse)
+    monkeypatch.setattr(store, "totals", refuse)
+
+    page = books.person().read(f"/reports/{view}")
+
+    assert "how the report" in page
+    assert "What the columns mean" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?since=2026-11-28", "Choose the last day."),
+        ("?until=2026-11-28", "Choose the first day."),
+        ("?since=2026-11-28&until=2026-11-27", "It lies before the first day."),
+        (
+            f"?since=2020-01-01&until={date(2020, 1, 1) + timedelta(days=DAYS_MAX)}",
+            "At most 400 days at once.",
+        ),
+        ("?since=yesterday&until=2026-11-27", "Not a day"),
+        ("?since=0001-01-01&until=9999-12-31", "Not a day"),
+        ("?since=%00&until=%FF", "Not a day"),
+        (f"{WIDE}&instance=me", "Not an id"),
+        (f"{WIDE}&instance=%00", "Not an id"),
+        (f"{WIDE}&currency=EURO", "Three letters"),
+        (f"{WIDE}&currency=%E2%82%AC%E2%82%AC%E2%82%AC", "Three letters"),
+        (f"{WIDE}&currency={'x' * 10_000}", "At most"),
+        (f"{WIDE}&columns=everything", "There is no such choice."),
+    ],
+)
+def test_what_cannot_be_read_is_said_beside_its_field_and_nothing_is_looked_for(
+    books: Books, query: str, words: str
+) -> None:
+    person = books.person()
+
+    page = person.read(f"/reports/payments{query}")
+    answer = person.get(f"/reports/payments/csv{query}")
+
+    assert re.search(f'class="wrong-words"[^>]*>{re.escape(words)}', page)
+    assert "<table" not in page
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
+def test_arguments_given_twice_or_that_nobody_knows_do_no_harm(books: Books) -> None:
+    person = books.person()
+
+    assert person.get(f"/reports/payments{WIDE}&since=x&other=%00&at=1").status_code == 200
+    assert person.get("/reports/pg_class").status_code == 404
+    assert person.get("/reports/payments;drop").status_code == 404
+    assert person.get("/reports/pg_class/csv").status_code == 404
+
+
+def test_a_report_of_now_needs_no_days(books: Books) -> None:
+    person = books.person()
+    for view in UNDATED:
+        assert table(person.read(f"/reports/{view}?since=&until="))
+        assert sheet(person, f"/reports/{view}/csv")
+
+
+def test_days_begin_and_end_in_the_zone_of_reports(books: Books) -> None:
+    person = books.person()
+    day = books.shop.one("SELECT max((created_at AT TIME ZONE 'UTC')::date) AS day FROM payments").day
+    first = books.shop.one("SELECT min((created_at AT TIME ZONE 'UTC')::date) AS day FROM payments").day
+
+    def number(view: str, since: date, until: date) -> int:
+        return len(sheet(person, f"/reports/{view}/csv?since={since}&until={until}"))
+
+    assert number("payments", first, day) == 7
+    assert number("payments", day + timedelta(days=1), day + timedelta(days=2)) == 0
+    assert number("payments", first - timedelta(days=2), first - timedelta(days=1)) == 0
+    assert number("reconciliation_summary", first, day) == number("reconciliation_summary", first, day)
+    assert number("reconciliation_summary", day + timedelta(days=1), day + timedelta(days=1)) == 0
+
+
+def test_the_currency_narrows_down_whatever_its_case(books: Books) -> None:
+    rows = sheet(books.person(), f"/reports/payments/csv{window(books)}&currency=jpy")
+
+    assert [(row["currency"], row["amount"]) for row in rows] == [("JPY", "1200")]
+
+
+@pytest.mark.parametrize(
+    ("today", "month"),
+    [
+        (date(2026, 3, 31), (date(2026, 2, 1), date(2026, 2, 28))),
+        (date(2027, 1, 1), (date(2026, 12, 1), date(2026, 12, 31))),
+    ],
+)
+def test_last_month_is_the_whole_of_it(today: date, month: tuple[date, date]) -> None:
+    found = {label: (since, until) for label, since, until in spans(today)}
+
+    assert found["Last month"] == month
+    assert found["Last 7 days"] == (today - timedelta(days=6), today)
+    assert found["This month"] == (today.replace(day=1), today)
+
+
+# -- What is shown -----------------------------------------------------------------------------------
+
+
+def test_totals_are_those_of_the_rows_by_currency(books: Books) -> None:
+    page = books.person().read(f"/reports/payments{window(books)}")
+
+    foot = re.search(r"<tfoot>(.*?)</tfoot>", page, re.DOTALL)
+    assert foot is not None
+    words = re.sub(r"<[^>]+>", " ", foot[1]).split()
+    assert words == ["Total", "JPY", "1,200", "Total", "USD", "152.00"]
+
+
+def test_ids_lead_to_what_they_name(books: Books) -> None:
+    page = books.person().read(f"/reports/payments{window(books)}")
+
+    path = f"/payments/{books.instance_id}/{books.payments['matched']}"
+    assert f'href="{path}"' in page
+    assert books.person().get(path).status_code == 200
+
+
+def test_a_report_that_is_too_long_for_a_page_says_so_and_its_csv_is_whole(fresh_books: Books) -> None:
+    books = fresh_books
+    now = books.shop.services.now()
+    with books.shop.services.database.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO webhook_events (event_id, instance_id, event_type, kind, received_at, last_received_at,
+                    delivery_count, status, is_anonymization, content_digest, token_digest)
+                SELECT gen_random_uuid(), :id, 'x', 'payment', :now, :now, 2, 'recorded', false, sha256('a'),
+                    sha256('a')
+                FROM generate_series(1, :many)"""),
+            {"id": books.instance_id, "now": now, "many": ROWS_MAX + 1},
+        )
+    person = books.person()
+
+    page = person.read(f"/reports/duplicates{window(books)}")
+    rows = sheet(person, f"/reports/duplicates/csv{window(books)}")
+
+    assert f"Only the newest {ROWS_MAX} of {ROWS_MAX + 1} rows are listed here" in page
+    assert len(table(page)) == ROWS_MAX
+    assert len(rows) == ROWS_MAX + 1
+    assert "1,002" in page[page.index("<tfoot>") :]  # deliveries, of all of them
+
+
+# -- What is hostile ---------------------------------------------------------------------------------
+
+
+HOSTILE = "=cmd|'/c'!A1<b onclick=alert(1)>\N{RIGHT-TO-LEFT OVERRIDE}"
+
+
+def test_what_others_wrote_is_harmless_on_the_page_and_in_a_spreadsheet(fresh_books: Books) -> None:
+    books = fresh_books
+    now = books.shop.services.now()
+    books.shop.rows(
+        """INSERT INTO webhook_events (event_id, instance_id, event_type, kind, received_at, last_received_at,
+            delivery_count, status, is_anonymization, content_digest, token_digest)
+        VALUES (gen_random_uuid(), :id, :hostile, 'other', :now, :now, 2, 'ignored', false, sha256('a'), sha256('a'))
+        RETURNING 1""",
+        id=books.instance_id,
+        hostile=HOSTILE,
+        now=now,
+    )
+    person = books.person()
+
+    page = person.read(f"/reports/duplicates{window(books)}")
+    [row] = sheet(person, f"/reports/duplicates/csv{window(books)}")
+
+    assert "<b onclick" not in page
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+    assert "=cmd|" in page
+    assert row["event_type"] == f"'{HOSTILE}"
+    assert not any(value.startswith(FORMULA) for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "currency", "written"),
+    [
+        (None, None, ""),
+        (Decimal("-5.000"), "USD", "-5.00"),
+        (Decimal("1200.000"), "JPY", "1200"),
+        (Decimal("3.250"), "KWD", "3.250"),
+        (-7, None, "-7"),
+        (True, None, "true"),
+        (date(2026, 11, 28), None, "2026-11-28"),
+        (datetime(2026, 11, 28, 12, tzinfo=UTC), None, "2026-11-28T12:00:00Z"),
+        ("-5", None, "'-5"),
+        ({"booked": "\N{RIGHT-TO-LEFT OVERRIDE}", "wix": None}, None, '{"booked": "\\u202e", "wix": null}'),
+    ],
+)
+def test_cells_are_exact_and_only_text_is_kept_from_being_a_formula(
+    value: Any, currency: str | None, written: str
+) -> None:
+    assert cell(value, currency) == written
+
+
+@pytest.mark.parametrize("start", FORMULA)
+def test_no_text_begins_a_formula(start: str) -> None:
+    assert harmless(f"{start}1+1") == f"'{start}1+1"
+
+
+# -- Downloads ---------------------------------------------------------------------------------------
+
+
+def test_a_download_is_written_down_and_named_for_what_it_is(books: Books) -> None:
+    answer = books.person(Role.AUDITOR, name="auditor ada").get(
+        "/reports/missed_webhooks/csv?since=2026-11-01&until=2026-11-30&currency=USD"
+    )
+
+    assert answer.headers["Content-Disposition"] == (
+        'attachment; filename="missed-webhooks-2026-11-01-2026-11-30.csv"'
+    )
+    assert answer.headers["Cache-Control"] == "no-store"
+    row = books.shop.one("SELECT * FROM actions WHERE actor = 'auditor ada'")
+    assert (row.action, row.object, row.status) == ("reports.download", "missed_webhooks", 200)
+    assert row.detail == {"since": "2026-11-01", "until": "2026-11-30", "currency": "USD"}
+
+
+def test_a_download_nobody_reads_to_its_end_holds_no_connection(books: Books) -> None:
+    person = books.person()
+    pool = books.shop.services.database.engine.pool
+
+    for _ in range(reports.AT_ONCE + 3):
+        answer = person.client.get(f"/reports/payments/csv{window(books)}", buffered=False)
+        answer.close()
+
+    assert pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_a_report_that_takes_too_long_says_what_to_do(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(connection: Any, *_given: Any, **_more: Any) -> Any:
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    monkeypatch.setattr(reports, "PAGE_SECONDS", 0.05)
+    monkeypatch.setattr(reports, "FILE_SECONDS", 0.05)
+    monkeypatch.setattr(store, "totals", slow)
+    monkeypatch.setattr(store, "lines", slow)
+    person = books.person()
+
+    for path in ("/reports/payments", "/reports/payments/csv"):
+        answer = person.get(f"{path}{window(books)}")
+        assert answer.status_code == 503
+        assert "not through in time" in answer.text
+        assert "processor report payments --csv" in answer.text
+
+
+def test_only_so_many_reports_are_read_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others are, one waits a little and is then told."""
+    monkeypatch.setattr(reports, "WAIT_SECONDS", 0.05)
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    @contextmanager
+    def held(*_given: Any) -> Iterator[None]:
+        inside.release()
+        go_on.wait(30)
+        yield
+
+    @contextmanager
+    def nothing(*_given: Any, **_more: Any) -> Iterator[Lines]:
+        yield Lines(REPORTS["payments"].shown, iter(()))
+
+    monkeypatch.setattr(store, "reading", held)
+    monkeypatch.setattr(store, "totals", lambda *_given: [])
+    monkeypatch.setattr(store, "lines", nothing)
+    people = [books.person() for _ in range(reports.AT_ONCE + 1)]
+    path = f"/reports/payments{window(books)}"
+    threads = [threading.Thread(target=one.get, args=(path,)) for one in people[1:]]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert inside.acquire(timeout=30)
+
+    busy = people[0].get(path)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+
+    assert busy.status_code == 503
+    assert "Try again in a moment" in busy.text
+    assert people[0].get(path).status_code == 200
