@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event, text
 from werkzeug.test import TestResponse
 
 from processor import decisions
@@ -276,6 +278,71 @@ def test_what_is_closed_is_looked_for_a_bounded_number_of_steps_a_page(
 
     assert empty == 3
     assert len(ids_on(page)) == 2
+
+
+LARGE = "discrepancies|discrepancy_steps|payments|write_offs"
+
+
+def plans_of(books: Books, person: Person, path: str) -> list[str]:
+    """How the database answers each statement of a page, with every table as large as it is."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, cursor: Any, statement: str, given: Any, *more: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "WITH")):
+            asked.append((statement, given))
+
+    engine = books.shop.services.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        person.read(path)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        return [
+            "\n".join(row[0] for row in connection.exec_driver_sql("EXPLAIN " + statement, given))
+            for statement, given in asked
+        ]
+
+
+def test_no_page_reads_what_is_closed_or_the_payments_as_a_whole(fresh_books: Books) -> None:
+    """Ten thousand closed ones beside fifty that are open, and as many payments."""
+    many(fresh_books, 10_000, is_closed=True)
+    many(fresh_books, 50)
+    fresh_books.shop.rows(
+        """
+        INSERT INTO payments (instance_id, payment_id, payment_link_id, revision, amount, currency, first_origin,
+            origin, run_id, stored_at, changed_at, last_verdict, last_told_at)
+        SELECT instance_id, payment_id, payment_link_id, 1, 10, 'EUR', 'poll', 'poll', first_run_id, opened_at,
+            opened_at, 'new', opened_at
+        FROM discrepancies RETURNING 1"""
+    )
+    fresh_books.shop.rows(
+        """
+        INSERT INTO write_offs (write_off_id, discrepancy_id, instance_id, amount, currency, reason, status,
+            proposed_by, proposed_at, ended_by, ended_at)
+        SELECT gen_random_uuid(), discrepancy_id, instance_id, 1, 'EUR', 'fee', 'rejected', 'maya', now(), 'noor',
+            now()
+        FROM discrepancies RETURNING 1"""
+    )
+    with fresh_books.shop.services.database.begin() as connection:
+        connection.execute(text("ANALYZE"))
+    last = fresh_books.shop.rows("SELECT * FROM discrepancies WHERE closed_at IS NULL LIMIT 1")[0]
+    person, wrong = fresh_books.person(Role.APPROVER), []
+
+    for path in (
+        "/discrepancies",
+        "/discrepancies?owner=nobody&currency=EUR&type=missing_at_wix&amount_from=5&aging=1-to-3-days",
+        "/discrepancies?approval=mine",
+        "/discrepancies?state=closed",
+        "/discrepancies?state=resolved&type=total_differs",
+        f"/discrepancies?state=any&link={last.payment_link_id}",
+        f"/discrepancies?state=any&payment={last.payment_id}",
+        f"/discrepancies/{last.instance_id}/{last.discrepancy_id}",
+    ):
+        for plan in plans_of(fresh_books, person, path):
+            wrong += [f"{path}\n{plan}"] if re.search(f"Seq Scan on ({LARGE})", plan) else []
+
+    assert wrong == []
 
 
 # -- One discrepancy ---------------------------------------------------------------------------------

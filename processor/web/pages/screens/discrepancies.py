@@ -73,6 +73,11 @@ def type_words(type_: str) -> str:
     return words(type_).replace("wix", "Wix")
 
 
+def step_words(kind: str) -> str:
+    """What happened in a step, for people."""
+    return words(kind).replace("Write off", "Write-off")
+
+
 def explanation(type_: str) -> str:
     """What a type means; of one that this release does not know, that."""
     known = type_ in set(DiscrepancyType)
@@ -361,6 +366,13 @@ def _reasons(allowed: Collection[Reason]) -> list[tuple[str, str]]:
     return [(reason.value, said) for reason, said in REASONS.items() if reason in allowed]
 
 
+def _beyond_links(given: Mapping[str, str]) -> set[str]:
+    """Names of filters that say more than the links above the list do."""
+    of_links = {"state": ("", "closed"), "owner": ("", ME, NOBODY), "approval": ("", Approval.MINE)}
+    of_links["aging"] = ("", *BUCKETS)
+    return {name for name, value in given.items() if value not in of_links.get(name, ("",))}
+
+
 def _narrowed(**changes: str) -> str:
     """The address of the queue with other filters, from its first page."""
     given = {name: value for name, value in request.args.items() if name != "at"}
@@ -528,6 +540,7 @@ def blueprint(site: Site) -> Blueprint:
             again=again,
             chosen=chosen,
             is_narrowed=any(look.given.values()),
+            is_filter_open=bool(look.wrong) or bool(_beyond_links(look.given)),
             window=discrepancies.WINDOW,
             Approval=Approval,
         )
@@ -620,7 +633,7 @@ def blueprint(site: Site) -> Blueprint:
             found=found,
             one=one,
             explanation=explanation(one.type),
-            explanation_of=explanation,
+            step_words=step_words,
             type_words=type_words,
             advice=ADVICE[DiscrepancyType(one.type)] if known else "Upgrade this service to see what to do.",
             aging=domain.aging(now - one.aged_from),

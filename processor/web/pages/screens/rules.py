@@ -127,7 +127,7 @@ def meaning(one: Tolerance) -> str:
 
 def _flat(rule_set: RuleSet) -> dict[str, str]:
     found = {
-        f"Tolerance {one.id}": f"{words(one.type)}: {meaning(one)}"
+        f"Tolerance {one.id}": f"{words(one.type)}: {meaning(one)[:1].lower()}{meaning(one)[1:]}"
         for one in sorted(rule_set.tolerances, key=lambda one: one.id)
     }
     for currency, amount in sorted(rule_set.write_off_limits.items()):
