@@ -655,3 +655,18 @@ def everything(
         if len(lines) < at_once:
             return
         after = _key(lines[-1], is_undated=by.is_undated)
+
+
+def count(connection: Connection, by: Filter, reach: Reach, sought: Sought | None, *, most: int) -> int:
+    """How many payments `everything` would list; `most` for so many or more."""
+    row = PaymentRow
+    if sought is not None and sought.payments:
+        return len(_named(connection, by, reach, sought))
+    number = 0
+    for way in _ways(by, reach, sought):
+        some = select(literal(1)).where(*way.conditions, *_rest(row, by, reach, sought, way))
+        bounded = some.limit(most - number).subquery("some")
+        number += connection.execute(select(func.count()).select_from(bounded)).scalar_one()
+        if number >= most:
+            break
+    return number

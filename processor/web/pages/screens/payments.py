@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
+from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
 from processor.domain import money
@@ -20,11 +23,12 @@ from processor.errors import ConfigurationError, StoreUnavailable, WixError
 from processor.store.screens import payment as story
 from processor.store.screens import payments
 from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
-from processor.web.pages import paging
+from processor.web.pages import exports, paging
 from processor.web.pages.access import account, check_instance, needs, reach
+from processor.web.pages.exports import Kind
 from processor.web.pages.formats import Clock, words
 from processor.web.pages.screens import payment as one
-from processor.web.pages.site import Site, address, in_words, is_part
+from processor.web.pages.site import Site, address, in_words, is_part, refused
 
 # What one adds up without being asked to; a tenth of a second.
 ADDED_MAX = 100_000
@@ -41,6 +45,32 @@ NAMES = (
 )
 """The filters as they are named in addresses."""
 KEPT = tuple(name for name in NAMES if name != "text")  # which may be anything that somebody types
+
+
+EXPORTS_AT_ONCE = 2  # of a process: writing one takes a connection, and time that others want
+COLUMNS = (
+    exports.Column("created_at", "Created", Kind.MOMENT, 20),
+    exports.Column("payment_id", "Payment", Kind.ID, 38),
+    exports.Column("amount", "Amount", Kind.AMOUNT, 14),
+    exports.Column("currency", "Currency", Kind.TEXT, 9),
+    exports.Column("type", "Type", Kind.TEXT, 12),
+    exports.Column("method", "Method", Kind.TEXT, 14),
+    exports.Column("payment_method", "Payment method", Kind.TEXT, 16),
+    exports.Column("payment_provider", "Payment provider", Kind.TEXT, 20),
+    exports.Column("match_state", "Match state", Kind.TEXT, 12),
+    exports.Column("recovery", "Recovery", Kind.TEXT, 18),
+    exports.Column("payment_link_id", "Payment link", Kind.ID, 38),
+    exports.Column("link_title", "Link title", Kind.TEXT, 24),
+    exports.Column("receipt_id", "Receipt", Kind.ID, 38),
+    exports.Column("ecom_order_id", "Order", Kind.TEXT, 38),
+    exports.Column("ecom_checkout_id", "Checkout", Kind.TEXT, 38),
+    exports.Column("transaction_at", "Transaction", Kind.MOMENT, 20),
+    exports.Column("stored_at", "Stored", Kind.MOMENT, 20),
+    exports.Column("first_origin", "First told by", Kind.TEXT, 13),
+    exports.Column("revision", "Revision", Kind.WHOLE, 9),
+    exports.Column("instance_id", "App instance", Kind.ID, 38),
+)
+_EXPORTED = tuple(column.name for column in COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +195,7 @@ def _one_of(*values: str) -> Callable[[str], str]:
 def blueprint(site: Site) -> Blueprint:
     """`/payments` and what is below it."""
     routes = Blueprint("payments", __name__)
+    writing = BoundedSemaphore(EXPORTS_AT_ONCE)
 
     @routes.get("/payments")
     @needs(Permission.READ)
@@ -202,6 +233,7 @@ def blueprint(site: Site) -> Blueprint:
             **_added(asked, request.args.get("totals", "")),
             options=_options(asked, instances),
             spans=_spans(site, asked),
+            formats=exports.formats(),
             looked_max=payments.LOOKED_MAX,
         )
 
@@ -266,6 +298,43 @@ def blueprint(site: Site) -> Blueprint:
             **answer,
         )
 
+    def _export(format_: exports.Format) -> Response:
+        asked = read_filter(site.clock)
+        list_ = asked.address("payments.index")
+        if asked.wrong:
+            return refused(list_, "Nothing was exported: a filter cannot be read.")
+        if not writing.acquire(blocking=False):
+            return refused(list_, "Others are being exported right now. Try again in a minute.")
+        file = exports.made()
+        try:
+            with site.read() as connection:
+                sought = payments.seek(connection, asked.by, reach())
+                most = exports.ROWS_MAX[format_]
+                if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
+                    file.close()
+                    return refused(list_, _too_many(format_, most))
+                lines = payments.everything(
+                    connection, asked.by, reach(), sought, limit=most, oldest_first=asked.oldest_first
+                )
+                table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
+                exports.write(format_, file, table, _rows(connection, lines))
+        except BaseException:
+            file.close()
+            raise
+        finally:
+            writing.release()
+        return exports.answer(format_, file, f"payments-{_today(site)}")
+
+    def _of(format_: exports.Format) -> Callable[[], Response]:
+        @needs(Permission.READ, keeps=KEPT, is_recorded=True)
+        def export() -> Response:
+            return _export(format_)
+
+        return export
+
+    for format_ in exports.formats():
+        routes.add_url_rule(f"/payments/export.{format_}", f"export_{format_}", _of(format_), methods=["GET"])
+
     def _added(asked: Asked, how: str) -> dict[str, Any]:
         """For the template. how: "1" for the newest, "all", anything else for nothing."""
         if asked.wrong or how not in ("1", "all"):
@@ -287,9 +356,43 @@ def blueprint(site: Site) -> Blueprint:
     return routes
 
 
+def _today(site: Site) -> date:
+    return site.services.now().astimezone(site.clock.zone).date()
+
+
+def _too_many(format_: exports.Format, most: int) -> str:
+    words = f"More than {most:,} payments fit, which is too many for one file. Narrow the dates"
+    if format_ is exports.Format.XLSX:
+        return f"{words}, or export CSV, which takes more. No sheet has more than 1,048,576 rows."
+    return f"{words} and export them in parts."
+
+
+def _about(site: Site, asked: Asked) -> list[tuple[str, str]]:
+    """Whence the rows of an export are, for who gets the file alone."""
+    said = ", ".join(f"{name} {text}" for name, text in asked.given.items())
+    now = site.services.now().astimezone(site.clock.zone)
+    return [
+        ("What", "Payments as booked"),
+        ("Filter", said or "none"),
+        ("As of", now.isoformat(timespec="seconds")),
+        ("Times", f"of {site.clock.zone_name}"),
+        ("Exported by", account().name),
+    ]
+
+
+def _rows(connection: Connection, lines: Iterable[payments.Line]) -> Iterator[tuple[Any, ...]]:
+    """Of the columns, with the titles of links, which are looked up for many at once."""
+    left = iter(lines)
+    while some := list(islice(left, exports.ROWS_AT_ONCE)):
+        titles = payments.titles_of(connection, {(line.instance_id, line.payment_link_id) for line in some})
+        for line in some:
+            title = titles.get((line.instance_id, line.payment_link_id))
+            yield tuple(title if name == "link_title" else getattr(line, name) for name in _EXPORTED)
+
+
 def _spans(site: Site, asked: Asked) -> list[tuple[str, str]]:
     """Words and addresses of spans of time that are often wanted."""
-    today = site.services.now().astimezone(site.clock.zone).date()
+    today = _today(site)
     firsts = {
         "Today": today,
         "7 days": today - timedelta(days=6),
