@@ -37,7 +37,8 @@ def path_of(app: Flask, rule: Rule, values: dict[str, Any]) -> str:
 
 def ask(person: Person, method: str, path: str) -> tuple[int, str, str]:
     answer = person.get(path) if method == "GET" else person.post(path)
-    return answer.status_code, answer.headers.get("Location", ""), answer.get_data(as_text=True)
+    # An export may be no text; what it holds is looked at in test_exports.
+    return answer.status_code, answer.headers.get("Location", ""), answer.get_data().decode(errors="replace")
 
 
 def test_there_are_routes_to_test(books: Books) -> None:

@@ -300,8 +300,8 @@ def test_memory_stays_flat_however_many_rows_there_are(format_: Format) -> None:
     table = Table("t", [Column(*one) for one in zip(names, names, kinds, strict=True)], ZoneInfo("UTC"))
     peaks = []
 
-    # A group of rows of Parquet, and what writers make once, must be within the first.
-    few, many = (2_000, 8_000) if format_ is Format.XLSX else (12_000, 36_000)
+    # Two groups of rows of Parquet, and what writers make once, are within the first.
+    few, many = (22_000, 44_000) if format_ is Format.PARQUET else (2_000, 6_000)
     for rows in (200, few, many):
         with exports.made() as file:
             tracemalloc.start()
