@@ -98,6 +98,22 @@ def receiver_url(text: str) -> str:
     return text
 
 
+def issuer_url(text: str) -> str:
+    """The https URL by which an issuer of OpenID Connect calls itself, or http on this machine. Raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 (reading it is the check)
+    except ValueError:
+        raise ValueError("must be a URL beginning with https://") from None
+    if not text.isascii() or not text.isprintable() or " " in text or not parts.hostname:
+        raise ValueError("must be a URL beginning with https://")
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError("must begin with https://, or with http:// for this machine itself")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must have no user name, no ? and no #")
+    return text
+
+
 def signing_keys(text: str) -> tuple[bytes, ...]:
     """Keys of Standard Webhooks, as `whsec_` and base64, separated by spaces: each signs. Raises ValueError."""
     keys: list[bytes] = []
@@ -442,6 +458,15 @@ class Settings:
     session_seconds: float = setting(
         "SESSION_SECONDS", "after so long one has to sign in again anyhow", _number(60, 2_592_000), "43200"
     )
+    oidc_issuer: str | None = setting(
+        "OIDC_ISSUER",
+        "issuer at which people may sign in by OpenID Connect; needs the extra oidc",
+        issuer_url,
+    )
+    oidc_client_id: str | None = setting("OIDC_CLIENT_ID", "what the issuer calls this service")
+    oidc_client_secret: str | None = setting(
+        "OIDC_CLIENT_SECRET", "proves to the issuer that it is this service", secret=True
+    )
     pay_page: bool = setting(
         "PAY_PAGE",
         "whether /pay/ and the id of a link leads anybody to its checkout, without signing in",
@@ -494,6 +519,11 @@ class Settings:
         if any(mail) and not all(mail):
             faults.append(
                 "ALERT_SMTP_URL, ALERT_MAIL_FROM and ALERT_MAIL_TO belong together: set all or none"
+            )
+        oidc = [self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret]
+        if any(oidc) and not all(oidc):
+            faults.append(
+                "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET belong together: set all or none"
             )
         if self.sweep_overlap_seconds <= RESEND_HORIZON_SECONDS and self.wix_url == WIX_API:
             faults.append(

@@ -62,6 +62,9 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "TRUSTED_PROXIES": ("1", "9"),
     "SESSION_IDLE_SECONDS": ("600", "1"),
     "SESSION_SECONDS": ("3600", "1"),
+    "OIDC_ISSUER": ("https://id.example.com", "http://id.example.com"),
+    "OIDC_CLIENT_ID": ("payments", None),
+    "OIDC_CLIENT_SECRET": ("s", None),
     "PAY_PAGE": ("1", "on"),
     "PAY_PER_MINUTE": ("5", "0"),
     "LOG_LEVEL": ("DEBUG", "LOUD"),
@@ -122,6 +125,8 @@ def test_secrets_are_not_shown_when_settings_are_printed() -> None:
             "ALERT_MAIL_FROM": "a@example.com",
             "ALERT_MAIL_TO": "b@example.com",
             "SECRET_KEY": "hidden-0123456789abcdef-0123456789",
+            "OIDC_ISSUER": "https://id.example.com",
+            "OIDC_CLIENT_ID": "a",
         }
     )
 

@@ -9,13 +9,13 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from flask import Flask, Response, g, render_template, request
+from flask import Blueprint, Flask, Response, g, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from processor.domain.access import Permission, Role
-from processor.errors import StoreUnavailable
+from processor.errors import ConfigurationError, StoreUnavailable
 from processor.web.pages import formats, screens, signing
 from processor.web.pages.access import Guard, needs_of
 from processor.web.pages.formats import Clock
@@ -62,6 +62,8 @@ def create_pages(services: Services) -> Flask:
     formats.install(app, clock)
     site = Site(services, Guard(app, services), clock, Throttle(settings.redis_url))
     app.register_blueprint(signing.blueprint(site))
+    if settings.oidc_issuer is not None:
+        app.register_blueprint(_oidc(site))
     for screen in screens.ALL:
         app.register_blueprint(screen.blueprint(site))
     app.jinja_env.globals["has"] = app.view_functions.__contains__
@@ -74,6 +76,18 @@ def create_pages(services: Services) -> Flask:
     app.register_error_handler(Exception, _fault)
     app.context_processor(_context)
     return app
+
+
+def _oidc(site: Site) -> Blueprint:
+    """Raises ConfigurationError without the libraries of the extra."""
+    try:
+        from processor.web.pages import oidc
+    except ImportError as why:
+        raise ConfigurationError(
+            "OIDC_ISSUER is set, which needs the extra oidc: install it with"
+            f" `pip install 'payment-link-processor[oidc]'` ({why.name} is missing)"
+        ) from why
+    return oidc.blueprint(site)
 
 
 def _context() -> dict[str, Any]:

@@ -1,0 +1,268 @@
+"""Signing in by OpenID Connect: the code flow with PKCE, at one issuer. Accounts are still made here, by command.
+
+Imported only where OIDC_ISSUER is set, since its libraries are an extra. Of what the issuer tells only the subject is
+used, and nothing is kept of it but what stands in the account.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.requests_client import OAuth2Session
+from flask import Blueprint, Response, g, make_response, redirect, render_template, request, session, url_for
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from requests import RequestException, Session
+from werkzeug.wrappers import Response as AnyResponse
+
+from processor.config import LOOPBACK, Settings
+from processor.store import accounts
+from processor.web.pages.access import public
+from processor.web.pages.signing import admit, safe_next
+from processor.web.pages.site import Site
+
+log = structlog.get_logger(__name__)
+
+ANSWER_SECONDS = 5.0  # for one answer of the issuer; somebody waits for it
+KNOWN_SECONDS = 3_600.0  # for so long what the issuer says of itself is taken as it was
+KEYS_AGAIN_SECONDS = 30.0  # a key we do not know makes us ask for its keys, at most so often
+STARTED_SECONDS = 900  # who took longer to sign in there begins anew
+LEEWAY_SECONDS = 60  # that two clocks may differ
+SUBJECT_MAX = 255  # letters, by OpenID Connect Core 1.0, section 2
+# Only what the issuer signs with a key of its own: our secret must never be taken for one.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+BY_ADDRESS = "30 per 10 minutes"
+_STARTED = "oidc"
+
+
+class NotSignedIn(Exception):
+    """The issuer did not answer as it should, or what came back proves nothing. The message says why, for the log."""
+
+
+@dataclass
+class Issuer:
+    """The issuer, and what it says of itself, which is asked for when it is first needed."""
+
+    settings: Settings
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _told: dict[str, Any] = field(default_factory=dict)
+    _told_at: float = -KNOWN_SECONDS
+    _keys: KeySet | None = None
+    _keys_at: float = -KNOWN_SECONDS
+
+    @property
+    def name(self) -> str:
+        """Its identifier, a URL."""
+        return str(self.settings.oidc_issuer)
+
+    def metadata(self) -> dict[str, Any]:
+        """What it says of itself (OpenID Connect Discovery 1.0). Raises NotSignedIn."""
+        with self._lock:
+            if time.monotonic() - self._told_at >= KNOWN_SECONDS:
+                told = _json(f"{self.name.removesuffix('/')}/.well-known/openid-configuration")
+                if told.get("issuer") != self.name:
+                    raise NotSignedIn("the issuer calls itself otherwise than OIDC_ISSUER")
+                for endpoint in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+                    _check_url(told.get(endpoint), endpoint)
+                self._told, self._told_at = told, time.monotonic()
+            return self._told
+
+    def keys(self, *, is_again: bool = False) -> KeySet:
+        """Its keys. is_again: one was not among those we know. Raises NotSignedIn."""
+        uri = self.metadata()["jwks_uri"]
+        with self._lock:
+            age = time.monotonic() - self._keys_at
+            if self._keys is None or age >= KNOWN_SECONDS or (is_again and age >= KEYS_AGAIN_SECONDS):
+                try:
+                    self._keys = KeySet.import_key_set(_json(uri))  # type: ignore[arg-type]
+                except (JoseError, ValueError, KeyError, TypeError) as why:
+                    raise NotSignedIn("the issuer's keys cannot be read") from why
+                self._keys_at = time.monotonic()
+            return self._keys
+
+    def leave_for(self, back: str, *, state: str, nonce: str, verifier: str) -> str:
+        """The address at the issuer where somebody signs in. Raises NotSignedIn."""
+        address, _ = self._client(back).create_authorization_url(
+            self.metadata()["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
+        )
+        return str(address)
+
+    def subject_of(self, code: str, back: str, *, nonce: str, verifier: str, now: datetime) -> str:
+        """Who signed in, as the issuer proves in exchange for a code. Raises NotSignedIn."""
+        metadata = self.metadata()
+        try:
+            token = self._client(back).fetch_token(
+                metadata["token_endpoint"],
+                code=code,
+                code_verifier=verifier,
+                grant_type="authorization_code",
+                timeout=ANSWER_SECONDS,
+                allow_redirects=False,
+            )
+        except (AuthlibBaseError, RequestException, ValueError) as why:
+            # Not the message: it may hold what the issuer was sent.
+            raise NotSignedIn(f"the issuer gave nothing for the code: {type(why).__name__}") from why
+        proof = token.get("id_token") if isinstance(token, dict) else None
+        if not isinstance(proof, str):
+            raise NotSignedIn("the issuer gave no ID token")
+        return self._subject(proof, nonce, now)
+
+    def _client(self, back: str) -> Any:
+        known = self.metadata().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        way = "client_secret_basic" if "client_secret_basic" in known else "client_secret_post"
+        return OAuth2Session(
+            self.settings.oidc_client_id,
+            self.settings.oidc_client_secret,
+            scope="openid",
+            redirect_uri=back,
+            token_endpoint_auth_method=way,
+            code_challenge_method="S256",
+        )
+
+    def _subject(self, proof: str, nonce: str, now: datetime) -> str:
+        try:
+            try:
+                claims = jwt.decode(proof, self.keys(), algorithms=ALGORITHMS).claims
+            except (JoseError, ValueError):
+                # Signed by a key that is new, perhaps.
+                claims = jwt.decode(proof, self.keys(is_again=True), algorithms=ALGORITHMS).claims
+            jwt.JWTClaimsRegistry(
+                now=int(now.timestamp()),
+                leeway=LEEWAY_SECONDS,
+                iss={"essential": True, "value": self.name},
+                sub={"essential": True},
+                aud={"essential": True, "value": str(self.settings.oidc_client_id)},
+                exp={"essential": True},
+                iat={"essential": True},
+            ).validate(claims)
+        except (JoseError, ValueError, TypeError, KeyError) as why:
+            raise NotSignedIn(f"the ID token proves nothing: {type(why).__name__}") from why
+        audience, party = claims["aud"], claims.get("azp")
+        if (isinstance(audience, list) and len(audience) > 1 and party is None) or (
+            party is not None and party != self.settings.oidc_client_id
+        ):
+            raise NotSignedIn("the ID token was issued to another")
+        told = claims.get("nonce")
+        if not isinstance(told, str) or not hmac.compare_digest(told.encode(), nonce.encode()):
+            raise NotSignedIn("the ID token answers another request")
+        subject = claims["sub"]
+        if (
+            not isinstance(subject, str)
+            or not 0 < len(subject) <= SUBJECT_MAX
+            or not subject.isascii()
+            or not subject.isprintable()
+        ):
+            raise NotSignedIn("the ID token has no subject that can be kept")
+        return subject
+
+
+def _json(url: str) -> dict[str, Any]:
+    try:
+        with Session() as client:
+            answer = client.get(
+                url, timeout=ANSWER_SECONDS, allow_redirects=False, headers={"Accept": "application/json"}
+            )
+        found = answer.json() if answer.status_code == 200 else None
+    except (RequestException, ValueError) as why:
+        raise NotSignedIn(f"the issuer does not answer: {type(why).__name__}") from why
+    if not isinstance(found, dict):
+        raise NotSignedIn(f"the issuer answered {answer.status_code} without a document")
+    return found
+
+
+def _check_url(value: Any, name: str) -> None:
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        is_good = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise NotSignedIn(f"the issuer names no {name} that can be trusted")
+
+
+def blueprint(site: Site) -> Blueprint:
+    """`/sign-in/oidc` and where the issuer leads back to. settings.oidc_issuer and its neighbours must be set."""
+    routes = Blueprint("oidc", __name__, url_prefix="/sign-in/oidc")
+    issuer = Issuer(site.services.settings)
+
+    def again(words: str, status: int) -> tuple[str, int]:
+        return render_template("sign_in.html", wrong=words, name="", next_="/"), status
+
+    def unproved(why: NotSignedIn | str) -> tuple[str, int]:
+        site.guard.note("sign_in_failed", status=401)
+        log.warning("oidc_failed", error=str(why), request_id=g.request_id)
+        return again("Your organisation did not confirm who you are. Try again.", 401)
+
+    @routes.post("")
+    @public
+    def begin() -> AnyResponse | tuple[str, int]:
+        """Lead to the issuer by a page of ours.
+
+        Not by a redirect: a browser holds every further redirect of a form against `form-action`, and where an issuer
+        leads on to (another issuer, say) is not known here.
+        """
+        next_ = safe_next(request.form.get("next"))
+        if g.account is not None:
+            return redirect(next_, 303)
+        if not site.throttle.may(BY_ADDRESS, "oidc", request.remote_addr or ""):
+            return again("That was tried too often. Wait ten minutes and try again.", 429)
+        started = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
+        try:
+            address = issuer.leave_for(url_for("oidc.back", _external=True), **started)
+        except NotSignedIn as why:
+            log.warning("oidc_failed", error=str(why), request_id=g.request_id)
+            return again("Your organisation's sign-in does not answer. Try again in a minute.", 503)
+        session[_STARTED] = {**started, "next": next_, "at": int(site.services.now().timestamp())}
+        answer: Response = make_response(render_template("leaving.html", address=address))
+        answer.headers["Refresh"] = f"0; url={address}"
+        return answer
+
+    @routes.get("/return")
+    @public
+    def back() -> AnyResponse | tuple[str, int]:
+        started = session.pop(_STARTED, None)
+        now = site.services.now()
+        if not site.throttle.may(BY_ADDRESS, "oidc_back", request.remote_addr or ""):
+            return again("That was tried too often. Wait ten minutes and try again.", 429)
+        if not isinstance(started, dict) or now.timestamp() - started["at"] > STARTED_SECONDS:
+            return again("That sign-in was not begun in this browser, or too long ago. Try again.", 400)
+        state = request.args.get("state", "")
+        if not hmac.compare_digest(state.encode("utf-8", "replace"), started["state"].encode()):
+            return unproved("the answer is for another request")
+        if request.args.get("iss", issuer.name) != issuer.name:
+            return unproved("the answer is of another issuer")
+        code = request.args.get("code", "")
+        if not code or len(code) > 4_000:
+            return unproved("the issuer refused")
+        try:
+            subject = issuer.subject_of(
+                code,
+                url_for("oidc.back", _external=True),
+                nonce=started["nonce"],
+                verifier=started["verifier"],
+                now=now,
+            )
+        except NotSignedIn as why:
+            return unproved(why)
+        with site.read() as connection:
+            held = accounts.of_subject(connection, f"{issuer.name} {subject}")
+        if held is None or held.is_disabled:
+            site.guard.note("sign_in_failed", by=held, status=403)
+            log.info("sign_in_failed", actor=held and held.name, request_id=g.request_id)
+            if held is not None:
+                return again("This account is disabled. Ask whoever runs this service.", 403)
+            return render_template("no_account.html", subject=f"{issuer.name} {subject}"), 403
+        admit(site, held)
+        return redirect(safe_next(started["next"]), 303)
+
+    return routes

@@ -1,0 +1,442 @@
+"""Signing in by OpenID Connect, at a small issuer on this machine that can be told to misbehave."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx2
+import pytest
+from flask import Flask, Response, jsonify, redirect, request
+from joserfc import jwt
+from joserfc.jwk import OctKey, RSAKey
+from werkzeug.serving import make_server
+from werkzeug.test import TestResponse
+
+from processor.domain.access import EVERYWHERE, Role
+from processor.errors import ConfigurationError
+from processor.store import accounts
+from processor.web.pages import create_pages
+from tests.web.pages.books import Books, Person, empty_books
+
+pytest.importorskip("authlib", reason="signing in by OpenID Connect is an extra")
+
+CLIENT, SECRET = "payments", "s3cret-of-the-client"
+
+
+@dataclass
+class Provider:
+    """claims: changes those of an ID token. sign: makes the token of them. metadata: changes the discovery document."""
+
+    url: str = ""
+    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "one"}))
+    stranger: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "one"}))
+    subject: str = "248289"
+    claims: Callable[[dict[str, Any]], dict[str, Any]] = lambda claims: claims
+    sign: Callable[[dict[str, Any]], str] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    codes: dict[str, dict[str, str]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def token(self, claims: dict[str, Any]) -> str:
+        if self.sign is not None:
+            return self.sign(claims)
+        return jwt.encode({"alg": "RS256", "kid": self.key.kid}, claims, self.key)
+
+
+def issuer_app(provider: Provider) -> Flask:
+    app = Flask("issuer")
+
+    @app.before_request
+    def note() -> None:
+        provider.asked.append(request.path)
+
+    @app.get("/.well-known/openid-configuration")
+    def discovery() -> Response:
+        return jsonify(
+            {
+                "issuer": provider.url,
+                "authorization_endpoint": f"{provider.url}/authorize",
+                "token_endpoint": f"{provider.url}/token",
+                "jwks_uri": f"{provider.url}/keys",
+                "id_token_signing_alg_values_supported": ["RS256"],
+                **provider.metadata,
+            }
+        )
+
+    @app.get("/keys")
+    def keys() -> Response:
+        return jsonify({"keys": [provider.key.as_dict(private=False)]})
+
+    @app.get("/authorize")
+    def authorize() -> Any:
+        asked = request.args
+        assert (asked["response_type"], asked["client_id"], asked["scope"]) == ("code", CLIENT, "openid")
+        assert asked["code_challenge_method"] == "S256"
+        code = f"code-{len(provider.codes)}"
+        provider.codes[code] = dict(asked)
+        return redirect(f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}", 302)
+
+    @app.post("/token")
+    def token() -> Any:
+        began = provider.codes.pop(request.form["code"], None)
+        credentials = request.authorization
+        challenge = base64.urlsafe_b64encode(
+            hashlib.sha256(request.form.get("code_verifier", "").encode()).digest()
+        )
+        if (
+            began is None
+            or credentials is None
+            or (credentials.username, credentials.password) != (CLIENT, SECRET)
+            or challenge.decode().rstrip("=") != began["code_challenge"]
+            or request.form["redirect_uri"] != began["redirect_uri"]
+        ):
+            return jsonify({"error": "invalid_grant"}), 400
+        now = int(time.time())
+        claims = {
+            "iss": provider.url,
+            "sub": provider.subject,
+            "aud": CLIENT,
+            "iat": now,
+            "exp": now + 300,
+            "nonce": began["nonce"],
+        }
+        proof = provider.token(provider.claims(claims))
+        return jsonify({"access_token": "a", "token_type": "Bearer", "id_token": proof})
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Provider]:
+    provider = Provider()
+    server = make_server("127.0.0.1", 0, issuer_app(provider), threaded=True)
+    provider.url = f"http://127.0.0.1:{server.port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield provider
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def oidc(issuer: Provider, database_url: str, redis_url: str) -> Iterator[Books]:
+    fresh = Provider(url=issuer.url, key=issuer.key, stranger=issuer.stranger)
+    issuer.__dict__.update(fresh.__dict__)
+    settings = {"OIDC_ISSUER": issuer.url, "OIDC_CLIENT_ID": CLIENT, "OIDC_CLIENT_SECRET": SECRET}
+    with empty_books(database_url, redis_url, **settings) as books:
+        yield books
+
+
+def add(books: Books, subject: str, name: str = "maya") -> None:
+    with books.shop.services.database.begin() as connection:
+        accounts.add(
+            connection,
+            name,
+            (Role.CLERK,),
+            reach=EVERYWHERE,
+            sees_personal=False,
+            password_hash=None,
+            oidc_subject=subject,
+            now=books.shop.services.now(),
+        )
+
+
+def leave(person: Person, **form: str) -> str:
+    """Begin, and return where one is led to."""
+    answer = person.post("/sign-in/oidc", form)
+    assert answer.status_code == 200, answer.text
+    seconds, _, address = answer.headers["Refresh"].partition("; url=")
+    assert seconds == "0"
+    assert address.replace("&", "&amp;") in answer.text, "for who does not follow by itself"
+    return address
+
+
+def back_from(address: str) -> str:
+    """Sign in at the issuer; the path it leads back to."""
+    answer = httpx2.get(address)
+    assert answer.status_code == 302, answer.text
+    parts = urlsplit(answer.headers["Location"])
+    return f"{parts.path}?{parts.query}"
+
+
+def sign_in(person: Person, **form: str) -> TestResponse:
+    return person.get(back_from(leave(person, **form)))
+
+
+def test_one_signs_in_at_the_issuer_and_comes_back_to_where_one_wanted(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    nobody = oidc.nobody()
+
+    answer = sign_in(nobody, next="/account?a=1")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account?a=1")
+    assert "maya" in nobody.read("/account")
+    assert [row.action for row in oidc.shop.rows("SELECT action FROM actions ORDER BY action_id")] == [
+        "signed_in"
+    ]
+
+
+def test_the_page_of_signing_in_offers_it_and_its_policy_stays_strict(oidc: Books, books: Books) -> None:
+    answer = oidc.nobody().get("/sign-in")
+
+    assert "Sign in with your organisation" in answer.text
+    assert "form-action 'self';" in answer.headers["Content-Security-Policy"]
+    assert "with your organisation" not in books.nobody().read("/sign-in")
+    assert books.nobody().post("/sign-in/oidc").status_code == 404
+
+
+def test_who_has_no_account_is_told_what_to_ask_for_and_none_is_made(oidc: Books, issuer: Provider) -> None:
+    answer = sign_in(oidc.nobody())
+
+    assert answer.status_code == 403
+    assert f"{issuer.url} {issuer.subject}" in answer.text
+    assert oidc.shop.rows("SELECT FROM accounts") == []
+    assert issuer.subject not in str(oidc.shop.rows("SELECT * FROM actions"))
+
+
+def test_a_disabled_account_is_refused(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    with oidc.shop.services.database.begin() as connection:
+        held = accounts.of_subject(connection, f"{issuer.url} {issuer.subject}")
+        assert held is not None
+        accounts.change(
+            connection,
+            held,
+            roles=held.roles,
+            reach=held.reach,
+            sees_personal=False,
+            is_disabled=True,
+            now=oidc.shop.services.now(),
+        )
+    nobody = oidc.nobody()
+
+    assert sign_in(nobody).status_code == 403
+    assert nobody.get("/account").status_code == 303
+
+
+# -- What proves nothing ------------------------------------------------------------------------------
+
+
+def _unsigned(claims: dict[str, Any]) -> str:
+    def part(value: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part(claims)}."
+
+
+WRONG_CLAIMS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "nonce": lambda claims: {**claims, "nonce": "another"},
+    "no nonce": lambda claims: {name: value for name, value in claims.items() if name != "nonce"},
+    "audience": lambda claims: {**claims, "aud": "another"},
+    "audience of several without a party": lambda claims: {**claims, "aud": [CLIENT, "another"]},
+    "party": lambda claims: {**claims, "azp": "another"},
+    "issuer": lambda claims: {**claims, "iss": "https://evil.example"},
+    "expired": lambda claims: {**claims, "exp": claims["iat"] - 3600},
+    "no expiry": lambda claims: {name: value for name, value in claims.items() if name != "exp"},
+    "issued tomorrow": lambda claims: {
+        **claims,
+        "iat": claims["iat"] + 86_400,
+        "exp": claims["exp"] + 86_400,
+    },
+    "no subject": lambda claims: {name: value for name, value in claims.items() if name != "sub"},
+    "subject of another kind": lambda claims: {**claims, "sub": 248289},
+    "subject with a line": lambda claims: {**claims, "sub": "a\nb"},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CLAIMS)
+def test_a_token_that_proves_something_else_is_refused(oidc: Books, issuer: Provider, name: str) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    issuer.claims = WRONG_CLAIMS[name]
+    nobody = oidc.nobody()
+
+    answer = sign_in(nobody)
+
+    assert answer.status_code == 401
+    assert "did not confirm who you are" in answer.text
+    assert nobody.get("/account").status_code == 303
+
+
+@pytest.mark.parametrize("name", ["none", "secret", "public key as secret", "stranger", "no token"])
+def test_a_token_that_the_issuer_did_not_sign_is_refused(oidc: Books, issuer: Provider, name: str) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    issuer.sign = {
+        "none": _unsigned,
+        "secret": lambda claims: jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET + SECRET)),
+        "public key as secret": lambda claims: jwt.encode(
+            {"alg": "HS256", "kid": "one"}, claims, OctKey.import_key(issuer.key.as_bytes(private=False))
+        ),
+        "stranger": lambda claims: jwt.encode({"alg": "RS256", "kid": "one"}, claims, issuer.stranger),
+        "no token": lambda _: "not.a.token",
+    }[name]
+    nobody = oidc.nobody()
+
+    assert sign_in(nobody).status_code == 401
+    assert nobody.get("/account").status_code == 303
+
+
+def test_a_list_of_audiences_with_us_as_the_party_is_good(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    issuer.claims = lambda claims: {**claims, "aud": [CLIENT, "another"], "azp": CLIENT}
+
+    assert sign_in(oidc.nobody()).status_code == 303
+
+
+def test_a_key_that_is_new_is_asked_for(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    monkeypatch.setattr(module, "KEYS_AGAIN_SECONDS", 0.0)
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    assert sign_in(oidc.nobody()).status_code == 303
+    old, issuer.key = issuer.key, RSAKey.generate_key(2048, {"kid": "two"})
+    try:
+        assert sign_in(oidc.nobody()).status_code == 303
+    finally:
+        issuer.key = old
+    assert issuer.asked.count("/.well-known/openid-configuration") == 1
+
+
+# -- What was not begun here --------------------------------------------------------------------------
+
+
+def test_an_answer_that_this_browser_did_not_ask_for_is_refused(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    path = back_from(leave(oidc.nobody()))
+    victim, other = oidc.nobody(), oidc.nobody()
+    leave(other)
+
+    assert victim.get(path).status_code == 400
+    assert other.get(path).status_code == 401
+    assert victim.get("/account").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "another"},
+        {"state": "\udcff"},
+        {"state": ""},
+        {"code": ""},
+        {"code": "x" * 10_000},
+        {"code": "unknown"},
+        {"iss": "https://evil.example"},
+    ],
+)
+def test_an_answer_that_was_tampered_with_is_refused(
+    oidc: Books, issuer: Provider, change: dict[str, str]
+) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    nobody = oidc.nobody()
+    path, _, query = back_from(leave(nobody)).partition("?")
+    given = {**dict(parse_qsl(query)), **change}
+
+    answer = nobody.get(f"{path}?{urlencode(given, errors='surrogateescape')}")
+
+    assert answer.status_code == 401
+    assert nobody.get("/account").status_code == 303
+
+
+def test_an_answer_counts_once(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    nobody = oidc.nobody()
+    path = back_from(leave(nobody))
+
+    assert nobody.get(path).status_code == 303
+    assert nobody.get(path).status_code == 400
+
+
+def test_who_took_too_long_begins_anew(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    nobody = oidc.nobody()
+    path = back_from(leave(nobody))
+
+    oidc.shop.pass_time(timedelta(minutes=16))
+
+    assert nobody.get(path).status_code == 400
+
+
+def test_who_refuses_at_the_issuer_is_back_at_the_door(oidc: Books) -> None:
+    nobody = oidc.nobody()
+    state = dict(parse_qsl(urlsplit(leave(nobody)).query))["state"]
+
+    answer = nobody.get(f"/sign-in/oidc/return?error=access_denied&error_description=%3Cb%3E&state={state}")
+
+    assert answer.status_code == 401
+    assert "<b>" not in answer.text
+
+
+def test_one_is_led_to_our_own_pages_alone(oidc: Books, issuer: Provider) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+
+    assert sign_in(oidc.nobody(), next="//evil.example").headers["Location"] == "/"
+
+
+def test_it_begins_by_a_form_of_ours_and_not_without_end(oidc: Books) -> None:
+    nobody = oidc.nobody()
+
+    assert nobody.client.post("/sign-in/oidc").status_code == 400
+    statuses = [nobody.post("/sign-in/oidc").status_code for _ in range(31)]
+    assert statuses == [200] * 30 + [429]
+
+
+# -- An issuer that is not as it should be ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"issuer": "https://evil.example"},
+        {"authorization_endpoint": "http://evil.example/authorize"},
+        {"authorization_endpoint": "javascript:alert(1)"},
+        {"token_endpoint": None},
+        {"jwks_uri": 7},
+    ],
+)
+def test_an_issuer_that_says_odd_things_of_itself_is_not_followed(
+    oidc: Books, issuer: Provider, metadata: dict[str, Any]
+) -> None:
+    issuer.metadata = metadata
+
+    answer = oidc.nobody().post("/sign-in/oidc")
+
+    assert answer.status_code == 503
+    assert "Refresh" not in answer.headers
+
+
+def test_an_issuer_that_is_away_says_so(oidc: Books, books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    services = oidc.shop.services
+    settings = replace(services.settings, oidc_issuer="http://127.0.0.1:1")
+    away = Person(create_pages(replace(services, settings=settings)).test_client())
+
+    answer = away.post("/sign-in/oidc")
+
+    assert answer.status_code == 503
+    assert "does not answer" in answer.text
+
+
+def test_without_the_extra_the_pages_say_what_to_install(
+    oidc: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [one for one in sys.modules if one.split(".")[0] == "authlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "authlib", None)
+    monkeypatch.delitem(sys.modules, "processor.web.pages.oidc", raising=False)
+    monkeypatch.delattr("processor.web.pages.oidc", raising=False)
+
+    with pytest.raises(ConfigurationError, match=r"\[oidc\]"):
+        create_pages(oidc.shop.services)
