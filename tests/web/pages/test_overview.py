@@ -73,7 +73,7 @@ def test_open_discrepancies_are_told_with_what_is_at_risk(
 
 
 def test_numbers_that_were_not_counted_to_the_end_say_so() -> None:
-    assert said(open=10_001, is_open_cut=True)[0].startswith("bad: More than 10,001 discrepancies")
+    assert said(open=10_000, is_open_cut=True)[0].startswith("bad: More than 10,000 discrepancies")
 
 
 def test_what_is_being_compared_is_no_trouble_until_it_is_late() -> None:

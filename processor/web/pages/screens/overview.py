@@ -129,10 +129,10 @@ def blueprint(site: Site) -> Blueprint:
         instances = overview.instances(connection, by)
         beat = operations.last_beat(connection, operations.CLOCK)
         books = Books(
-            open=every.number,
+            open=min(every.number, overview.OPEN_MAX),
             is_open_cut=every.number > overview.OPEN_MAX,
             at_risk=every.at_risk,
-            waiting=waiting.links,
+            waiting=min(waiting.links, overview.WAITING_MAX),
             is_waiting_cut=waiting.links > overview.WAITING_MAX,
             waiting_since=waiting.late_since,
             stalled_since=beat if beat is not None and now - beat > STALLED_AFTER else None,

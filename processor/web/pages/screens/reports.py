@@ -141,7 +141,7 @@ def column(view: str, one: ColumnMeaning) -> Column:
     if kind is None:
         is_code = one.name in CODES and (view, one.name) not in _FREE
         kind = "money" if one.type.startswith("numeric") else "code" if is_code else "text"
-    return Column(one.name, words(one.name.removesuffix("_id")), kind, one.meaning)
+    return Column(one.name, words(one.name.removeprefix("is_").removesuffix("_id")), kind, one.meaning)
 
 
 @dataclass(frozen=True, slots=True)
