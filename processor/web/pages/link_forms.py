@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from processor.domain import money
 from processor.errors import FieldViolation, WixError
+from processor.web.pages.formats import seen
 from processor.wix import wire
 from processor.wix.parse import guid
 
@@ -413,8 +414,8 @@ def _is_shown(draft: Draft, name: str) -> bool:
 
 
 def _told(one: FieldViolation, *, with_field: bool = False) -> str:
-    words = one.description or one.violated_rule or "is not accepted"
-    about = f" about {one.field}" if with_field and one.field else ""
+    words = seen(one.description or one.violated_rule) or "is not accepted"
+    about = f" about {seen(one.field)}" if with_field and one.field else ""
     return f"Wix says{about}: {words}" + ("" if words.endswith(".") else ".")
 
 

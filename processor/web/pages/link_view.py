@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import segno
 from markupsafe import Markup
@@ -208,15 +209,15 @@ def is_link_missing(why: WixError) -> bool:
     return isinstance(why, WixNotFound) and why.code not in _OTHERS_MISSING
 
 
-def said(why: WixError | ConfigurationError, action: str) -> str:
-    """What went wrong with `action` on a link, a command of `processor links`, for who asked for it."""
+def said(why: WixError | ConfigurationError, action: str, *, payment_id: UUID | None = None) -> str:
+    """What went wrong with `action` on a link or a payment, a command of `processor links`, for who asked for it."""
     match why:
         case WixUnavailable(is_unsent=False):
             return f"Wix did not answer, so it may or may not be done: look before you try again. {_sentence(why)}"
         case WixUnavailable():
             return f"Wix cannot be asked now, and nothing was done. Try again in a minute. {_sentence(why)}"
         case WixError():
-            return _sentence(advice.in_words(why, action))
+            return _sentence(advice.in_words(why, action, payment_id=payment_id))
     return _sentence(why)
 
 

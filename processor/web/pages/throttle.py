@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import structlog
 from limits import RateLimitItem, parse
 from limits.errors import StorageError
@@ -11,6 +13,15 @@ from limits.strategies import MovingWindowRateLimiter
 from processor.wix.rate import ANSWER_SECONDS
 
 log = structlog.get_logger(__name__)
+
+
+def place_of(address: str | None) -> str:
+    """Where a request comes from, to count by: its address, of IPv6 the network, since one has as many as one likes."""
+    try:
+        known = ip_address(address or "")
+    except ValueError:
+        return address or ""
+    return str(ip_network((known, 64), strict=False)) if known.version == 6 else str(known)
 
 
 class Throttle:

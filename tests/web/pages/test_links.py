@@ -494,6 +494,34 @@ def test_a_receipt_is_issued_once_for_a_payment_of_the_link(fresh_books: Books, 
     assert "not done a second time" in second
 
 
+def test_a_payment_that_wix_does_not_know_has_no_receipt(fresh_books: Books, clerk: Person) -> None:
+    shop = fresh_books.shop
+    link_id = shop.link()
+    [payment_id] = shop.pay(link_id)
+    shop.deliver()
+    path = f"=/payment-links/v1/payment-link-payments/{payment_id}/issue-receipt"
+
+    with fault(fresh_books, kind="status", status=404, path=path, count=1):
+        answer = clerk.post(f"{page_of(fresh_books, link_id)}/payments/{payment_id}/receipt")
+
+    assert answer.status_code == 303
+    assert f"Wix knows no payment {payment_id}" in clerk.read(page_of(fresh_books, link_id))
+
+
+def test_of_many_recipients_some_names_are_shown(fresh_books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    from processor.wix import wire
+
+    monkeypatch.setattr("processor.web.pages.screens.links.NAMES_MAX", 1)
+    ids = [contact_of(fresh_books, name) for name in ("Maya Example", "Noor Example")]
+    link_id = fresh_books.shop.link(recipients=[wire.Recipient(one) for one in ids])
+
+    page = fresh_books.person(personal=True).read(f"{page_of(fresh_books, link_id)}/recipients")
+
+    assert "Maya Example" in page
+    assert "Noor" not in page
+    assert "Only the first 1 of 2 names" in page
+
+
 # -- Addresses -----------------------------------------------------------------------------------------
 
 

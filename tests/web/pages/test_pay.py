@@ -10,6 +10,7 @@ import pytest
 
 from processor.domain.access import Role
 from processor.web.pages import create_pages
+from processor.web.pages.throttle import place_of
 from tests.web.pages.books import Books, empty_books
 from tests.web.pages.test_links import fault
 
@@ -123,6 +124,36 @@ def test_one_address_begins_so_many_in_a_minute(few: Books) -> None:
     assert elsewhere.status_code == 303
     assert "Wait a minute" in late.text
     assert checkouts(few) == 3
+
+
+def test_a_crowd_leaves_wixs_calls_to_the_books(database_url: str, redis_url: str) -> None:
+    with empty_books(database_url, redis_url, WIX_CALLS_PER_MINUTE="20", WIX_PROCESSES="1") as books:
+        link_id = known(books)
+        before = books.shop.calls
+
+        answers = [
+            books.nobody()
+            .post(f"/pay/{link_id}", environ_base={"REMOTE_ADDR": f"192.0.2.{number}"})
+            .status_code
+            for number in range(11)
+        ]
+
+        assert answers == [303] * 10 + [503]
+        assert books.shop.calls == before + 10
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("unix:", "unix:"),
+        (None, ""),
+    ],
+)
+def test_one_place_is_one_address_or_one_network(address: str | None, place: str) -> None:
+    assert place_of(address) == place
 
 
 def test_ids_are_not_tried_out(few: Books) -> None:

@@ -35,7 +35,7 @@ WORDS_MAX = 100  # Wix's own limit of a search
 # Wix's place in a list travels in the address; servers and proxies cut those that are longer.
 CURSOR_MAX = 6_000
 NOTE_MAX = 500
-NAMES_MAX = 50
+NAMES_MAX = 20  # each is a call to Wix
 ONCE = "1 per 1 hour"
 
 _FORM = tuple[str, int]
@@ -213,9 +213,12 @@ def blueprint(site: Site) -> Blueprint:
                 wrong={"names": "Your account may not see personal data, so names stay masked."},
             )
         live, why = _ask(instance_id, payment_link_id)
+        ids = link_view.contact_ids(live.rest if live else {})
+        if len(ids) > NAMES_MAX:
+            why = f"Only the first {NAMES_MAX} of {len(ids)} names are shown."
         names: dict[str, str] = {}
         try:
-            for contact_id in link_view.contact_ids(live.rest if live else {})[:NAMES_MAX]:
+            for contact_id in ids[:NAMES_MAX]:
                 contact = services.wix.get_contact(instance_id, contact_id)
                 names[contact_id] = name_of(contact)
         except (WixError, ConfigurationError) as error:
@@ -234,12 +237,8 @@ def blueprint(site: Site) -> Blueprint:
         once = guid(request.form.get("once"))
         return once is not None and not site.throttle.may(ONCE, "once", str(once))
 
-    def act(
-        instance_id: UUID, link_id: UUID, action: str, do: Callable[[], str], *, is_once: bool = False
-    ) -> Response:
+    def act(instance_id: UUID, link_id: UUID, action: str, do: Callable[[], str]) -> Response:
         """Do it at Wix and go back to the link, with the words that `do` returns or those of its error."""
-        if is_once and is_again():
-            return refused(where(instance_id, link_id), _AGAIN)
         try:
             words = do()
         except (WixError, ConfigurationError) as why:
@@ -348,12 +347,15 @@ def blueprint(site: Site) -> Blueprint:
             if not links.has_payment(connection, instance_id, payment_link_id, payment_id):
                 abort(404)
 
-        def do() -> str:
+        back = where(instance_id, payment_link_id)
+        if is_again():
+            return refused(back, _AGAIN)
+        try:
             receipt_id = services.wix.issue_receipt(instance_id, payment_id)
-            made = f"Wix issued the receipt {receipt_id}" if receipt_id else "Wix issued the receipt"
-            return f"{made}; it shows here when Wix's event about it has arrived."
-
-        return act(instance_id, payment_link_id, "receipt", do, is_once=True)
+        except (WixError, ConfigurationError) as why:
+            return refused(back, link_view.said(why, "receipt", payment_id=payment_id))
+        made = f"Wix issued the receipt {receipt_id}" if receipt_id else "Wix issued the receipt"
+        return done(back, f"{made}; it shows here when Wix's event about it has arrived.")
 
     creating.add_routes(routes, site)
     contacts.add_routes(routes, site)
