@@ -1,0 +1,216 @@
+"""What people do with the pages from end to end, in a real browser, over every real process, against the sandbox."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from processor import decisions, wiring
+from processor.config import Settings
+from processor.domain.access import EVERYWHERE, Role
+from processor.processes import wait_until
+from processor.store import accounts
+from processor.system import System
+from processor.web.pages.signing import hasher
+from tests.browser.conftest import NewPage
+from tests.browser.test_pages import sign_in
+from tests.web.pages.books import SECRET_KEY
+
+PASSWORD = "a password of a walk"
+SECONDS = 60_000  # milliseconds that a page waits for what jobs do, on a slow machine
+
+
+@pytest.fixture
+def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System]:
+    """Our whole service with its pages, and people who may sign in."""
+    running = System(
+        tmp_path,
+        database_url=database_url,
+        redis_url=redis_url,
+        environ=os.environ,
+        settings={"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1"},
+        sandbox_options=("--seed", "1", "--time-scale", "60", "--calls-per-minute", "100000"),
+    )
+    with running:
+        services = wiring.build(Settings.read(running.settings), role="cli")
+        try:
+            password_hash = hasher.hash(PASSWORD)
+            with services.database.begin() as connection:
+                for name, roles in (("maya", [Role.CLERK, Role.OPERATOR]), ("noor", [Role.APPROVER])):
+                    accounts.add(
+                        connection,
+                        name,
+                        roles,
+                        reach=EVERYWHERE,
+                        sees_personal=False,
+                        password_hash=password_hash,
+                        oidc_subject=None,
+                        now=services.now(),
+                    )
+            limits = {"write_off_limits": {"USD": "100"}}
+            version = decisions.propose_rules(services, limits, actor="ada", comment=None)
+            decisions.approve_rules(services, version, actor="grace")
+        finally:
+            services.close()
+        yield running
+
+
+def press(page: Page, name: str | re.Pattern[str]) -> None:
+    page.get_by_role("button", name=name, exact=isinstance(name, str)).first.click()
+
+
+def go(page: Page, place: str) -> None:
+    page.get_by_role("navigation", name="Main").get_by_role("link", name=place, exact=True).first.click()
+
+
+def site_of(system: System) -> dict[str, Any]:
+    """A site on which the app is installed, and which our service knows."""
+    site: dict[str, Any] = system.control.post("instances")
+    return site
+
+
+def create(page: Page, title: str, **fields: str) -> None:
+    """Create a link of one custom item, or of what `fields` say; the page then shows it."""
+    go(page, "Payment links")
+    page.get_by_role("link", name="Create a link").first.click()
+    page.get_by_label("Title").fill(title)
+    page.get_by_label("Currency").fill("USD")
+    for label, value in fields.items():
+        page.get_by_label(label).first.fill(value)
+    press(page, "Preview")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Look at it once more")
+    press(page, "Create the link")
+    expect(page.get_by_role("heading", level=1)).to_have_text(title)
+
+
+def pay_here(page: Page) -> None:
+    """Pay by card on the sandbox's checkout page."""
+    page.get_by_role("button", name=re.compile("^Pay ")).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Thank you")
+
+
+@pytest.mark.timeout(300)
+def test_from_a_new_link_to_a_write_off_by_two_people(system: System, new_page: NewPage) -> None:
+    site = site_of(system)
+    page = new_page()
+    sign_in(page, system.web_url, "maya", PASSWORD)
+
+    # She creates a link, sends it, and opens it as the buyer would.
+    wait_for_instance(page, system)
+    create(page, "Ceramic bowl", **{"Name": "Bowl", "Price of one": "24.00"})
+    link_id = page.url.partition("?")[0].rpartition("/")[2]
+    page.get_by_text("Send to").first.click()
+    page.get_by_label("Contacts").fill(site["contactIds"][0])
+    press(page, "Send to these")
+    expect(page.get_by_role("status").first).to_contain_text("sent")
+    mails = system.control.get("mails", instanceId=site["instanceId"])["mails"]
+    assert [one["paymentLinkId"] for one in mails] == [link_id]
+    share = page.get_by_role("link", name="Open as the buyer").get_attribute("href")
+    assert share is not None
+
+    # The payment arrives on the overview, which is not loaded again.
+    go(page, "Overview")
+    page.evaluate("window.isTheSamePage = true")
+    buyer = new_page()
+    buyer.goto(share)
+    pay_here(buyer)
+    expect(page.locator("#now")).to_contain_text("24.00", timeout=SECONDS)
+    assert page.evaluate("window.isTheSamePage") is True
+
+    # Wix shows 5.00 too much: a discrepancy, found by the next check.
+    system.control.post("faults", {"kind": "wrong_total", "linkId": link_id, "by": "5.00"})
+    buyer.goto(share)
+    pay_here(buyer)
+    expect(page.locator("#verdict")).to_contain_text("1 discrepancy", timeout=SECONDS)
+    assert page.evaluate("window.isTheSamePage") is True
+
+    # She looks into it and proposes to write it off, which she cannot approve herself.
+    go(page, "Discrepancies")
+    page.get_by_role("link", name="Total differs").first.click()
+    press(page, "Investigate")
+    expect(page.get_by_role("status").first).to_be_visible()
+    page.locator("summary", has_text="Propose a write-off").click()
+    page.locator("#write_off-reason").select_option("rounding")
+    press(page, "Propose write-off")
+    expect(page.get_by_role("status").first).to_be_visible()
+    where = page.url.partition("?")[0]
+    expect(page.get_by_role("button", name=re.compile("^Approve"))).to_have_count(0)
+
+    # Another person approves it, and the books are right.
+    other = new_page()
+    sign_in(other, system.web_url, "noor", PASSWORD)
+    other.goto(where)
+    other.locator("summary", has_text="Approve").click()
+    press(other, re.compile("^Approve"))
+    expect(other.locator(".heading")).to_contain_text("Written off")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Total differs")
+    go(page, "Overview")
+    expect(page.locator("#verdict")).not_to_contain_text("need", timeout=SECONDS)
+
+
+def wait_for_instance(page: Page, system: System) -> None:
+    """Until the service was told of the site."""
+
+    def is_there() -> bool:
+        page.goto(f"{system.web_url}/links")
+        return page.get_by_role("link", name="Create a link").count() > 0
+
+    wait_until(is_there, what="the site on the pages", seconds=60)
+    go(page, "Overview")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["ECOM", "ECOM_ORDER", "plain link"])
+def test_a_payment_is_initiated_and_paid(system: System, new_page: NewPage, kind: str) -> None:
+    site = site_of(system)
+    page = new_page(390)
+    page.set_viewport_size({"width": 1280, "height": 860})
+    sign_in(page, system.web_url, "maya", PASSWORD)
+    wait_for_instance(page, system)
+    if kind == "ECOM_ORDER":
+        order = system.control.post(
+            f"instances/{site['instanceId']}/orders", {"currency": "USD", "total": "180.00"}
+        )
+        go(page, "Payment links")
+        page.get_by_role("link", name="Create a link").first.click()
+        page.get_by_label("Title").fill("Deposit")
+        page.get_by_label("Currency").fill("USD")
+        page.get_by_role("radio", name=re.compile("order", re.IGNORECASE)).check()
+        page.get_by_label("Id of the order").fill(order["id"])
+        page.get_by_label("Amount", exact=True).fill("60.00")
+        press(page, "Preview")
+        press(page, "Create the link")
+        amount = "60.00"
+    else:
+        create(page, "Ceramic bowl", **{"Name": "Bowl", "Price of one": "24.00"})
+        amount = "24.00"
+    link_id = UUID(page.url.partition("?")[0].rpartition("/")[2])
+
+    if kind == "plain link":
+        page = new_page(390)
+        page.goto(f"{system.web_url}/pay/{link_id}")
+        press(page, "Go to the checkout")
+    else:
+        press(page, "Initiate a payment")
+        page.get_by_role("link", name="Go to the checkout").click()
+    pay_here(page)
+
+    reader = new_page()
+    sign_in(reader, system.web_url, "noor", PASSWORD)
+
+    def is_booked() -> bool:
+        reader.goto(f"{system.web_url}/payments?link={link_id}")
+        return (
+            amount in reader.locator("tbody").all_inner_texts()[0]
+            if reader.locator("tbody").count()
+            else False
+        )
+
+    wait_until(is_booked, what="the payment on the pages", seconds=60)
