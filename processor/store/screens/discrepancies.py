@@ -1,8 +1,8 @@
 """The queue of discrepancies, and what is shown of one.
 
-What is open is found by the index of the open ones, and scanned: it is what needs a decision, so it stays small beside
-the books. What is closed grows for ever. It is paged by the steps that closed it, the newest first, a bounded number of
-steps for each page; of one payment or link by the index of that.
+What is open is found by the index of the open ones, and looked through up to a bound: it is what needs a decision, so
+it stays small beside the books. What is closed grows for ever. It is paged by the steps that closed it, the newest
+first, a bounded number of steps for each page; of one payment or link by the index of that.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ from processor.store.tables import (
     is_any_of,
 )
 
+# Open ones whose ages are looked up for one page. More than that is no queue any more, and each age is a look at a
+# payment; their totals are of all nevertheless.
+LOOKED_MAX = 10_000
 WINDOW = 10_000  # steps looked through for one page of closed ones
 WORKERS_MAX = 1_000
 
@@ -154,6 +157,10 @@ def _conditions(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
         found.append(row.amount_at_risk >= by.least)
     if by.most is not None:
         found.append(row.amount_at_risk <= by.most)
+    if by.approval is not None:
+        # Persons propose them one by one: they are fewer than what is open.
+        proposed = select(WriteOffRow.discrepancy_id).where(_PROPOSED).scalar_subquery()
+        found.append(row.discrepancy_id == any_(func.array(proposed)))
     if by.payment_link_id is not None and by.instance_id is None and reach.instance_ids is None:
         # The index of links begins with the instance: this lets it be asked for each.
         every = select(AppInstance.instance_id).scalar_subquery()
@@ -162,36 +169,47 @@ def _conditions(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
 
 
 def _set(by: Filter, reach: Reach) -> Select[Any]:
-    """Everything of the filter but its ages and approvals: key, age and what is summed.
+    """What the filter finds whatever it says of ages: key, age and what is summed, of the LOOKED_MAX seen first.
 
     What stands beside a row is looked up by its key for each, whatever the planner believes of the tables; OFFSET 0
     keeps it from being looked up more than once.
     """
     row = Discrepancy
+    seen_first = (
+        select(
+            row.discrepancy_id,
+            row.instance_id,
+            row.payment_id,
+            row.currency,
+            row.amount_at_risk,
+            row.opened_at,
+        )
+        .where(*_conditions(by, reach))
+        .order_by(row.first_seen_at, row.discrepancy_id)
+        .limit(LOOKED_MAX)
+        .subquery()
+    )
+    one = seen_first.c
     dated = (
         select(func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at))
-        .where(PaymentRow.instance_id == row.instance_id, PaymentRow.payment_id == row.payment_id)
-        .correlate(row)
+        .where(PaymentRow.instance_id == one.instance_id, PaymentRow.payment_id == one.payment_id)
+        .correlate(seen_first)
         .scalar_subquery()
     )
     proposed_by = (
         select(WriteOffRow.proposed_by)
-        .where(WriteOffRow.discrepancy_id == row.discrepancy_id, _PROPOSED)
-        .correlate(row)
+        .where(WriteOffRow.discrepancy_id == one.discrepancy_id, _PROPOSED)
+        .correlate(seen_first)
         .scalar_subquery()
     )
-    return (
-        select(
-            row.discrepancy_id,
-            row.currency,
-            row.amount_at_risk,
-            # As in listings and the view report.open_items.
-            func.coalesce(dated, row.opened_at).label("aged_from"),
-            proposed_by.label("proposed_by"),
-        )
-        .where(*_conditions(by, reach))
-        .offset(literal_column("0"))
-    )
+    return select(
+        one.discrepancy_id,
+        one.currency,
+        one.amount_at_risk,
+        # As in listings and the view report.open_items.
+        func.coalesce(dated, one.opened_at).label("aged_from"),
+        proposed_by.label("proposed_by"),
+    ).offset(literal_column("0"))
 
 
 def _approval(proposed_by: Any, asker: str) -> Any:
@@ -311,6 +329,20 @@ def walked(
         before = None if at is None or first is None else Position((first,), is_back=True)
         after = None if edge is None else Position((edge,))
     return Slice(_lines(connection, [one.discrepancy_id for one in shown], reach), before, after)
+
+
+def of_currency(
+    connection: Connection, by: Filter, reach: Reach
+) -> list[tuple[str | None, int, Decimal | None]]:
+    """Currency, number and amount at risk of everything the filter finds, whatever it says of ages; see `Group`."""
+    row = Discrepancy
+    found = connection.execute(
+        select(row.currency, func.count(), func.sum(row.amount_at_risk))
+        .where(*_conditions(by, reach))
+        .group_by(row.currency)
+        .order_by(row.currency)
+    )
+    return [(line[0], line[1], line[2]) for line in found]
 
 
 def _groups(found: Any, by: Filter, now: datetime) -> Select[Any]:

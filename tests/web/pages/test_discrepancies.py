@@ -280,6 +280,29 @@ def test_what_is_closed_is_looked_for_a_bounded_number_of_steps_a_page(
     assert len(ids_on(page)) == 2
 
 
+def test_of_very_many_only_so_many_are_looked_through_and_that_is_told(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(fresh_books, 30)
+    last = fresh_books.shop.rows(
+        "SELECT discrepancy_id FROM discrepancies ORDER BY first_seen_at DESC, discrepancy_id DESC LIMIT 1"
+    )[0].discrepancy_id
+    fresh_books.discrepancies["last"] = last
+    act(fresh_books, fresh_books.person(Role.CLERK), "last", "write-off", reason="fee")
+    monkeypatch.setattr(store, "LOOKED_MAX", 10)
+    person = fresh_books.person(Role.APPROVER)
+
+    page = person.read("/discrepancies")
+    waiting = person.read("/discrepancies?approval=mine")
+
+    assert "More than 10 fit" in page
+    assert len(ids_on(page)) == 10
+    assert '<dd class="value">30</dd>' in page
+    assert "465.00" in page  # 1 + 2 + ... + 30
+    assert ids_on(waiting) == {last}
+    assert "More than" not in waiting
+
+
 LARGE = "discrepancies|discrepancy_steps|payments|write_offs"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -172,18 +172,21 @@ def _currency(told: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of a filter. of_currency: (currency, number, amount at risk), None where it is not known; buckets: number of
-    each, whatever bucket the filter says; waiting: write-offs that wait for who asks, whatever it says of that."""
+    """Of a filter. of_currency: (currency, number, amount at risk), None where it is not known.
+
+    buckets: number of each, whatever bucket the filter says. waiting: write-offs that wait for who asks. is_cut: more
+    fits than is looked through, so list, buckets and what waits are of those that were seen first.
+    """
 
     count: int
     of_currency: list[tuple[str | None, int, Decimal | None]]
     buckets: list[int]
     waiting: int
+    is_cut: bool
 
 
 def totals(groups: list[Group], by: Filter) -> Totals:
-    """Add up what the filter finds."""
-
+    """Add up what was found, and looked through."""
     wanted = {None: (None, *Approval), Approval.ANY: (*Approval,), Approval.MINE: (Approval.MINE,)}[
         by.approval
     ]
@@ -204,6 +207,7 @@ def totals(groups: list[Group], by: Filter) -> Totals:
         of_currency,
         buckets,
         sum(one.count for one in groups if one.approval is Approval.MINE),
+        sum(one.count for one in groups) >= discrepancies.LOOKED_MAX,
     )
 
 
@@ -514,6 +518,9 @@ def blueprint(site: Site) -> Blueprint:
             elif not look.wrong:
                 found, groups = discrepancies.page(connection, by, reach(), at=at, now=now)
             sums = totals(groups, by)
+            if sums.is_cut and by.aging is None and by.approval is None:
+                whole = discrepancies.of_currency(connection, by, reach())
+                sums = replace(sums, count=sum(count for _, count, _ in whole), of_currency=whole)
             names = discrepancies.workers(connection, reach())
             instances = choices(connection, reach())
         return render_template(
@@ -542,6 +549,7 @@ def blueprint(site: Site) -> Blueprint:
             is_narrowed=any(look.given.values()),
             is_filter_open=bool(look.wrong) or bool(_beyond_links(look.given)),
             window=discrepancies.WINDOW,
+            looked_max=discrepancies.LOOKED_MAX,
             Approval=Approval,
         )
 
