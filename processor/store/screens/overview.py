@@ -170,8 +170,9 @@ def waiting(connection: Connection, reach: Reach, now: datetime) -> Waiting:
                 SELECT DISTINCT r.instance_id, r.payment_link_id
                 FROM (SELECT * FROM check_requests ORDER BY request_id LIMIT :most) r
                 WHERE {_seen("r.instance_id", reach)}
-                    AND NOT EXISTS (SELECT FROM link_checks c WHERE c.instance_id = r.instance_id
-                        AND c.payment_link_id = r.payment_link_id AND c.wanted > c.checked)
+                    -- One by one, by the key: as a join, all links might be read.
+                    AND NOT COALESCE((SELECT c.wanted > c.checked FROM link_checks c
+                        WHERE c.instance_id = r.instance_id AND c.payment_link_id = r.payment_link_id), false)
             )
             SELECT (SELECT count(*) FILTER (WHERE is_wanted) FROM due) + (SELECT count(*) FROM asked) AS links,
                 (SELECT min(due_at) FROM due WHERE due_at <= :now) AS late_since,

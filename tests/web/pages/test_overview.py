@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event, text
 
 from processor import metrics
 from processor.domain.access import EVERYWHERE, Reach, Role
@@ -345,6 +346,80 @@ def test_open_items_are_in_the_buckets_of_the_report(books: Books) -> None:
             assert sum(one.at_risk or 0 for one in every) == sum(row.amount_at_risk or 0 for row in rows)
 
 
+LARGE = ("payments", "webhook_events", "discrepancies", "link_checks")
+
+
+def large(books: Books) -> None:
+    """A year of payments and events, and what is closed and checked. No trigger needs to see it."""
+    values = {"id": books.instance_id, "other": books.other_instance_id, "many": 20_000}
+    with books.shop.services.database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("""
+                INSERT INTO payments (instance_id, payment_id, revision, payment_link_id, amount, currency, created_at,
+                    first_origin, origin, event_id, stored_at, changed_at, last_verdict, last_told_at)
+                SELECT CASE WHEN n % 10 = 0 THEN CAST(:other AS uuid) ELSE CAST(:id AS uuid) END, gen_random_uuid(), 1,
+                    gen_random_uuid(), 1, 'USD', at, 'webhook', 'webhook', gen_random_uuid(), at, at, 'new', at
+                FROM generate_series(1, :many) n
+                CROSS JOIN LATERAL (SELECT now() - n * interval '1 year' / :many AS at) t"""),
+            values,
+        )
+        connection.execute(
+            text("""
+                INSERT INTO webhook_events (event_id, instance_id, event_type, kind, entity_id, received_at,
+                    last_received_at, status, is_anonymization, content_digest, token_digest)
+                SELECT event_id, instance_id, 'x', 'payment', payment_id, stored_at, stored_at, 'recorded', false,
+                    sha256('a'), sha256('a')
+                FROM payments""")
+        )
+        connection.execute(
+            text("""
+                INSERT INTO link_checks (instance_id, payment_link_id, wanted, checked)
+                SELECT instance_id, payment_link_id, 1, 1 FROM payments""")
+        )
+        connection.execute(
+            text("""
+                INSERT INTO discrepancies (discrepancy_id, instance_id, type, severity, state, payment_link_id,
+                    payment_id, sides, first_seen_at, last_seen_at, first_run_id, last_run_id, closed_at, resolution,
+                    reason)
+                SELECT gen_random_uuid(), instance_id, 'amount_differs', 'error', 'resolved', payment_link_id,
+                    payment_id, '{}', stored_at, stored_at, event_id, event_id, stored_at, 'x', 'explained'
+                FROM payments""")
+        )
+        for table in LARGE:
+            connection.execute(text(f"ANALYZE {table}"))
+
+
+def test_no_look_reads_a_large_table_as_a_whole(fresh_books: Books) -> None:
+    large(fresh_books)
+    asked_for: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, given: Any, *_more: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "WITH")):
+            asked_for.append((statement, given))
+
+    engine = fresh_books.shop.services.database.engine
+    reaches = (EVERYWHERE, Reach(frozenset({fresh_books.other_instance_id})))
+    people = [fresh_books.person(reach=one) for one in reaches]
+    event.listen(engine, "before_cursor_execute", note)
+    for person in people:
+        assert "The books are right" in person.read("/")
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        plans = [
+            (
+                statement,
+                "\n".join(row[0] for row in connection.exec_driver_sql("EXPLAIN " + statement, given)),
+            )
+            for statement, given in asked_for
+        ]
+
+    assert any("ix_payments_by_creation" in plan for _, plan in plans)
+    assert any("ix_webhook_events_received" in plan for _, plan in plans)
+    wrong = [one for one in plans if any(f"Seq Scan on {table}" in one[1] for table in LARGE)]
+    assert not wrong, "\n".join(one[1] for one in wrong)
+
+
 # -- The page ----------------------------------------------------------------------------------------
 
 
@@ -393,9 +468,9 @@ def test_the_part_that_updates_itself_is_that_of_the_page_and_asks_for_itself(bo
     part = person.get("/overview/now", headers={"HX-Request": "true"}).text
 
     assert "<html" not in part
-    for text in (page, part):
-        assert '<div id="now" class="live" data-live hx-get="/overview/now" hx-trigger="every 5s"' in text
-        assert "aria-live" not in text
+    for one in (page, part):
+        assert '<div id="now" class="live" data-live hx-get="/overview/now" hx-trigger="every 5s"' in one
+        assert "aria-live" not in one
 
 
 def test_updates_can_be_paused(books: Books) -> None:
