@@ -23,6 +23,11 @@ class Sifted(Generic[Item]):
     page: Slice[Item]
     looked_to: Key | None
 
+    @property
+    def looked_max(self) -> int:
+        """How many rows are looked at for one page."""
+        return LOOKED_MAX
+
 
 def sift(
     connection: Connection,
