@@ -142,6 +142,9 @@ def test_no_page_breaks_on_an_odd_filter(books: Books) -> None:
         for method, rule, needs in routes(books.app)
         if method == "GET" and needs.permission is not None
     ]
+    parts = {  # of pages, asked for by these: they have no heading of the first rank
+        path_of(books.app, rule, values) for _, rule, needs in routes(books.app) if needs.is_live
+    }
     known = {"at", "instance", "next"}
     for path in pages:
         answer = person.get(path)
@@ -156,7 +159,7 @@ def test_no_page_breaks_on_an_odd_filter(books: Books) -> None:
         answer = person.client.get(path, query_string=query)
         answer.get_data()  # what is streamed is made while it is read
         assert answer.status_code < 500, (path, query, answer.text[:500])
-        if answer.mimetype == "text/html" and answer.status_code < 300:
+        if answer.mimetype == "text/html" and answer.status_code < 300 and path not in parts:
             assert wrong_with(answer.text) == [], (path, query)
 
     ask()
