@@ -306,6 +306,14 @@ def test_of_very_many_only_so_many_are_looked_through_and_that_is_told(
 LARGE = "discrepancies|discrepancy_steps|payments|write_offs"
 
 
+def test_the_queue_is_not_within_a_form_so_it_can_be_printed(books: Books) -> None:
+    page = books.person(Role.CLERK).read("/discrepancies")
+
+    before = page.split('<table class="cards queue">')[0]
+    assert before.count("<form") == before.count("</form>")
+    assert page.count('name="chosen" form="together"') == 4
+
+
 def plans_of(books: Books, person: Person, path: str) -> list[str]:
     """How the database answers each statement of a page, with every table as large as it is."""
     asked: list[tuple[str, Any]] = []
