@@ -17,6 +17,7 @@ from processor.web.pages.access import needs, needs_of, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.site import Site
 
+# What was asked for; beside it stands whether it was refused.
 WORDS = {
     "signed_in": "Signed in",
     "sign_in_failed": "Failed to sign in",
@@ -31,7 +32,33 @@ WORDS = {
     "events.personal": "Saw personal data of an event",
     "events.again": "Replayed an event",
     "payments.personal": "Saw personal data of a payment",
+    "payments.export_csv": "Exported payments as CSV",
+    "payments.export_parquet": "Exported payments as Parquet",
+    "payments.export_xlsx": "Exported payments for Excel",
+    "reports.download": "Downloaded a report",
+    "links.draft": "Looked at a link before its creation",
+    "links.create": "Created a link",
+    "links.find_contacts": "Looked for contacts",
     "links.recipients": "Saw the recipients of a link",
+    "links.send": "Sent a link",
+    "links.initiate": "Initiated a payment",
+    "links.activate": "Activated a link",
+    "links.deactivate": "Deactivated a link",
+    "links.note": "Changed the note of a link",
+    "links.receipt": "Issued a receipt",
+    "discrepancies.investigate": "Began to investigate a discrepancy",
+    "discrepancies.comment": "Commented on a discrepancy",
+    "discrepancies.evidence": "Added evidence to a discrepancy",
+    "discrepancies.assign": "Assigned a discrepancy",
+    "discrepancies.resolve": "Resolved a discrepancy",
+    "discrepancies.reopen": "Reopened a discrepancy",
+    "discrepancies.write_off": "Proposed a write-off",
+    "discrepancies.approve": "Approved a write-off",
+    "discrepancies.reject": "Rejected a write-off",
+    "discrepancies.withdraw": "Withdrew a write-off",
+    "discrepancies.together": "Worked on several discrepancies",
+    "rules.propose": "Proposed rules",
+    "rules.approve": "Approved rules",
     "jobs.requeue": "Tried a failed job again",
     "jobs.remove": "Removed a failed job",
     "health.send_again": "Sent alerts again",
@@ -89,7 +116,7 @@ def blueprint(site: Site) -> Blueprint:
 
 
 def action_words(action: str) -> str:
-    """An action for people."""
+    """An action for people. One of another release, which has no words here, is told by its name."""
     if action in WORDS:
         return WORDS[action]
     screen, _, name = action.rpartition(".")
