@@ -15,7 +15,7 @@ from processor.domain.link import Link
 from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_any_of
 
 # Of links in a list; a link with more payments shows its sum on its own page.
-BOOKED_MAX = 2_000
+BOOKED_MAX = 1_000
 BOOKED_MAX_OF_ONE = 50_000
 RECENT = 10
 RECENT_OF_MAX = (

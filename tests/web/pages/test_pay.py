@@ -97,6 +97,20 @@ def test_links_that_we_do_not_know_are_not_there(fresh_books: Books, link_id: UU
     assert checkouts(fresh_books) == 0
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE payment_links SET missing_since = now()",
+        "UPDATE app_instances SET removed_at = now()",
+    ],
+)
+def test_what_wix_no_longer_knows_is_not_there(fresh_books: Books, link_id: UUID, change: str) -> None:
+    with fresh_books.shop.services.database.begin() as connection:
+        connection.exec_driver_sql(change)
+
+    assert fresh_books.nobody().get(f"/pay/{link_id}").status_code == 404
+
+
 def test_a_link_of_two_instances_is_of_neither(fresh_books: Books, link_id: UUID) -> None:
     with fresh_books.shop.services.database.begin() as connection:
         connection.exec_driver_sql(
