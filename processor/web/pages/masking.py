@@ -150,7 +150,7 @@ def _object(value: Any, holder: str, depth: int) -> Any:
 def _member(holder: str, name: str, value: Any, depth: int) -> Any:
     if value is None or value == "":
         return value
-    if name == "url" and _is_address(value):
+    if name == "url" and holder in ("url", "links") and _is_address(value):
         return value
     if name in _LOOKED_INTO:
         return _object(value, name, depth)

@@ -238,3 +238,9 @@ def test_a_link_shows_its_title_and_items_but_no_note_and_nobody() -> None:
         "note": {"text": MASK},
         "recipients": [{"contactId": MASK, "sendMethods": ["EMAIL_METHOD"]}],
     }
+
+
+def test_an_address_is_shown_of_a_link_alone() -> None:
+    assert masked({"entity": {"url": "https://static.example/anna"}}) == {"entity": {"url": MASK}}
+    shown = masked({"entity": {"links": {"url": {"url": "https://shop.example/pay/abc?mail=anna"}}}})
+    assert shown == {"entity": {"links": {"url": {"url": MASK}}}}

@@ -29,6 +29,7 @@ from processor.wix.parse import parse_claims
 from processor.wix.signature import decode_segment
 
 DAYS_SHOWN = 30
+CUT_MAX = 10_000  # letters
 REPLAYED = {
     Verdict.NEW: "The payment was not booked yet, and is now.",
     Verdict.NEWER: "The payment was moved forward to the revision that the event tells of.",
@@ -138,7 +139,7 @@ def blueprint(site: Site) -> Blueprint:
             lines = store.unread(connection)
         return render_template(
             "unread.html",
-            lines=[(one, _body(one.token, is_open=False)) for one in lines],
+            lines=[(one, _cut(_body(one.token, is_open=False))) for one in lines],
             is_full=len(lines) == store.UNREAD_MAX,
         )
 
@@ -157,6 +158,11 @@ def _only_who_sees_every_instance() -> None:
 
 def _detail(told: Replayed) -> str:
     return f" ({told.detail.replace('_', ' ')})" if told.left is Left.UNREADABLE and told.detail else ""
+
+
+def _cut(body: str | None) -> str | None:
+    """The beginning of a body, since many stand on one page."""
+    return body if body is None or len(body) <= CUT_MAX else f"{body[:CUT_MAX]}\n…"
 
 
 def _body(token: str | None, *, is_open: bool) -> str | None:
