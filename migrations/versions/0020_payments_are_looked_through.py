@@ -27,7 +27,7 @@ BEFORE = {"ix_payments_of_link": "(payment_link_id, instance_id)"}
 AFTER = {
     "ix_payments_of_instance": "(uuid_send(instance_id), created_at, payment_id)",
     "ix_payments_of_link_created": "(payment_link_id, created_at, instance_id)",
-    "ix_payments_recovered": "(created_at, instance_id) WHERE recovery IS NOT NULL",
+    "ix_payments_recovered": "(recovery, created_at, instance_id) WHERE recovery IS NOT NULL",
     "ix_payments_undated": "(instance_id, payment_id) WHERE created_at IS NULL",
 }
 

@@ -233,9 +233,7 @@ class Scope:
 
 
 @contextmanager
-def reading(
-    database: Database, time_zone: str, *, seconds: float = LIMIT_SECONDS
-) -> Iterator[Connection]:
+def reading(database: Database, time_zone: str, *, seconds: float = LIMIT_SECONDS) -> Iterator[Connection]:
     """A transaction that sees one state of the books, changes nothing, and has the reports' days in `time_zone`.
 
     seconds: for each statement, and between two. The totals of a report are those of its rows. Raises
@@ -303,9 +301,7 @@ def lines(
     down = " DESC" if newest_first else ""
     order = ", ".join(f"{name}{down} NULLS LAST" for name in (report.at, *report.key))
     found = connection.execute(
-        text(
-            f"SELECT {', '.join(columns)} FROM report.{report.view}{where} ORDER BY {order} LIMIT :limit"
-        ),
+        text(f"SELECT {', '.join(columns)} FROM report.{report.view}{where} ORDER BY {order} LIMIT :limit"),
         {**values, "limit": limit},
         execution_options={"stream_results": True, "yield_per": ROWS_AT_ONCE},
     )

@@ -361,6 +361,7 @@ class PaymentRow(_Facts, Base):
         Index("ix_payments_of_link_created", "payment_link_id", "created_at", "instance_id"),
         Index(
             "ix_payments_recovered",
+            "recovery",
             "created_at",
             "instance_id",
             postgresql_where=text("recovery IS NOT NULL"),

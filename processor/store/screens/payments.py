@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -20,10 +20,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Text,
     Uuid,
     and_,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -31,6 +33,7 @@ from sqlalchemy import (
 )
 
 from processor.domain.access import Reach
+from processor.domain.reconciliation import Recovery
 from processor.store.screens.common import within
 from processor.store.screens.keyset import PAGE, Position
 from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
@@ -38,10 +41,11 @@ from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_a
 LOOKED_MAX = 5_000  # payments that one page reads to find those of a filter
 INSTANCES_MAX = 25  # a list over more of them, but not all, is read from the list of all
 IDS_MAX = 50
-LINKS_MAX = 20
-TITLES_MAX = 5_000  # links of each instance whose titles are looked through, the newest
+LINKS_MAX = 10
+TITLES_MAX = 2_000  # links of each instance whose titles are looked through, the newest
 PREFIX_MIN = 6  # letters of an id: fewer are more likely a word
 _HEX = re.compile(rf"[0-9a-f]{{{PREFIX_MIN},32}}", re.ASCII)
+_INFINITY: Any = literal_column("timestamptz 'infinity'")
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 UNCHECKED = "unchecked"  # as a state: not checked yet
@@ -132,6 +136,7 @@ def seek(connection: Connection, by: Filter, reach: Reach) -> Sought | None:
     """
     if not by.text:
         return None
+    _keep_to_order(connection)
     hexadecimal = by.text.lower().replace("-", "")
     if _HEX.fullmatch(hexadecimal):
         first, last = (UUID(hexadecimal.ljust(32, letter)) for letter in "0f")
@@ -151,10 +156,11 @@ def seek(connection: Connection, by: Filter, reach: Reach) -> Sought | None:
 
 def _has_payments(connection: Connection, link_id: UUID, reach: Reach) -> bool:
     row = PaymentRow
-    found = connection.execute(
-        select(literal(1)).where(row.payment_link_id == link_id, *within(row.instance_id, reach)).limit(1)
-    )
-    return found.first() is not None
+    # A link is of one instance. Were that asked for, too, its index would come into question.
+    owners = connection.execute(
+        select(row.instance_id).where(row.payment_link_id == link_id).limit(10)
+    ).scalars()
+    return any(reach.holds(owner) for owner in owners)
 
 
 def _instances(by: Filter, reach: Reach) -> Select[Any]:
@@ -252,23 +258,63 @@ def has_undated(connection: Connection, reach: Reach) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A way through payments that an index answers.
+    """A way through payments that one index answers, and no other.
 
-    conditions: of which payments. instance_id: the only one, whose index has no other in it; else None. Its key is
-    (created_at, instance_id, payment_id), without the first when is_undated.
+    lead: what its index begins with, None for that of all payments; value: what that is on this way. instance_id: the
+    only one on the way, whose index has no other in it; else None. since, until: created in [since, until). The key of
+    a payment is (created_at, instance_id, payment_id), without the first when is_undated. is_partial: the index has
+    only payments that have the lead.
+
+    That the lead is `value` is said as a range, and its column is part of the order: were it said to be equal, the
+    index of all payments would have that order as well, and PostgreSQL, which thinks that what fits lies spread evenly,
+    might read it for years past a shop that closed.
     """
 
-    conditions: tuple[ColumnElement[bool], ...] = ()
+    lead: Any = None
+    value: Any = None
     instance_id: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     is_undated: bool = False
+    is_partial: bool = False
 
     @property
     def order(self) -> tuple[str, ...]:
+        """The names of the columns of the key, the instance left out where there is one alone."""
         if self.is_undated:
             return ("instance_id", "payment_id")
         if self.instance_id is not None:
             return ("created_at", "payment_id")
         return ("created_at", "instance_id", "payment_id")
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Of which payments it is."""
+        created_at = PaymentRow.created_at
+        if self.is_undated:
+            return [created_at.is_(None)]
+        if self.lead is None:
+            found: list[ColumnElement[bool]] = [created_at.is_not(None)]
+            if self.since is not None:
+                found.append(created_at >= self.since)
+            if self.until is not None:
+                found.append(created_at < self.until)
+            return found
+        here = func.row(self.lead, created_at)
+        return [
+            *([self.lead.is_not(None)] if self.is_partial else []),
+            self.lead >= self.value if self.since is None else here >= func.row(self.value, self.since),
+            # Infinity comes before NULL.
+            here <= func.row(self.value, _INFINITY)
+            if self.until is None
+            else here < func.row(self.value, self.until),
+        ]
+
+    def sorted(self, columns: Any, lead: Any, *, goes_down: bool) -> list[Any]:
+        """What to sort by. columns: of payments; lead: the column that has it."""
+        keys = [getattr(columns, name) for name in self.order]
+        keys = keys if self.lead is None else [lead, *keys]
+        return [key.desc() if goes_down else key.asc() for key in keys]
 
     def behind(self, key: tuple[Any, ...], *, goes_down: bool) -> ColumnElement[bool]:
         """That a payment comes after the one of this key, which may be of another way."""
@@ -280,40 +326,48 @@ class _Way:
                 includes = (self.instance_id < instance_id) == goes_down
                 payment_id = _LAST if includes == goes_down else _FIRST
             key = (created_at, payment_id)
-        columns = [getattr(PaymentRow, name) for name in self.order]
-        place = func.row(*(literal(value, one.type) for value, one in zip(key, columns, strict=True)))
-        here = func.row(*columns)
+        columns: list[Any] = [getattr(PaymentRow, name) for name in self.order]
+        place = [literal(value, one.type) for value, one in zip(key, columns, strict=True)]
+        if self.lead is not None:
+            columns, place = [self.lead, *columns], [self.value, *place]
+        here, there = func.row(*columns), func.row(*place)
         if goes_down:
-            return here <= place if includes else here < place
-        return here >= place if includes else here > place
+            return here <= there if includes else here < there
+        return here >= there if includes else here > there
 
 
 def _ways(by: Filter, reach: Reach, sought: Sought | None) -> list[_Way]:
     """The ways that together lead to every payment of a filter, and no two to the same."""
     row = PaymentRow
     if by.is_undated:
-        return [_Way((row.created_at.is_(None),), is_undated=True)]
-    dated: list[ColumnElement[bool]] = [row.created_at.is_not(None)]
-    if by.since is not None:
-        dated.append(row.created_at >= by.since)
-    if by.until is not None:
-        dated.append(row.created_at < by.until)
+        return [_Way(is_undated=True)]
+    way = _Way(since=by.since, until=by.until)
+    link_ids = []
     if by.payment_link_id is not None:
-        return [_Way((row.payment_link_id == by.payment_link_id, *dated))]
-    if sought is not None and sought.links:
+        link_ids = [by.payment_link_id]
+    elif sought is not None:
         link_ids = sorted({link.payment_link_id for link in sought.links})
-        return [_Way((row.payment_link_id == link_id, *dated)) for link_id in link_ids]
+    if link_ids:
+        return [replace(way, lead=row.payment_link_id, value=literal(one, Uuid())) for one in link_ids]
     if by.recovery not in (None, NONE):
-        return [_Way((row.recovery.is_not(None), *dated))]
+        codes = Recovery if by.recovery == ANY else [by.recovery]
+        return [
+            replace(way, lead=row.recovery, value=literal(str(code), Text()), is_partial=True)
+            for code in codes
+        ]
     one = by.instance_id
     alone = [one] if one is not None else sorted(reach.instance_ids) if reach.instance_ids is not None else []
     if 0 < len(alone) <= INSTANCES_MAX:
-        key = func.uuid_send(row.instance_id)
         return [
-            _Way((key == func.uuid_send(literal(instance_id, Uuid())), *dated), instance_id=instance_id)
+            replace(
+                way,
+                lead=func.uuid_send(row.instance_id),
+                value=func.uuid_send(literal(instance_id, Uuid())),
+                instance_id=instance_id,
+            )
             for instance_id in alone
         ]
-    return [_Way(tuple(dated))]
+    return [way]
 
 
 def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _Way) -> list[Any]:
@@ -332,16 +386,14 @@ def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _W
     if by.state is not None:
         state = columns.match_state
         found.append(state.is_(None) if by.state == UNCHECKED else state == by.state)
-    match by.recovery:
-        case None:
-            pass
-        case "any":
-            if way.is_undated or by.payment_link_id is not None or (sought is not None and sought.links):
-                found.append(columns.recovery.is_not(None))
-        case "none":
-            found.append(columns.recovery.is_(None))
-        case code:
-            found.append(columns.recovery == code)
+    if way.is_partial:
+        pass
+    elif by.recovery == NONE:
+        found.append(columns.recovery.is_(None))
+    elif by.recovery == ANY:
+        found.append(columns.recovery.is_not(None))
+    elif by.recovery is not None:
+        found.append(columns.recovery == by.recovery)
     if by.amount_from is not None:
         found.append(columns.amount >= by.amount_from)
     if by.amount_to is not None:
@@ -391,43 +443,58 @@ def _read(
 ) -> _Read:
     """Up to `limit` payments on a way. looked_max: at most so many are looked at, None for all there are."""
     row = PaymentRow
-    order = [getattr(row, name) for name in way.order]
-    conditions = list(way.conditions)
+    conditions = way.conditions
     if after is not None:
         conditions.append(way.behind(after, goes_down=goes_down))
     rest = _rest(row, by, reach, sought, way)
     if not rest or looked_max is None:
         statement = select(*_COLUMNS).where(*conditions, *rest)
-        statement = statement.order_by(*_directed(order, goes_down=goes_down)).limit(limit)
+        statement = statement.order_by(*way.sorted(row, way.lead, goes_down=goes_down)).limit(limit)
         return _Read([Line(*line) for line in connection.execute(statement)], None)
-    walked = (
-        select(*_COLUMNS)
-        .where(*conditions)
-        .order_by(*_directed(order, goes_down=goes_down))
-        .limit(looked_max)
-        .subquery("walked")
-    )
-    keys = _directed([walked.c[name] for name in way.order], goes_down=goes_down)
+    walked = _walked(way, conditions, goes_down=goes_down, most=looked_max)
+    keys = way.sorted(walked, walked.lead, goes_down=goes_down)
     counted = select(
-        *walked.c,
-        and_(true(), *_rest(walked.c, by, reach, sought, way)).is_(True).label("fits"),
+        *walked,
+        and_(true(), *_rest(walked, by, reach, sought, way)).is_(True).label("fits"),
         func.row_number().over(order_by=keys).label("looked"),
     ).subquery("counted")
     found = connection.execute(
         select(counted)
         .where(or_(counted.c.fits, counted.c.looked == looked_max))
-        .order_by(counted.c.looked)
+        .order_by(*way.sorted(counted.c, counted.c.lead, goes_down=goes_down))
         .limit(limit)
     ).all()
-    lines = [Line(*line[:-2]) for line in found if line.fits]
+    lines = [Line(*line[: len(_LINE)]) for line in found if line.fits]
     stop = None
     if found and found[-1].looked == looked_max and len(lines) < limit:
-        stop = _key(Line(*found[-1][:-2]), is_undated=way.is_undated)
+        stop = _key(Line(*found[-1][: len(_LINE)]), is_undated=way.is_undated)
     return _Read(lines, stop)
 
 
-def _directed(columns: Sequence[Any], *, goes_down: bool) -> list[Any]:
-    return [column.desc() if goes_down else column.asc() for column in columns]
+def _keep_to_order(connection: Connection) -> None:
+    """Let this transaction read tables by indexes in the order they have, and not whole to sort what fits.
+
+    PostgreSQL thinks the latter cheaper where it takes few to fit. How many are read would then depend on whether it is
+    right; in the order of the index it is never more than is asked for.
+    """
+    connection.execute(
+        select(
+            func.set_config("enable_seqscan", "off", True), func.set_config("enable_bitmapscan", "off", True)
+        )
+    )
+
+
+def _walked(way: _Way, conditions: Sequence[Any], *, goes_down: bool, most: int) -> Any:
+    """Columns of the first `most` payments of a way, and its lead."""
+    lead = literal(0) if way.lead is None else way.lead
+    return (
+        select(*_COLUMNS, lead.label("lead"))
+        .where(*conditions)
+        .order_by(*way.sorted(PaymentRow, lead, goes_down=goes_down))
+        .limit(most)
+        .subquery("walked")
+        .c
+    )
 
 
 # -- Pages, sums, exports --------------------------------------------------------------------------
@@ -463,6 +530,7 @@ def page(
         return Page(_named(connection, by, reach, sought), None, None)
     is_back = at is not None and at.is_back
     goes_down = oldest_first == is_back
+    _keep_to_order(connection)
     lines, stop = _merged(
         connection,
         by,
@@ -575,6 +643,8 @@ def totals(
             sums[line.currency] = (number + 1, amount + line.amount)
         return Totals([(currency, *sums[currency]) for currency in sorted(sums)], True)
     ways = _ways(by, reach, sought)
+    if looked_max is not None:
+        _keep_to_order(connection)
     added: dict[str, tuple[int, Decimal]] = {}
     ends: list[datetime | None] = []
     for way in ways:
@@ -585,11 +655,13 @@ def totals(
             added[one.currency] = (number + one.number, amount + (one.amount or 0))
         if most is not None and sum(one.looked for one in found) >= most:
             ends.append(min((one.looked_to for one in found if one.looked_to is not None), default=None))
-    return Totals(
-        [(currency, number, amount) for currency, (number, amount) in sorted(added.items()) if number],
-        is_whole=not ends,
-        back_to=max((one for one in ends if one is not None), default=None),
-    )
+    back_to = max((one for one in ends if one is not None), default=None)
+    if back_to is not None and len(ways) > 1:
+        # Of some ways more was added up than of others: now of all as far as of that which ended first.
+        whole = totals(connection, replace(by, since=back_to), reach, sought, looked_max=None)
+        return replace(whole, is_whole=False, back_to=back_to)
+    lines = [(currency, *added[currency]) for currency in sorted(added) if added[currency][0]]
+    return Totals(lines, is_whole=not ends, back_to=back_to)
 
 
 def _summing(way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: int | None) -> Select[Any]:
@@ -606,22 +678,15 @@ def _summing(way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: i
             .group_by(row.currency)
         )
         return cast("Select[Any]", whole)
-    order = [getattr(row, name) for name in way.order]
-    walked = (
-        select(*_COLUMNS)
-        .where(*way.conditions)
-        .order_by(*_directed(order, goes_down=True))
-        .limit(most)
-        .subquery("walked")
-    )
-    fits = and_(true(), *_rest(walked.c, by, reach, sought, way))
+    walked = _walked(way, way.conditions, goes_down=True, most=most)
+    fits = and_(true(), *_rest(walked, by, reach, sought, way))
     return select(
-        walked.c.currency,
+        walked.currency,
         func.count().filter(fits).label("number"),
-        func.sum(walked.c.amount).filter(fits).label("amount"),
+        func.sum(walked.amount).filter(fits).label("amount"),
         func.count().label("looked"),
-        func.min(walked.c.created_at).label("looked_to"),
-    ).group_by(walked.c.currency)
+        func.min(walked.created_at).label("looked_to"),
+    ).group_by(walked.currency)
 
 
 def everything(
@@ -638,6 +703,7 @@ def everything(
     if sought is not None and sought.payments:
         yield from _named(connection, by, reach, sought)[:limit]
         return
+    _keep_to_order(connection)  # each part goes on where the one before ended, and reads nothing again
     after: tuple[Any, ...] | None = None
     while limit > 0:
         lines, _ = _merged(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import IO, Any
 from uuid import UUID
@@ -29,6 +30,7 @@ ROWS_AT_ONCE = 2_000
 _PART = 64 * 1024  # of a file, as it is sent
 _CELL_MAX = 32_767  # letters in a cell of XLSX
 _DIGITS_MAX = 15  # that a number of a spreadsheet holds exactly
+_CODE_MAX = 64  # letters of what is likely to come again
 _NEVER_IN_XML = dict.fromkeys((0xFFFE, 0xFFFF), "\N{REPLACEMENT CHARACTER}")
 
 
@@ -47,7 +49,7 @@ MEDIA_TYPES = {
 }
 # A sheet ends at its 1,048,576th row, the first of which are names. XLSX is XML in a ZIP file: a row of it costs ten
 # times what one of CSV does, and a process that writes one also answers webhooks.
-ROWS_MAX = {Format.CSV: 5_000_000, Format.XLSX: 200_000, Format.PARQUET: 5_000_000}
+ROWS_MAX = {Format.CSV: 1_000_000, Format.XLSX: 100_000, Format.PARQUET: 1_000_000}
 
 
 def formats() -> tuple[Format, ...]:
@@ -179,8 +181,14 @@ def _csv_cell(kind: Kind, value: Any, currency: str, zone: ZoneInfo) -> str:
             return str(value)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: str) -> str:
     """Text of others, without what cannot be seen and what would be run as a formula."""
+    return _plain_code(value) if len(value) <= _CODE_MAX else sheet.harmless(seen(value))
+
+
+@lru_cache(maxsize=1_024)
+def _plain_code(value: str) -> str:
+    # Most text of most rows is one of few codes.
     return sheet.harmless(seen(value))
 
 

@@ -235,6 +235,8 @@ def blueprint(site: Site) -> Blueprint:
             spans=_spans(site, asked),
             formats=exports.formats(),
             looked_max=payments.LOOKED_MAX,
+            links_max=payments.LINKS_MAX,
+            titles_max=payments.TITLES_MAX,
         )
 
     @routes.get("/payments/totals")

@@ -1,0 +1,344 @@
+"""Every list of payments is answered from an index, with as many rows read as are bounded, as query plans show."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from processor.domain.access import EVERYWHERE, Reach
+from processor.store.database import Database, open_database
+from processor.store.screens import payments
+from processor.store.screens.keyset import PAGE, Position
+from processor.store.screens.payments import ANY, LOOKED_MAX, NONE, UNCHECKED, Filter, Line, Page
+from tests.conftest import Owner, a_database
+
+ROWS = 50_000
+BIG, SMALL, TINY = (UUID(int=number) for number in (1, 2, 3))
+POPULAR, RARE = UUID(int=101), UUID(int=102)  # links of 20,000 payments and of few
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+FILL = """
+    INSERT INTO app_instances (instance_id, installed_at) SELECT v, now() FROM unnest(CAST(:instances AS uuid[])) v;
+"""
+# In the order of their creation, but for one in nine, which a backfill booked later.
+PAYMENTS = """
+    INSERT INTO payments (instance_id, payment_id, revision, payment_link_id, amount, currency, type, created_at,
+        method, receipt_id, ecom_order_id, first_origin, origin, event_id, stored_at, changed_at, last_verdict,
+        last_told_at, match_state, recovery)
+    SELECT CASE WHEN n % 1000 = 7 THEN CAST(:tiny AS uuid) WHEN n % 10 = 3 THEN CAST(:small AS uuid)
+            ELSE CAST(:big AS uuid) END,
+        md5('payment' || n)::uuid, 1,
+        CASE WHEN n % 5 < 2 THEN CAST(:popular AS uuid) WHEN n % 10000 = 4 THEN CAST(:rare AS uuid)
+            ELSE md5('link' || n / 50)::uuid END,
+        n % 5000 + 0.5, CASE WHEN n = 77 THEN 'JPY' WHEN n % 3 = 0 THEN 'USD' ELSE 'EUR' END, 'REGULAR',
+        CASE WHEN n % 5000 <> 9 THEN timestamptz '2026-01-01Z' + n * interval '1 minute' END,
+        'CREDIT_CARD', md5('receipt' || n)::uuid, 'order ' || n, 'webhook', 'webhook', gen_random_uuid(), now(), now(),
+        'new', now(), CASE WHEN n > :rows - 20 THEN NULL WHEN n % 4000 = 11 THEN 'discrepant' ELSE 'matched' END,
+        CASE WHEN n % 700 = 5 THEN 'webhook_missed' WHEN n = 6 THEN 'webhook_late' END
+    FROM generate_series(1, :rows) n ORDER BY n % 9 = 8, n
+"""
+LINKS = """
+    INSERT INTO payment_links (instance_id, payment_link_id, title, created_at, seen_at)
+    SELECT CAST(:big AS uuid), md5('link' || n)::uuid, 'Link number ' || n,
+        timestamptz '2026-01-01Z' + n * interval '1 h', now()
+    FROM generate_series(0, 2000) n
+"""
+
+
+@pytest.fixture(scope="module")
+def database(_owner: Owner, _template: str) -> Iterator[Database]:
+    with a_database(_owner.get().database_url, _owner.new_database(), template=_template) as url:
+        from processor.config import database_url
+
+        opened = open_database(
+            database_url(url), name="test", pool_size=2, pool_seconds=10, statement_seconds=60
+        )
+        with opened.begin() as connection:
+            given = {"instances": [BIG, SMALL, TINY], "big": BIG, "small": SMALL, "tiny": TINY, "rows": ROWS}
+            given |= {"popular": POPULAR, "rare": RARE}
+            for sql in (FILL.rstrip().rstrip(";"), PAYMENTS, LINKS):
+                connection.execute(text(sql), {name: given[name] for name in given if f":{name}" in sql})
+        with opened.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+        yield opened
+        opened.dispose()
+
+
+Asked = list[tuple[str, Any]]
+
+
+@contextmanager
+def noted(connection: Connection) -> Iterator[Asked]:
+    """Every statement that is sent meanwhile, with its parameters."""
+    asked: Asked = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(connection, "before_cursor_execute", note)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+def costs(connection: Connection, asked: Asked) -> tuple[list[str], int]:
+    """Whole tables of payments and links that these statements read, and how many rows they read of any table."""
+    whole, rows = [], 0
+    for statement, parameters in asked:
+        cursor = connection.connection.cursor()
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+        [[plan]] = cursor.fetchall()
+        for node in nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]):
+            if "Relation Name" not in node:
+                continue
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in ("payments", "payment_links"):
+                whole.append(statement)
+            left_out = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+            rows += int((node["Actual Rows"] + left_out) * node["Actual Loops"])
+    return whole, rows
+
+
+NARROW: dict[str, Any] = {
+    "currency": "JPY",
+    "state": "discrepant",
+    "amount_from": Decimal(4_999),
+}
+PLACES: list[dict[str, Any]] = [
+    {},
+    {"instance_id": BIG},
+    {"instance_id": TINY},
+    {"payment_link_id": POPULAR},
+    {"payment_link_id": RARE},
+    {"payment_link_id": UUID(int=9)},
+    {"recovery": ANY},
+    {"recovery": "webhook_late"},
+    {"recovery": NONE},
+    {"is_undated": True},
+    {"instance_id": TINY, "payment_link_id": POPULAR},
+    {"instance_id": TINY, "recovery": ANY},
+]
+TIMES: list[dict[str, Any]] = [
+    {},
+    {"since": BEGAN + timedelta(days=10), "until": BEGAN + timedelta(days=11)},
+    {"since": BEGAN + timedelta(days=3)},
+]
+REACHES = [EVERYWHERE, Reach(frozenset({TINY})), Reach(frozenset({SMALL, TINY}))]
+TEXTS = [
+    *("no such thing", "order 400", "Link number 7", "Link number", str(RARE), str(UUID(int=5))),
+    *("0d1f2e", "ffffff", "00000000-0000-0000-0000-000000000065"),
+]
+
+
+def filters() -> Iterator[Filter]:
+    for place, times in itertools.product(PLACES, TIMES):
+        for name, value in [(None, None), *NARROW.items()]:
+            yield Filter(**place, **times, **({} if name is None else {name: value}))
+    for text_ in TEXTS:
+        for place in PLACES:
+            yield Filter(**place, text=text_)
+    yield Filter(state=UNCHECKED)
+    yield Filter(**{**NARROW, "since": BEGAN, "until": BEGAN + timedelta(days=30)})
+
+
+def test_no_list_reads_payments_as_a_whole_or_more_of_them_than_is_bounded(database: Database) -> None:
+    wrong, most, number = [], 0, 0
+    with database.begin() as connection:
+        for by in filters():
+            for reach in REACHES if by.currency is None and by.amount_from is None else REACHES[:1]:
+                for at, oldest_first in positions(by):
+                    with noted(connection) as asked:
+                        sought = payments.seek(connection, by, reach)
+                        payments.page(connection, by, reach, sought, at=at, oldest_first=oldest_first)
+                    # The newest links of each instance are looked through for a title.
+                    bound = LOOKED_MAX * 1.1 + 300 + (2_500 if by.text else 0)
+                    whole, rows = costs(connection, asked)
+                    number += 1
+                    most = max(most, rows)
+                    if whole or rows > bound:
+                        wrong.append((by, reach, at, oldest_first, rows, whole))
+    assert wrong == []
+    assert number > 1_000
+    assert most > LOOKED_MAX * 0.9, "the bound is never reached: this tests too little"
+
+
+def positions(by: Filter) -> list[tuple[Position | None, bool]]:
+    """Where pages begin: at the first, far behind, and backwards."""
+    if by.text is not None:
+        return [(None, False)]
+    middle = BEGAN + timedelta(minutes=ROWS / 2)
+    key: tuple[Any, ...] = (SMALL, UUID(int=2**127)) if by.is_undated else (middle, SMALL, UUID(int=2**127))
+    if by.currency or by.amount_from:
+        return [(None, False), (Position(key), False)]
+    return [(None, False), (None, True), (Position(key), False), (Position(key, is_back=True), False)]
+
+
+def test_an_unfiltered_page_reads_what_it_shows(database: Database) -> None:
+    with database.begin() as connection:
+        for place in PLACES[:6]:
+            with noted(connection) as asked:
+                payments.page(connection, Filter(**place), EVERYWHERE, None, at=None)
+            assert costs(connection, asked)[1] <= PAGE + 2
+
+
+def everything(connection: Connection, by: Filter, reach: Reach, *, oldest_first: bool) -> list[Line]:
+    """What all pages of a list show together, forwards; each page must come back to the one before it."""
+    found: list[Line] = []
+    at: Position | None = None
+    before: Page | None = None
+    for _ in range(1_000):
+        page = payments.page(connection, by, reach, None, at=at, oldest_first=oldest_first)
+        if before is not None and page.before is not None and before.lines and not page.is_cut:
+            back = payments.page(connection, by, reach, None, at=page.before, oldest_first=oldest_first)
+            assert (back.lines or before.lines)[-1] == before.lines[-1]
+        found += page.lines
+        before, at = page, page.after
+        if at is None:
+            return found
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("oldest_first", [False, True])
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize(
+    "by",
+    [
+        Filter(state="discrepant"),
+        Filter(currency="JPY"),
+        Filter(recovery=ANY),
+        Filter(recovery="webhook_missed", currency="USD"),
+        Filter(payment_link_id=RARE),
+        Filter(payment_link_id=POPULAR, amount_from=Decimal(4_990)),
+        Filter(is_undated=True),
+        Filter(instance_id=TINY),
+        Filter(amount_from=Decimal(100), amount_to=Decimal(101)),
+        Filter(state=UNCHECKED),
+    ],
+)
+def test_pages_together_are_what_the_filter_finds(
+    database: Database, by: Filter, reach: Reach, oldest_first: bool
+) -> None:
+    with database.begin() as connection:
+        found = everything(connection, by, reach, oldest_first=oldest_first)
+        exported = list(
+            payments.everything(
+                connection, by, reach, None, limit=ROWS, oldest_first=oldest_first, at_once=37
+            )
+        )
+        sums = payments.totals(connection, by, reach, None, looked_max=None)
+        some = payments.totals(connection, by, reach, None, looked_max=ROWS)
+        expected = connection.execute(text(f"SELECT payment_id FROM payments WHERE {plain(by, reach)}"))
+        assert {line.payment_id for line in found} == set(expected.scalars())
+        counted = payments.count(connection, by, reach, None, most=ROWS)
+    assert found == exported
+    keys = [(line.created_at or BEGAN, line.instance_id, line.payment_id) for line in found]
+    assert keys == sorted(keys, reverse=not oldest_first)
+    assert len(found) == counted == sum(number for _, number, _ in sums.lines)
+    assert sum((amount for _, _, amount in sums.lines), Decimal(0)) == sum(
+        (line.amount for line in found), Decimal(0)
+    )
+    assert sums.lines == some.lines
+    assert sums.is_whole
+
+
+def plain(by: Filter, reach: Reach) -> str:
+    """The same as a condition that knows no index."""
+    parts = [f"created_at IS {'' if by.is_undated else 'NOT '}NULL"]
+    if reach.instance_ids is not None:
+        parts.append(f"instance_id IN ({', '.join(repr(str(one)) for one in reach.instance_ids)})")
+    names = ("instance_id", "payment_link_id", "currency")
+    parts += [f"{name} = '{getattr(by, name)}'" for name in names if getattr(by, name) is not None]
+    if by.state is not None:
+        parts.append("match_state IS NULL" if by.state == UNCHECKED else f"match_state = '{by.state}'")
+    if by.recovery is not None:
+        parts.append("recovery IS NOT NULL" if by.recovery == ANY else f"recovery = '{by.recovery}'")
+    if by.amount_from is not None:
+        parts.append(f"amount >= {by.amount_from}")
+    if by.amount_to is not None:
+        parts.append(f"amount <= {by.amount_to}")
+    return " AND ".join(parts)
+
+
+def test_payments_of_one_moment_in_several_instances_are_on_one_page_each(database: Database) -> None:
+    """The key goes on with the instance: on each way, and over all of them."""
+    moment = BEGAN - timedelta(days=400)
+    with database.engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(
+            text("""
+                INSERT INTO payments (instance_id, payment_id, revision, payment_link_id, amount, currency, created_at,
+                    first_origin, origin, event_id, stored_at, changed_at, last_verdict, last_told_at)
+                SELECT i, md5('same' || n)::uuid, 1, i, 1, 'EUR', :moment, 'webhook', 'webhook', gen_random_uuid(),
+                    now(), now(), 'new', now()
+                FROM generate_series(1, 60) n, unnest(CAST(:instances AS uuid[])) i"""),
+            {"moment": moment, "instances": [BIG, SMALL, TINY]},
+        )
+        by = Filter(until=moment + timedelta(days=1))
+        for reach in (EVERYWHERE, Reach(frozenset({SMALL, TINY})), Reach(frozenset({BIG, SMALL, TINY}))):
+            for oldest_first in (False, True):
+                found = everything(connection, by, reach, oldest_first=oldest_first)
+                keys = [(line.instance_id, line.payment_id) for line in found]
+                assert len(keys) == len(set(keys)) == 60 * len(reach.instance_ids or "all")
+                assert keys == sorted(keys, reverse=not oldest_first)
+        transaction.rollback()
+
+
+def test_a_look_that_ends_early_says_where_and_goes_on_there(database: Database) -> None:
+    by = Filter(currency="JPY")
+    with database.begin() as connection:
+        looks = []
+        at = None
+        for _ in range(ROWS // LOOKED_MAX + 2):
+            page = payments.page(connection, by, EVERYWHERE, None, at=at)
+            looks.append(page)
+            if page.after is None:
+                break
+            assert page.is_cut
+            assert page.looked_to is not None
+            at = page.after
+    assert [len(one.lines) for one in looks].count(1) == 1
+    assert len(looks) == ROWS // LOOKED_MAX
+    assert not looks[-1].is_cut
+
+
+def test_sums_say_when_they_are_not_of_everything(database: Database) -> None:
+    with database.begin() as connection:
+        for by in (Filter(), Filter(currency="EUR"), Filter(instance_id=BIG)):
+            part = payments.totals(connection, by, EVERYWHERE, None, looked_max=10_000)
+            assert not part.is_whole
+            assert part.back_to is not None
+            exact = payments.totals(
+                connection, replace(by, since=part.back_to), EVERYWHERE, None, looked_max=None
+            )
+            assert part.lines == exact.lines
+        both = Reach(frozenset({BIG, SMALL}))
+        part = payments.totals(connection, Filter(), both, None, looked_max=6_000)
+        exact = payments.totals(connection, Filter(since=part.back_to), both, None, looked_max=None)
+        assert (part.lines, part.is_whole) == (exact.lines, False)
+        few = payments.totals(connection, Filter(instance_id=TINY), EVERYWHERE, None, looked_max=10_000)
+        assert few.is_whole
+
+
+def test_sums_read_an_index_and_no_more_than_is_bounded(database: Database) -> None:
+    with database.begin() as connection:
+        for place, times in itertools.product(PLACES, TIMES):
+            by = Filter(**place, **times)
+            with noted(connection) as asked:
+                payments.totals(connection, by, EVERYWHERE, None, looked_max=10_000)
+            whole, rows = costs(connection, asked)
+            assert whole == []
+            assert rows <= 10_002
