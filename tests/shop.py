@@ -34,10 +34,10 @@ class Shop:
     instance_id: UUID
     ahead: list[timedelta] = field(default_factory=list)
 
-    def link(self, price: str = "10.00", currency: str = "USD", **more: Any) -> UUID:
-        item = wire.CustomItem(name="thing", quantity=1, price=price)
+    def link(self, price: str = "10.00", currency: str = "USD", *, title: str = "thing", **more: Any) -> UUID:
+        item = wire.CustomItem(name=title, quantity=1, price=price)
         new = wire.NewPaymentLink(
-            title="thing",
+            title=title,
             currency=currency,
             type="ECOM",
             ecom_payment_link=wire.EcomPaymentLink([wire.LineItem(type="CUSTOM", custom_item=item)]),

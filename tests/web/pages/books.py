@@ -125,28 +125,31 @@ def empty_books(database_url: str, redis_url: str, **settings: str) -> Iterator[
 
 
 @contextmanager
-def some_books(database_url: str, redis_url: str, **settings: str) -> Iterator[Books]:
+def some_books(
+    database_url: str, redis_url: str, *, titles: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Books]:
     """Books with something on every screen; see `fill`."""
     with empty_books(database_url, redis_url, **settings) as books:
-        fill(books)
+        fill(books, titles or {})
         yield books
 
 
-def fill(books: Books) -> None:
+def fill(books: Books, titles: Mapping[str, str]) -> None:
     """Links, payments, a missed webhook, discrepancies in every state, runs, and deliveries that could not be read.
 
     links: mug, yen, order, inactive, other (of the other instance). payments: matched, recovered, discrepant, yen,
-    order, other. discrepancies: open, investigating, proposed, other.
+    order, other. discrepancies: open, investigating, proposed, other. titles: of links that are to be called
+    otherwise, by their names here.
     """
     shop = books.shop
     links, payments = books.links, books.payments
-    links["mug"] = shop.link("24.00")
-    links["yen"] = shop.link("1200", "JPY")
-    links["markup"] = _titled(books, books.instance_id, MARKUP)
+    links["mug"] = shop.link("24.00", title=titles.get("mug", "thing"))
+    links["yen"] = shop.link("1200", "JPY", title=titles.get("yen", "thing"))
+    links["markup"] = _titled(books, books.instance_id, titles.get("markup", MARKUP))
     links["order"] = _order_link(books)
     links["inactive"] = shop.link("7.00")
     shop.services.wix.deactivate_link(shop.instance_id, links["inactive"])
-    links["other"] = _titled(books, books.other_instance_id, "of the other shop")
+    links["other"] = _titled(books, books.other_instance_id, titles.get("other", "of the other shop"))
     [payments["matched"]] = shop.pay(links["mug"])
     [payments["discrepant"]] = shop.pay(links["mug"])
     [payments["yen"]] = shop.pay(links["yen"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from flask import Flask
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
+from sqlalchemy import text
 from werkzeug.serving import make_server
 
 from processor.domain.access import Role
@@ -22,6 +24,7 @@ from tests.conftest import a_database, migrated_template, start_servers, stop_se
 from tests.web.pages.books import Books, arguments, some_books
 
 FOLDER = Path(__file__).resolve().parents[3] / ".data" / "screenshots"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "pictures"
 WIDTHS = (1280, 390)
 THEMES = ("light", "dark")
 NAME, PASSWORD = "maya", "a password for pictures"
@@ -99,9 +102,7 @@ def take(books: Books, folder: Path, only: str) -> int:
                 if "sign_in" in only or not only:
                     page.screenshot(path=folder / f"sign-in-{width}-{theme}.png", full_page=True)
                     count += 1
-                page.get_by_label("Name").fill(NAME)
-                page.get_by_label("Password").fill(PASSWORD)
-                page.get_by_role("button", name="Sign in", exact=True).click()
+                _sign_in(page, url)
                 for name, path in wanted.items():
                     page.goto(url + path)
                     page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=True)
@@ -111,11 +112,92 @@ def take(books: Books, folder: Path, only: str) -> int:
     return count
 
 
+# For docs/: what is shown of which page. (file, endpoint, width, theme)
+BEST = (
+    ("overview", "overview.index", 1280, "light"),
+    ("payments", "payments.index", 1280, "light"),
+    ("payment", "payments.payment", 1280, "dark"),
+    ("discrepancy", "discrepancies.discrepancy", 1280, "light"),
+    ("link-on-a-phone", "links.link", 390, "light"),
+    ("overview-on-a-phone", "overview.index", 390, "dark"),
+)
+TITLES = {
+    "mug": "Stoneware mug",
+    "yen": "Woodblock print",
+    "markup": "Seats at the kiln",
+    "other": "Espresso set",
+}
+SHOP = (
+    ("Pottery class for two", "USD", "90.00", 14),
+    ("Glaze workshop", "USD", "45.00", 22),
+    ("Linen scarf", "EUR", "38.50", 17),
+    ("Woodblock print", "JPY", "4800", 9),
+)
+
+
+def live_on(books: Books) -> None:
+    """Four weeks of a small shop, so that pictures show what a person would see. Only for pictures."""
+    shop, chance = books.shop, random.Random(7)
+    for title, currency, price, times in SHOP:
+        link_id = shop.link(price, currency, title=title)
+        shop.request(link_id)
+        for _ in range(times):
+            shop.pay(link_id)
+    shop.deliver()
+    shop.check()
+    with shop.services.database.begin() as connection:
+        found = connection.execute(text("SELECT instance_id, payment_id FROM payments ORDER BY payment_id"))
+        for instance_id, payment_id in found.all():
+            if payment_id in books.payments.values():
+                continue
+            ago = timedelta(days=chance.triangular(0, 28, 0), minutes=chance.randrange(600))
+            connection.execute(
+                text("""
+                    UPDATE payments SET created_at = created_at - :ago, transaction_at = transaction_at - :ago
+                    WHERE instance_id = :instance_id AND payment_id = :payment_id"""),
+                {"ago": ago, "instance_id": instance_id, "payment_id": payment_id},
+            )
+
+
+def take_best(books: Books, folder: Path) -> int:
+    """Write the pictures of docs/; returns how many."""
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit(MISSING)
+    person_of_pictures(books)
+    live_on(books)
+    where = paths(books)
+    with served(books.app) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
+        for name, endpoint, width, theme in BEST:
+            context = browser.new_context(
+                viewport={"width": width, "height": 860 if width > 1000 else 844},
+                color_scheme="dark" if theme == "dark" else "light",
+            )
+            page = context.new_page()
+            _sign_in(page, url)
+            page.goto(url + where[endpoint], wait_until="networkidle")
+            page.screenshot(path=folder / f"{name}.png")
+            context.close()
+        browser.close()
+    return len(BEST)
+
+
+def _sign_in(page: Page, url: str) -> None:
+    page.goto(f"{url}/sign-in")
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pictures of every page, wide and narrow, light and dark.")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they go (%(default)s)")
     parser.add_argument("--only", default="", help="pages whose name holds this, such as payments")
+    parser.add_argument("--docs", action="store_true", help="the few of docs/pictures instead")
     asked = parser.parse_args()
+    if asked.docs:
+        asked.folder = DOCS
     asked.folder.mkdir(parents=True, exist_ok=True)
     servers = start_servers(durable=False)
     try:
@@ -123,9 +205,9 @@ def main() -> None:
         migrated_template(admin, "pictures_template")
         with (
             a_database(admin, "pictures", template="pictures_template") as database_url,
-            some_books(database_url, servers.redis_url) as books,
+            some_books(database_url, servers.redis_url, titles=TITLES if asked.docs else None) as books,
         ):
-            count = take(books, asked.folder, asked.only)
+            count = take_best(books, asked.folder) if asked.docs else take(books, asked.folder, asked.only)
     finally:
         stop_servers(servers)
     print(f"{count} pictures in {asked.folder}")  # noqa: T201
