@@ -38,7 +38,7 @@ from processor.store.screens.common import within
 from processor.store.screens.keyset import PAGE, Position
 from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
 
-LOOKED_MAX = 5_000  # payments that one page reads to find those of a filter
+LOOKED_MAX = 2_500  # payments that one page reads to find those of a filter
 INSTANCES_MAX = 25  # a list over more of them, but not all, is read from the list of all
 IDS_MAX = 50
 LINKS_MAX = 10
@@ -287,28 +287,42 @@ class _Way:
             return ("created_at", "payment_id")
         return ("created_at", "instance_id", "payment_id")
 
-    @property
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Of which payments it is."""
+    def conditions(
+        self, after: tuple[Any, ...] | None = None, *, goes_down: bool = True
+    ) -> list[ColumnElement[bool]]:
+        """Of which payments it is: of all, or of those behind the one of the key `after`.
+
+        Each side has one bound, the narrower. Of two an index may begin at the wider, and pass over all between.
+        """
         created_at = PaymentRow.created_at
         if self.is_undated:
-            return [created_at.is_(None)]
+            return [
+                created_at.is_(None),
+                *([] if after is None else [self.behind(after, goes_down=goes_down)]),
+            ]
+        since, until, found = self.since, self.until, []
+        is_low = is_high = False
+        if after is not None:
+            is_high = goes_down and (until is None or after[0] < until)
+            is_low = not goes_down and (since is None or after[0] >= since)
+            if is_high or is_low:
+                found.append(self.behind(after, goes_down=goes_down))
+        if self.is_partial:
+            found.append(self.lead.is_not(None))
         if self.lead is None:
-            found: list[ColumnElement[bool]] = [created_at.is_not(None)]
-            if self.since is not None:
-                found.append(created_at >= self.since)
-            if self.until is not None:
-                found.append(created_at < self.until)
+            if not is_low and since is not None:
+                found.append(created_at >= since)
+            if not is_high:
+                found.append(created_at.is_not(None) if until is None else created_at < until)
             return found
         here = func.row(self.lead, created_at)
-        return [
-            *([self.lead.is_not(None)] if self.is_partial else []),
-            self.lead >= self.value if self.since is None else here >= func.row(self.value, self.since),
+        if not is_low:
+            found.append(self.lead >= self.value if since is None else here >= func.row(self.value, since))
+        if not is_high:
             # Infinity comes before NULL.
-            here <= func.row(self.value, _INFINITY)
-            if self.until is None
-            else here < func.row(self.value, self.until),
-        ]
+            end = here <= func.row(self.value, _INFINITY)
+            found.append(end if until is None else here < func.row(self.value, until))
+        return found
 
     def sorted(self, columns: Any, lead: Any, *, goes_down: bool) -> list[Any]:
         """What to sort by. columns: of payments; lead: the column that has it."""
@@ -443,9 +457,7 @@ def _read(
 ) -> _Read:
     """Up to `limit` payments on a way. looked_max: at most so many are looked at, None for all there are."""
     row = PaymentRow
-    conditions = way.conditions
-    if after is not None:
-        conditions.append(way.behind(after, goes_down=goes_down))
+    conditions = way.conditions(after, goes_down=goes_down)
     rest = _rest(row, by, reach, sought, way)
     if not rest or looked_max is None:
         statement = select(*_COLUMNS).where(*conditions, *rest)
@@ -674,11 +686,11 @@ def _summing(way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: i
                 func.count().label("number"),
                 func.sum(row.amount).label("amount"),
             )
-            .where(*way.conditions, *_rest(row, by, reach, sought, way))
+            .where(*way.conditions(), *_rest(row, by, reach, sought, way))
             .group_by(row.currency)
         )
         return cast("Select[Any]", whole)
-    walked = _walked(way, way.conditions, goes_down=True, most=most)
+    walked = _walked(way, way.conditions(), goes_down=True, most=most)
     fits = and_(true(), *_rest(walked, by, reach, sought, way))
     return select(
         walked.currency,
@@ -730,7 +742,7 @@ def count(connection: Connection, by: Filter, reach: Reach, sought: Sought | Non
         return len(_named(connection, by, reach, sought))
     number = 0
     for way in _ways(by, reach, sought):
-        some = select(literal(1)).where(*way.conditions, *_rest(row, by, reach, sought, way))
+        some = select(literal(1)).where(*way.conditions(), *_rest(row, by, reach, sought, way))
         bounded = some.limit(most - number).subquery("some")
         number += connection.execute(select(func.count()).select_from(bounded)).scalar_one()
         if number >= most:
