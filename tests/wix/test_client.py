@@ -227,7 +227,7 @@ ASKED_ONCE: dict[str, Call] = {
     "links_page": (LINKS_QUERY, lambda client: client.links_page(INSTANCE, page_size=1)),
 }
 CALLS = READS | WRITES | ASKED_ONCE
-NAMES = {"links_page": "query_links"}  # of Wix's operation, where ours is called otherwise
+WIX_NAMES = {"links_page": "query_links"}  # of Wix's operation, where ours is called otherwise
 each_read = pytest.mark.parametrize("operation", READS)
 each_write = pytest.mark.parametrize("operation", WRITES | ASKED_ONCE)
 each_call = pytest.mark.parametrize("operation", CALLS)
@@ -603,14 +603,14 @@ def test_what_may_have_arrived_and_is_not_harmless_to_repeat_is_not_repeated(
             call(client)
 
     assert len(wix.asked) == 1
-    assert responses == [(NAMES.get(operation, operation), status)]
+    assert responses == [(WIX_NAMES.get(operation, operation), status)]
 
 
 @each_call
 def test_without_a_connection_everything_is_tried_again(
     make: Make, responses: Responses, operation: str
 ) -> None:
-    name = NAMES.get(operation, operation)
+    name = WIX_NAMES.get(operation, operation)
     with deaf_port() as port, pytest.raises(WixUnavailable, match=f"{name}.*refused"):
         CALLS[operation][1](make(f"http://127.0.0.1:{port}"))
 
