@@ -7,6 +7,7 @@ explained after the rules have changed.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ from processor.domain.money import AMOUNT_MAX, MINOR_DIGITS, shown
 from processor.errors import NotAllowed
 
 RULES_MAX = 200
+DOCUMENT_MAX = 65_536  # letters; ten times what 200 tolerances take
+EXPONENT_MAX = 30  # decimals that an amount may be written with, nearly all of them zeros
 
 
 class Tolerance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -93,16 +96,23 @@ BUILT_IN = Rules(None, RuleSet())
 
 def decode(text: str | bytes) -> Any:
     """A document of rules from JSON, its amounts exact, no name twice. Raises ValueError, which says where."""
+    if len(text) > DOCUMENT_MAX:
+        raise ValueError(f"it has more than {DOCUMENT_MAX} letters")
     try:
-        return json.loads(text, parse_float=str, object_pairs_hook=_object)
+        document = json.loads(text, parse_float=str, object_pairs_hook=_object)
+        json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds a character that no text can have") from None
+    return document
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(twice)} is given twice")
+    if twice := sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1):
+        # A name may hold what no text can have.
+        told = ", ".join(twice).encode("ascii", "backslashreplace").decode()
+        raise ValueError(f"{told} is given twice")
     return dict(pairs)
 
 
@@ -115,7 +125,7 @@ def parse(document: Any) -> RuleSet:
     if len(rules.tolerances) > RULES_MAX:
         raise NotAllowed(f"at most {RULES_MAX} tolerances")
     ids = [one.id for one in rules.tolerances]
-    if twice := sorted({one for one in ids if ids.count(one) > 1}):
+    if twice := sorted(one for one, count in Counter(ids).items() if count > 1):
         raise NotAllowed(f"two tolerances have one id: {', '.join(twice)}")
     for one in rules.tolerances:
         _check_tolerance(one)
@@ -165,6 +175,9 @@ def _check_amount(place: str, currency: str, amount: Decimal) -> None:
         raise NotAllowed(f"{place}: {currency} is no ISO 4217 code in use")
     if not amount.is_finite() or not 0 <= amount <= AMOUNT_MAX:
         raise NotAllowed(f"{place}: an amount is 0 to {AMOUNT_MAX:f}")
+    exponent = amount.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -EXPONENT_MAX:
+        raise NotAllowed(f"{place}: write the amount without a power of ten")
     if amount != amount.quantize(Decimal(1).scaleb(-digits)):
         raise NotAllowed(f"{place}: {currency} has {digits} decimals")
 

@@ -212,11 +212,28 @@ def _unique(name: str) -> Iterator[None]:
 # -- Sessions --------------------------------------------------------------------------------------
 
 
-def begin_session(connection: Connection, account_id: UUID, token_digest: bytes, now: datetime) -> None:
-    """Note that a person signed in."""
-    connection.execute(
-        insert(SessionRow).values(token_digest=token_digest, account_id=account_id, begun_at=now, seen_at=now)
+def begin_session(
+    connection: Connection,
+    account_id: UUID,
+    token_digest: bytes,
+    now: datetime,
+    *,
+    password_hash: str | None = None,
+) -> bool:
+    """Note that a person signed in. False when the account was disabled, or its password changed, meanwhile.
+
+    password_hash: of the password that was given, None when the person signed in without one.
+    """
+    added = connection.execute(
+        text("""
+            INSERT INTO sessions (token_digest, account_id, begun_at, seen_at)
+            SELECT :digest, a.account_id, :now, :now FROM accounts a
+            WHERE a.account_id = :account_id AND a.disabled_at IS NULL
+                AND (CAST(:password_hash AS text) IS NULL OR a.password_hash = :password_hash)
+            FOR SHARE"""),
+        {"digest": token_digest, "account_id": account_id, "now": now, "password_hash": password_hash},
     )
+    return added.rowcount == 1
 
 
 def session(

@@ -14,25 +14,28 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SERVICE = ("/webhooks/", "/healthz", "/readyz", "/metrics")
-WAIT_SECONDS = 5.0  # longest that a page waits for others to end
+WAIT_SECONDS = 1.0  # longest that a page waits for others to end
+IN_MEMORY = "processor.in_memory"  # key in the environ: the whole answer is made, nothing is left to be read
 
 
 class Doors:
     """The pages beside the service, which never lack threads for it.
 
-    pages: None when there are none. at_once: pages made at the same time; a further one waits, then is answered 503.
+    pages: None when there are none. at_once: pages made at the same time. Half as many may wait for those, and hold a
+    thread as well; any further one is answered 503 at once.
     """
 
     def __init__(self, service: WSGIApplication, pages: WSGIApplication | None, *, at_once: int) -> None:
         self._service = service
         self._pages = pages
         self._room = threading.BoundedSemaphore(at_once)
+        self._waiting = threading.BoundedSemaphore(max(1, at_once // 2))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """As of PEP 3333."""
         if self._pages is None or environ["PATH_INFO"].startswith(SERVICE):
             return self._service(environ, start_response)
-        if not self._room.acquire(timeout=WAIT_SECONDS):
+        if not self._enter():
             log.warning("pages_full")
             body = b"Too many pages are asked for at once; try again in a moment.\n"
             start_response(
@@ -45,7 +48,21 @@ class Doors:
         except BaseException:
             self._room.release()
             raise
+        if environ.get(IN_MEMORY):
+            # It takes a thread no longer, and a server that forgets to close it must not keep its room.
+            self._room.release()
+            return answer
         return _Answer(answer, self._room)
+
+    def _enter(self) -> bool:
+        if self._room.acquire(blocking=False):
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._room.acquire(timeout=WAIT_SECONDS)
+        finally:
+            self._waiting.release()
 
 
 class _Answer:

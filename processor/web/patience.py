@@ -66,9 +66,15 @@ class Patience:
         response = environ.get(RESPONSE)
         if response is None:  # another server
             return self._app(environ, start_response)
-        environ["wsgi.input"] = self.body(response, environ)
+        environ["wsgi.input"] = body = self.body(response, environ)
         try:
-            return self._app(environ, start_response)
+            answer = self._app(environ, start_response)
+            if not body.is_given_up:
+                return answer
+            # It was answered by the watcher: nobody reads this answer, and the server does not close it.
+            if close := getattr(answer, "close", None):
+                close()
+            return [b""]
         except (RequestTimeout, CutOff) as why:  # Flask makes the same answer of it by itself
             start_response(
                 f"{why.code} {why.name}",
@@ -121,6 +127,7 @@ class _Body:
 
     def __init__(self, environ: WSGIEnvironment, response: Response, patience: Patience) -> None:
         self.began = time.monotonic()
+        self.is_given_up = False
         self._inner = environ["wsgi.input"]
         self._response = response
         self._patience = patience
@@ -135,6 +142,7 @@ class _Body:
         finally:
             is_ours = self._patience.end(self)
         if not is_ours:
+            self.is_given_up = True
             raise RequestTimeout
         self._left -= len(found)
         if self._left > 0 and (wanted is None or len(found) < wanted):

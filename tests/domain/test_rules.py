@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from processor.domain.discrepancy import Difference, DiscrepancyType
-from processor.domain.rules import BUILT_IN, Rules, parse, stored, tolerate
+from processor.domain.rules import BUILT_IN, Rules, decode, parse, stored, tolerate
 from processor.errors import NotAllowed
 from tests.builders import LINK, NOW, PAYMENT
 
@@ -135,3 +135,23 @@ def test_rules_of_another_release_stop_no_check_and_allow_nothing() -> None:
     assert (rules_of_tomorrow.version, rules_of_tomorrow.is_readable) == (9, False)
     assert not is_tolerated(difference("0.01"), rules_of_tomorrow)
     assert rules_of_tomorrow.rule_set.assumptions == BUILT_IN.rule_set.assumptions
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"\\ud800": 1, "\\ud800": 2}', "given twice"),
+        ('{"write_off_limits": {"\\ud800": "1"}}', "no text can have"),
+        ("{" + ",".join(f'"{n}": 1' for n in range(28_000)) + "}", "letters"),
+        ("[" * 10_000, "nested too deeply"),
+    ],
+)
+def test_a_document_that_is_none_is_refused_in_words_that_can_be_shown(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        decode(text)
+    str(caught.value).encode()
+
+
+def test_an_amount_is_not_written_with_a_thousand_decimals() -> None:
+    with pytest.raises(NotAllowed, match="power of ten"):
+        parse({"write_off_limits": {"USD": "0E-99999999"}})

@@ -25,6 +25,7 @@ from processor.web import patience
 from tests import builders
 from tests.conftest import Owner, a_database
 
+SECRET_KEY = "6b1f0c9e8d7a4b3c2d1e0f9a8b7c6d5e-tests"
 ROOT = Path(__file__).resolve().parents[2]
 PATH = "/webhooks/wix"
 BODY_BYTES_MAX = 20_000
@@ -241,6 +242,29 @@ def test_bodies_that_drip_hold_no_thread_for_long_and_keep_no_honest_webhook_wai
 
     assert max(took) < WIX_SECONDS
     assert set(answers) <= {408, None}
+
+
+def test_forms_that_drip_keep_neither_webhooks_nor_later_pages_waiting(
+    database_url: str, tmp_path: Path
+) -> None:
+    """By the rooms that pages share: each is given back, though nobody reads the answer of a form given up."""
+    took: list[float] = []
+    form = head("Content-Length: 3000", "Content-Type: application/x-www-form-urlencoded", target="/sign-in")
+    # One process, so that every form drips into the same rooms.
+    environ = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "WEB_CONCURRENCY": "1"}
+
+    with serving(database_url, tmp_path, **environ) as server:
+        with Drippers(server, 64, form + b"e", b"y") as drippers:
+            began = time.monotonic()
+            while drippers.waiting():
+                took.append(honest_seconds(server))
+                assert time.monotonic() - began < SECONDS
+            answers = [status_or_end(wire) for wire in drippers.wires]
+        page = server.ask(head("Connection: close", target="/sign-in", method="GET"))
+
+    assert max(took) < WIX_SECONDS
+    assert set(answers) <= {408, 503, None}
+    assert status(page) == 200
 
 
 def test_a_body_that_stops_is_given_up_after_a_while_though_nothing_else_happens(server: Server) -> None:

@@ -16,6 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from processor.domain.access import Permission, Role
 from processor.errors import ConfigurationError, StoreUnavailable
+from processor.web.doors import IN_MEMORY
 from processor.web.pages import formats, screens, signing
 from processor.web.pages.access import Guard, needs_of
 from processor.web.pages.formats import Clock
@@ -112,6 +113,7 @@ def _theme() -> str:
 
 
 def _protect(response: Response) -> Response:
+    request.environ[IN_MEMORY] = not (response.is_streamed or response.direct_passthrough)
     headers = response.headers
     headers.setdefault("Content-Security-Policy", POLICY)
     headers["X-Content-Type-Options"] = "nosniff"

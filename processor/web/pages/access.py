@@ -98,14 +98,18 @@ class Guard:
         app.before_request(self._admit)
         app.after_request(self._finish)
 
-    def sign_in(self, account_id: UUID) -> None:
-        """Begin a session in this browser, and end the one that was."""
+    def sign_in(self, account_id: UUID, *, password_hash: str | None = None) -> bool:
+        """Begin a session in this browser, and end the one that was; see `accounts.begin_session`."""
         self.sign_out()
         token = secrets.token_urlsafe(32)
         with self._services.database.begin() as connection:
-            accounts.begin_session(connection, account_id, digest(token), self._services.now())
+            is_in = accounts.begin_session(
+                connection, account_id, digest(token), self._services.now(), password_hash=password_hash
+            )
         session.clear()  # with it the token of forms that another may have planted
-        session[_COOKIE] = token
+        if is_in:
+            session[_COOKIE] = token
+        return is_in
 
     def sign_out(self) -> None:
         """End the session of this browser."""

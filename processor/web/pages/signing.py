@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from flask import Blueprint, abort, g, make_response, redirect, render_template, request, url_for
+from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.wrappers import Response
 
 from processor.domain.access import PASSWORD_MAX, Account, Permission, check_password
@@ -16,14 +19,17 @@ from processor.errors import NotAllowed
 from processor.store import accounts
 from processor.web.pages.access import account, needs, public
 from processor.web.pages.site import Site, done, refused
+from processor.web.pages.throttle import place_of
 
 log = structlog.get_logger(__name__)
 
-# From one address, so that nobody tries many; and for one name, so that many do not try one. An owner who is locked
-# out by others can be let in by another address only until the second is reached, which is far above what one mistypes.
+# From one address, so that nobody tries many; and for one name, so that many do not try one. The last would let anybody
+# lock anybody out, so it does not hold for a browser in which this account signed in before (OWASP, device cookies).
 BY_ADDRESS = "20 per 10 minutes"
 BY_NAME = "50 per 1 hour"
 BY_BOTH = "8 per 10 minutes"
+KNOWN_SECONDS = 180 * 86_400
+HASH_SECONDS = 5.0  # longest wait for others whose passwords are being checked
 _WRONG = "That name and password do not belong together."
 
 hasher = PasswordHasher()  # Argon2id with the parameters of RFC 9106 for 64 MiB
@@ -34,13 +40,32 @@ _NOBODY = hasher.hash("nobody has this password")
 
 
 def verify(password_hash: str | None, password: str) -> bool:
-    """Whether the password is the one. Takes as long for None, of an account that has none."""
+    """Whether the password is the one. Takes as long for None, of an account that has none.
+
+    Answers 503 when too many others are being checked.
+    """
     try:
-        with _at_once:
+        with _turn():
             hasher.verify(password_hash or _NOBODY, password)
     except (VerificationError, InvalidHashError):
         return False
     return password_hash is not None
+
+
+def hashed(password: str) -> str:
+    """The password as it is kept. Answers 503 when too many others are being checked."""
+    with _turn():
+        return hasher.hash(password)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _at_once.acquire(timeout=HASH_SECONDS):
+        abort(503)
+    try:
+        yield
+    finally:
+        _at_once.release()
 
 
 def safe_next(text: str | None) -> str:
@@ -53,7 +78,28 @@ def safe_next(text: str | None) -> str:
 def blueprint(site: Site) -> Blueprint:
     """`/sign-in`, `/sign-out`, `/account` and `/theme`."""
     routes = Blueprint("signing", __name__)
-    database = site.services.database
+    database, settings = site.services.database, site.services.settings
+    known = URLSafeTimedSerializer(str(settings.secret_key), salt="a browser that signed in before")
+    known_cookie = "__Host-known" if settings.secure_cookies else "known"
+
+    def is_known(held: Account | None) -> bool:
+        """Whether this account signed in with this browser before."""
+        try:
+            told = known.loads(request.cookies.get(known_cookie, ""), max_age=KNOWN_SECONDS)
+        except BadData:
+            return False
+        return held is not None and told == str(held.account_id)
+
+    def make_known(answer: Response, held: Account) -> Response:
+        answer.set_cookie(
+            known_cookie,
+            known.dumps(str(held.account_id)),
+            max_age=KNOWN_SECONDS,
+            httponly=True,
+            samesite="Lax",
+            secure=settings.secure_cookies,
+        )
+        return answer
 
     @routes.get("/sign-in")
     @public
@@ -72,32 +118,39 @@ def blueprint(site: Site) -> Blueprint:
         def again(words: str, status: int) -> tuple[str, int]:
             return render_template("sign_in.html", wrong=words, name=name[:100], next_=next_), status
 
-        address = request.remote_addr or ""
-        key = name.casefold()[:100]
-        may = site.throttle.may
-        if not (
-            may(BY_BOTH, "sign_in", address, key)
-            and may(BY_ADDRESS, "sign_in", address)
-            and may(BY_NAME, "sign_in", "name", key)
-        ):
+        def too_often() -> tuple[str, int]:
             log.warning("sign_in_throttled", request_id=g.request_id)
             return again("That was tried too often. Wait ten minutes and try again.", 429)
+
+        place, key = place_of(request.remote_addr), name.casefold()[:100]
+        # What fails is counted, so that whoever signs in and out all day is never kept out.
+        limits = [(BY_BOTH, "sign_in", place, key), (BY_ADDRESS, "sign_in", place)]
+        if not all(site.throttle.has_left(*one) for one in limits):
+            return too_often()
         found = None
         if name and "\0" not in name and len(password) <= PASSWORD_MAX:
             with site.read() as connection:
                 found = accounts.named(connection, name)
         held, password_hash = found or (None, None)
+        if not is_known(held):
+            limits.append((BY_NAME, "sign_in", "name", key))
+            if not site.throttle.has_left(*limits[-1]):
+                return too_often()
         if not verify(password_hash, password) or held is None or held.is_disabled:
+            for one in limits:
+                site.throttle.may(*one)
             # Of a name that is none only that: it may be a password in the wrong field.
             site.guard.note("sign_in_failed", by=held, status=401)
             log.info("sign_in_failed", actor=held and held.name, request_id=g.request_id)
             return again(_WRONG, 401)
         assert password_hash is not None
+        if not admit(site, held, password_hash=password_hash):
+            return again(_WRONG, 401)  # it was changed while it was checked
         if hasher.check_needs_rehash(password_hash):
+            stronger = hashed(password)
             with database.begin() as connection:
-                accounts.set_hash(connection, held.account_id, password_hash, hasher.hash(password))
-        admit(site, held)
-        return redirect(next_, 303)
+                accounts.set_hash(connection, held.account_id, password_hash, stronger)
+        return make_known(redirect(next_, 303), held)
 
     @routes.post("/sign-out")
     @needs(Permission.READ)
@@ -136,9 +189,11 @@ def blueprint(site: Site) -> Blueprint:
             check_password(new, held.name)
         except NotAllowed as why:
             return refused(here, why)
+        password_hash = hashed(new)
         with database.begin() as connection:
-            accounts.set_password(connection, held.account_id, hasher.hash(new), site.services.now())
-        site.guard.sign_in(held.account_id)
+            accounts.set_password(connection, held.account_id, password_hash, site.services.now())
+        if not site.guard.sign_in(held.account_id, password_hash=password_hash):
+            return redirect(url_for("signing.sign_in"), 303)  # changed once more, or disabled, meanwhile
         return done(here, "The password is changed. Every other session was ended.")
 
     @routes.post("/account/sessions/end")
@@ -173,8 +228,14 @@ def blueprint(site: Site) -> Blueprint:
     return routes
 
 
-def admit(site: Site, held: Account) -> None:
-    """Begin a session for an account whose holder has proved to be so."""
-    site.guard.sign_in(held.account_id)
+def admit(site: Site, held: Account, *, password_hash: str | None = None) -> bool:
+    """Begin a session for an account whose holder has proved to be so.
+
+    password_hash: of the password that proved it, None for another proof. False when the account was disabled, or the
+    password changed, meanwhile.
+    """
+    if not site.guard.sign_in(held.account_id, password_hash=password_hash):
+        return False
     site.guard.note("signed_in", by=held, status=303)
     log.info("signed_in", actor=held.name, request_id=g.request_id)
+    return True

@@ -21,6 +21,8 @@ def place_of(address: str | None) -> str:
         known = ip_address(address or "")
     except ValueError:
         return address or ""
+    if known.version == 6 and known.ipv4_mapped is not None:
+        known = known.ipv4_mapped
     return str(ip_network((known, 64), strict=False)) if known.version == 6 else str(known)
 
 
@@ -43,10 +45,17 @@ class Throttle:
 
     def may(self, limit: str, *key: str) -> bool:
         """Whether `key` may once more, and count it if so. limit: such as "10 per 15 minutes"."""
+        return self._ask("hit", limit, key)
+
+    def has_left(self, limit: str, *key: str) -> bool:
+        """Whether `key` may once more; nothing is counted."""
+        return self._ask("test", limit, key)
+
+    def _ask(self, what: str, limit: str, key: tuple[str, ...]) -> bool:
         item: RateLimitItem = parse(limit)
         if self._shared is not None:
             try:
-                return self._shared.hit(item, *key)
+                return bool(getattr(self._shared, what)(item, *key))
             except StorageError as why:
                 log.warning("throttle_local", error=type(why.__cause__ or why).__name__)
-        return self._here.hit(item, *key)
+        return bool(getattr(self._here, what)(item, *key))

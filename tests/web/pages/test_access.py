@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from processor.domain.access import PERMISSIONS, Permission, Reach, Role
-from processor.web.pages import access
+from processor.web.pages import access, signing
 from processor.web.pages.signing import hasher, safe_next
 from tests.web.pages.books import Books, Person, arguments, names_of
 
@@ -333,3 +333,73 @@ def test_a_part_that_htmx_asks_for_leads_the_whole_page_to_the_door(books: Books
 
     assert answer.status_code == 401
     assert answer.headers["HX-Redirect"] == "/sign-in"
+
+
+def test_right_passwords_count_for_nothing(fresh_books: Books) -> None:
+    fresh_books.person(Role.CLERK, name="maya")
+    give_password(fresh_books, "maya", "a long password")
+    form = {"name": "maya", "password": "a long password"}
+
+    assert [fresh_books.nobody().post("/sign-in", form).status_code for _ in range(12)] == [303] * 12
+
+
+def test_others_lock_nobody_out_of_a_browser_that_is_known(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "BY_NAME", "3 per 1 hour")
+    fresh_books.person(Role.CLERK, name="maya")
+    give_password(fresh_books, "maya", "a long password")
+    own = fresh_books.nobody()
+    form = {"name": "maya", "password": "a long password"}
+    assert own.post("/sign-in", form).status_code == 303
+    own._csrf = ""
+    own.post("/sign-out")
+    own._csrf = ""
+
+    for number in range(5):
+        answer = fresh_books.nobody().post(
+            "/sign-in",
+            {"name": "maya", "password": "a guess that is wrong"},
+            environ_base={"REMOTE_ADDR": f"192.0.2.{number}"},
+        )
+    stranger = fresh_books.nobody().post("/sign-in", form, environ_base={"REMOTE_ADDR": "192.0.2.77"})
+
+    assert answer.status_code == 429
+    assert stranger.status_code == 429
+    assert own.post("/sign-in", form).status_code == 303
+
+
+def test_a_network_of_ipv6_is_one_place(fresh_books: Books) -> None:
+    answers = [
+        fresh_books.nobody()
+        .post(
+            "/sign-in",
+            {"name": f"person {number}", "password": "wrong"},
+            environ_base={"REMOTE_ADDR": f"2001:db8::{number:x}"},
+        )
+        .status_code
+        for number in range(1, 24)
+    ]
+
+    assert answers == [401] * 20 + [429] * 3
+
+
+def test_a_password_changed_while_it_is_checked_lets_nobody_in(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_books.person(Role.CLERK, name="maya")
+    give_password(fresh_books, "maya", "a long password")
+    verify = signing.verify
+
+    def slow(password_hash: str | None, password: str) -> bool:
+        is_right = verify(password_hash, password)
+        give_password(fresh_books, "maya", "another password")
+        return is_right
+
+    monkeypatch.setattr(signing, "verify", slow)
+    nobody = fresh_books.nobody()
+
+    answer = nobody.post("/sign-in", {"name": "maya", "password": "a long password"})
+
+    assert answer.status_code == 401
+    assert nobody.get("/account").status_code == 303
