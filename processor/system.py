@@ -199,9 +199,7 @@ class System:
             if (str(ours.payment_link_id), ours.amount, ours.currency, ours.revision) != said:
                 found.append(f"payment {id_} is booked otherwise than it happened")
         if unsettled:
-            found.append(
-                f"{unsettled} payment{' is' if unsettled == 1 else 's are'} or links not settled yet"
-            )
+            found.append(f"{unsettled} payments or links {'is' if unsettled == 1 else 'are'} not settled yet")
         planted = {
             (link["id"], DiscrepancyType.TOTAL_DIFFERS.value)
             for one in truth

@@ -146,7 +146,7 @@ ADVICE: dict[DiscrepancyType, str] = {
         " refund, every refund shows so: write it off as a refund."
     ),
     DiscrepancyType.UNKNOWN_INSTANCE: (
-        "A test sent from the developers' dashboard looks just so: if there was one, write it off as test data."
+        "A test sent from the developers' dashboard looks just so: if there was one, resolve it as a test."
         " Else see whether the app is installed on the site and its credentials are right; what is held is booked once"
         " Wix gives access."
     ),
@@ -341,7 +341,8 @@ def seen(
     """A check sees the difference again. No step when nothing is new.
 
     What was written off stays so while it is the same difference and no more is at risk than was accepted. What was
-    resolved and is seen again recurs, whoever resolved it: a difference that stays, and is to stay, is written off.
+    resolved and is seen again recurs, whoever resolved it: a difference that stays, and is to stay, is written off. A
+    test of an instance that Wix does not know stays resolved.
     tolerated, tolerated_anew: what the rules say of it at its age, and of one that recurs only now.
     """
     if standing.written_off is not None:
@@ -354,6 +355,8 @@ def seen(
         if not _says_other(standing.difference, difference):
             return ()
         return _resolved(replace(standing, difference=difference), Reason.WITHIN_TOLERANCE, tolerated)
+    if _is_test_of_nobody(standing, difference):
+        return ()
     if standing.is_closed:
         return _reopened(standing, difference, tolerated_anew)
     if tolerated is not None:
@@ -363,6 +366,18 @@ def seen(
     voided = _voided(standing)
     before = voided[-1].after if voided else standing
     return (*voided, Step(kind=StepKind.CHANGED, after=replace(before, difference=difference)))
+
+
+def _is_test_of_nobody(standing: Standing, difference: Difference) -> bool:
+    """Whether it is a test of the developers' dashboard that a person called so: Wix will never know its instance.
+
+    It has no end of its own, and nothing to write off: no money moved.
+    """
+    return (
+        difference.type is DiscrepancyType.UNKNOWN_INSTANCE
+        and standing.reason is Reason.TEST_DATA
+        and not _says_other(standing.difference, difference)
+    )
 
 
 def is_new_life(standing: Standing) -> bool:

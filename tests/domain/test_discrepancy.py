@@ -334,3 +334,18 @@ def test_a_closed_discrepancy_still_takes_comments_and_evidence() -> None:
     assert act(written_off(), Comment("later"), actor="me", limits=NO_LIMITS).after == written_off()
     step = act(written_off(), AddEvidence("https://example.com/1"), actor="me", limits=NO_LIMITS)
     assert (step.evidence, step.after) == ("https://example.com/1", written_off())
+
+
+def test_a_test_of_an_unknown_instance_stays_resolved_until_it_says_something_else() -> None:
+    difference = Difference(type=DiscrepancyType.UNKNOWN_INSTANCE, payment_link_id=LINK)
+    resolved = Standing(difference=difference, state=State.RESOLVED, reason=Reason.TEST_DATA)
+    other = replace(difference, amount_at_risk=Decimal("10.990"), currency="USD")
+
+    assert domain.seen(resolved, difference, None, tolerated_anew=None) == ()
+    assert [step.kind for step in domain.seen(resolved, other, None, tolerated_anew=None)] == [
+        StepKind.REOPENED
+    ]
+    explained = replace(resolved, reason=Reason.EXPLAINED)
+    assert [step.kind for step in domain.seen(explained, difference, None, tolerated_anew=None)] == [
+        StepKind.REOPENED
+    ]

@@ -184,7 +184,7 @@ def test_a_link_that_takes_no_payment_says_so(fresh_books: Books, link_id: UUID)
     answer = fresh_books.nobody().post(f"/pay/{link_id}")
 
     assert answer.status_code == 409
-    assert "cannot be paid now" in answer.text
+    assert "takes no payments now" in answer.text
     assert "SANDBOX" not in answer.text
 
 

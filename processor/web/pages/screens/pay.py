@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 from flask import Blueprint, Response, abort, g, make_response, redirect, render_template, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from processor.errors import ConfigurationError, WixError, WixRefused
@@ -53,12 +54,18 @@ def blueprint(site: Site) -> Blueprint:
         return site.throttle.may(f"{share} per 1 minute", "pay", "budget", str(instance_id))
 
     def page(wrong: str | None, status: int) -> Response:
-        answer = make_response(render_template("pay.html", wrong=wrong), status)
+        is_payable = status not in (404, 409)
+        answer = make_response(render_template("pay.html", wrong=wrong, is_payable=is_payable), status)
         answer.headers["Content-Security-Policy"] = policy
         answer.headers["X-Robots-Tag"] = "noindex, nofollow"
         if status in (429, 503):
             answer.headers["Retry-After"] = "60"
         return answer
+
+    @routes.errorhandler(404)
+    def gone(_why: HTTPException) -> Response:
+        """For a buyer, to whom the pages' own words about accounts mean nothing."""
+        return page("There is no such payment link here.", 404)
 
     @routes.get("/pay/<uuid:payment_link_id>")
     @public
@@ -87,7 +94,9 @@ def blueprint(site: Site) -> Blueprint:
             if isinstance(why, WixError) and link_view.is_link_missing(why):
                 abort(404)
             if isinstance(why, WixRefused):
-                return page("This cannot be paid now: it is paid, over, or was taken back.", 409)
+                return page(
+                    "This link takes no payments now: it was paid already, has ended, or was taken back.", 409
+                )
             return page(_LATER, 503)
         url = link_view.checkout_of(target)
         if url is None:
