@@ -10,9 +10,9 @@ import hmac
 import secrets
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 ANSWER_SECONDS = 5.0  # for one answer of the issuer; somebody waits for it
 KNOWN_SECONDS = 3_600.0  # for so long what the issuer says of itself is taken as it was
 KEYS_AGAIN_SECONDS = 30.0  # a key we do not know makes us ask for its keys, at most so often
+FAILED_SECONDS = 10.0  # for so long an issuer that did not answer is not asked again
+# An issuer that is well answers sooner. Who comes while it is asked waits for that, and not for one that hangs.
+BRIEF_SECONDS = 0.5
 STARTED_SECONDS = 900  # who took longer to sign in there begins anew
 LEEWAY_SECONDS = 60  # that two clocks may differ
 SUBJECT_MAX = 255  # letters, by OpenID Connect Core 1.0, section 2
@@ -50,16 +53,69 @@ class NotSignedIn(Exception):
     """The issuer did not answer as it should, or what came back proves nothing. The message says why, for the log."""
 
 
-@dataclass
-class Issuer:
-    """The issuer, and what it says of itself, which is asked for when it is first needed."""
+T = TypeVar("T")
 
-    settings: Settings
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _told: dict[str, Any] = field(default_factory=dict)
-    _told_at: float = -KNOWN_SECONDS
-    _keys: KeySet | None = None
-    _keys_at: float = -KNOWN_SECONDS
+
+class Said(Generic[T]):
+    """Something the issuer says, which is asked for when it is needed: by one at a time, and with no lock held.
+
+    ask: gets it, or raises NotSignedIn, which is remembered for FAILED_SECONDS.
+    """
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._changed = threading.Condition()
+        self._is_asked = False
+        self._asked_at = self._known_at = self._failed_at = float("-inf")
+        self._known: T | None = None
+        self._failure = ""
+
+    def get(self, known_seconds: float) -> T:
+        """What it says, asked for anew when it is known for so long.
+
+        Raises NotSignedIn when the issuer does not answer, did not a moment ago, or takes long to answer another who
+        asks, if nothing was known before.
+        """
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._known is not None and now - self._known_at < known_seconds:
+                    return self._known
+                if now - self._failed_at < FAILED_SECONDS:
+                    raise NotSignedIn(f"{self._failure} (a moment ago)")
+                if not self._is_asked:
+                    break
+                left = self._asked_at + BRIEF_SECONDS - now
+                if left > 0:
+                    self._changed.wait(left)
+                elif self._known is not None:
+                    return self._known
+                else:
+                    raise NotSignedIn("the issuer is being asked, and takes long to answer")
+            self._is_asked, self._asked_at = True, now
+        try:
+            found = self._ask()
+        except NotSignedIn as why:
+            with self._changed:
+                self._failure, self._failed_at = str(why), time.monotonic()
+            raise
+        else:
+            with self._changed:
+                self._known, self._known_at = found, time.monotonic()
+            return found
+        finally:
+            with self._changed:
+                self._is_asked = False
+                self._changed.notify_all()
+
+
+class Issuer:
+    """The issuer, and what it says of itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._metadata = Said(self._ask_for_metadata)
+        self._keys = Said(self._ask_for_keys)
 
     @property
     def name(self) -> str:
@@ -68,28 +124,26 @@ class Issuer:
 
     def metadata(self) -> dict[str, Any]:
         """What it says of itself (OpenID Connect Discovery 1.0). Raises NotSignedIn."""
-        with self._lock:
-            if time.monotonic() - self._told_at >= KNOWN_SECONDS:
-                told = _json(f"{self.name.removesuffix('/')}/.well-known/openid-configuration")
-                if told.get("issuer") != self.name:
-                    raise NotSignedIn("the issuer calls itself otherwise than OIDC_ISSUER")
-                for endpoint in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    _check_url(told.get(endpoint), endpoint)
-                self._told, self._told_at = told, time.monotonic()
-            return self._told
+        return self._metadata.get(KNOWN_SECONDS)
 
     def keys(self, *, is_again: bool = False) -> KeySet:
         """Its keys. is_again: one was not among those we know. Raises NotSignedIn."""
-        uri = self.metadata()["jwks_uri"]
-        with self._lock:
-            age = time.monotonic() - self._keys_at
-            if self._keys is None or age >= KNOWN_SECONDS or (is_again and age >= KEYS_AGAIN_SECONDS):
-                try:
-                    self._keys = KeySet.import_key_set(_json(uri))  # type: ignore[arg-type]
-                except (JoseError, ValueError, KeyError, TypeError) as why:
-                    raise NotSignedIn("the issuer's keys cannot be read") from why
-                self._keys_at = time.monotonic()
-            return self._keys
+        return self._keys.get(KEYS_AGAIN_SECONDS if is_again else KNOWN_SECONDS)
+
+    def _ask_for_metadata(self) -> dict[str, Any]:
+        told = _json(f"{self.name.removesuffix('/')}/.well-known/openid-configuration")
+        if told.get("issuer") != self.name:
+            raise NotSignedIn("the issuer calls itself otherwise than OIDC_ISSUER")
+        for endpoint in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            _check_url(told.get(endpoint), endpoint)
+        return told
+
+    def _ask_for_keys(self) -> KeySet:
+        told = _json(self.metadata()["jwks_uri"])
+        try:
+            return KeySet.import_key_set(told)  # type: ignore[arg-type]
+        except (JoseError, ValueError, KeyError, TypeError) as why:
+            raise NotSignedIn("the issuer's keys cannot be read") from why
 
     def leave_for(self, back: str, *, state: str, nonce: str, verifier: str) -> str:
         """The address at the issuer where somebody signs in. Raises NotSignedIn."""

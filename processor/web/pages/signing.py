@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ BY_NAME = "50 per 1 hour"
 BY_BOTH = "8 per 10 minutes"
 KNOWN_SECONDS = 180 * 86_400
 HASH_SECONDS = 5.0  # longest wait for others whose passwords are being checked
+# Letters as JSON has them: it may travel in the session's cookie, which browsers drop beyond 4 KB.
+NEXT_MAX = 1_000
 _WRONG = "That name and password do not belong together."
 
 hasher = PasswordHasher()  # Argon2id with the parameters of RFC 9106 for 64 MiB
@@ -71,6 +74,8 @@ def _turn() -> Iterator[None]:
 def safe_next(text: str | None) -> str:
     """Where to go after signing in: a path of these pages, the overview for anything else."""
     if not text or not text.startswith("/") or text.startswith("//") or "\\" in text:
+        return "/"
+    if len(text) > NEXT_MAX or len(json.dumps(text)) > NEXT_MAX + len('""'):
         return "/"
     return text if all(letter.isprintable() for letter in text) else "/"
 

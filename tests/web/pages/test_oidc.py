@@ -35,7 +35,10 @@ CLIENT, SECRET = "payments", "s3cret-of-the-client"
 
 @dataclass
 class Provider:
-    """claims: changes those of an ID token. sign: makes the token of them. metadata: changes the discovery document."""
+    """held: paths that are answered when the event is set, `arrived` for each.
+
+    claims: changes those of an ID token. sign: makes the token of them. metadata: changes the discovery document.
+    """
 
     url: str = ""
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "one"}))
@@ -46,6 +49,8 @@ class Provider:
     metadata: dict[str, Any] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def token(self, claims: dict[str, Any]) -> str:
         if self.sign is not None:
@@ -59,6 +64,9 @@ def issuer_app(provider: Provider) -> Flask:
     @app.before_request
     def note() -> None:
         provider.asked.append(request.path)
+        if request.path in provider.held:
+            provider.arrived.release()
+            provider.held[request.path].wait(30)
 
     @app.get("/.well-known/openid-configuration")
     def discovery() -> Response:
@@ -432,6 +440,91 @@ def test_an_issuer_that_is_away_says_so(oidc: Books, books: Books, monkeypatch: 
 
     assert answer.status_code == 503
     assert "does not answer" in answer.text
+
+
+def test_while_an_issuer_hangs_one_waits_for_it_and_the_others_are_told(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(module, "BRIEF_SECONDS", 0.05)
+    let_go = issuer.held["/.well-known/openid-configuration"] = threading.Event()
+    first, found = oidc.nobody(), []
+    thread = threading.Thread(target=lambda: found.append(first.post("/sign-in/oidc").status_code))
+    thread.start()
+    assert issuer.arrived.acquire(timeout=30)
+    try:
+        others = [oidc.nobody().post("/sign-in/oidc") for _ in range(3)]
+        assert not found, "nobody waited for the first"
+    finally:
+        let_go.set()
+        thread.join()
+
+    assert [one.status_code for one in others] == [503] * 3
+    assert "does not answer" in others[0].text
+    assert found == [200]
+    assert oidc.nobody().post("/sign-in/oidc").status_code == 200
+    assert len(issuer.asked) == 1
+
+
+def test_an_issuer_that_failed_is_left_alone_for_a_while(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    issuer.metadata = {"token_endpoint": None}
+    assert oidc.nobody().post("/sign-in/oidc").status_code == 503
+    issuer.metadata = {}
+
+    assert oidc.nobody().post("/sign-in/oidc").status_code == 503
+    assert len(issuer.asked) == 1
+    monkeypatch.setattr(module, "FAILED_SECONDS", 0.0)
+    assert oidc.nobody().post("/sign-in/oidc").status_code == 200
+
+
+def test_what_was_known_serves_while_it_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from processor.web.pages import oidc as module
+
+    monkeypatch.setattr(module, "BRIEF_SECONDS", 0.0)
+    asked, go_on, number = threading.Semaphore(0), threading.Event(), iter(range(9))
+
+    def ask() -> int:
+        asked.release()
+        go_on.wait(30)
+        return next(number)
+
+    go_on.set()
+    said = module.Said(ask)
+    assert (said.get(60), said.get(60)) == (0, 0)
+    go_on.clear()
+    assert asked.acquire(timeout=30)
+    thread = threading.Thread(target=said.get, args=(0,))
+    thread.start()
+    try:
+        assert asked.acquire(timeout=30)
+        assert said.get(0) == 0
+    finally:
+        go_on.set()
+        thread.join()
+    assert said.get(60) == 1
+
+
+@pytest.mark.parametrize(
+    ("next_", "where"),
+    [
+        ("/" + "a" * 999, "/" + "a" * 999),
+        ("/" + "a" * 1_000, "/"),
+        ("/" + "a" * 100_000, "/"),
+        ("/" + "\N{SNOWMAN}" * 400, "/"),
+    ],
+)
+def test_where_one_wanted_is_remembered_only_if_it_fits_into_a_cookie(
+    oidc: Books, issuer: Provider, next_: str, where: str
+) -> None:
+    add(oidc, f"{issuer.url} {issuer.subject}")
+
+    assert sign_in(oidc.nobody(), next=next_).headers["Location"] == where
 
 
 def test_without_the_extra_the_pages_say_what_to_install(
