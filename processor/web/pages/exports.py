@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,11 +24,15 @@ from zoneinfo import ZoneInfo
 
 import xlsxwriter
 from flask import Response
+from xlsxwriter.exceptions import FileCreateError
 
 from processor.domain import money, sheet
 from processor.web.pages.formats import seen
 
 ROWS_AT_ONCE = 2_000
+# Of one file, as it is written: what is beside it in TMPDIR is not ours to fill, however long the texts of others are.
+BYTES_MAX = 512 * 1024 * 1024
+_ROWS_BETWEEN = 500  # looks at how large it is
 _PART = 64 * 1024  # of a file, as it is sent
 _CELL_MAX = 32_767  # letters in a cell of XLSX
 _DIGITS_MAX = 15  # that a number of a spreadsheet holds exactly
@@ -95,8 +101,15 @@ class Table:
 Row = Sequence[Any]
 
 
+class TooLarge(Exception):
+    """A file would have more than BYTES_MAX."""
+
+
 def write(format_: Format, file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
-    """Write rows, values in the order of the columns and None for what is not known, to a binary file."""
+    """Write rows, values in the order of the columns and None for what is not known, to a binary file.
+
+    Raises TooLarge, and OSError when there is no room for it.
+    """
     match format_:
         case Format.CSV:
             _write_csv(file, table, rows)
@@ -106,9 +119,38 @@ def write(format_: Format, file: IO[bytes], table: Table, rows: Iterable[Row]) -
             _write_parquet(file, table, rows)
 
 
+def within_size(rows: Iterable[Row], size: Callable[[], int]) -> Iterator[Row]:
+    """The rows, one by one, while the file they are written to is not too large. size: of it in bytes.
+
+    Raises TooLarge. What is written of the last few is looked at by `making`.
+    """
+    for number, row in enumerate(rows):
+        if number % _ROWS_BETWEEN == 0 and size() > BYTES_MAX:
+            raise TooLarge
+        yield row
+
+
 def made() -> IO[bytes]:
     """A file that is nobody's and goes when it is closed."""
     return tempfile.TemporaryFile()
+
+
+@contextmanager
+def making() -> Iterator[IO[bytes]]:
+    """A file that is `made` and to be written. It is closed when that fails, and else left for `answer`.
+
+    Raises TooLarge, and OSError when there is no room for it.
+    """
+    file = made()
+    try:
+        yield file
+        file.flush()
+        if file.tell() > BYTES_MAX:
+            raise TooLarge
+    except BaseException:
+        with suppress(OSError):  # there may be no room for what was still to be written
+            file.close()
+        raise
 
 
 def answer(format_: Format, file: IO[bytes], name: str) -> Response:
@@ -156,7 +198,7 @@ def _write_csv(file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
         writer.writerow([column.name for column in table.columns])
         at = table.currency_at
         kinds = [column.kind for column in table.columns]
-        for row in rows:
+        for row in within_size(rows, file.tell):
             currency = "" if at is None else row[at]
             writer.writerow(
                 [_csv_cell(kind, value, currency, table.zone) for kind, value in zip(kinds, row, strict=True)]
@@ -197,7 +239,17 @@ def _plain_code(value: str) -> str:
 
 def _write_xlsx(file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
     """A sheet of the rows, and one that says what they are and come to."""
+    # The library's own files have names, and stay where they are when writing is given up.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _write_book(file, table, rows, folder)
+        except FileCreateError as why:
+            raise OSError(str(why)) from why
+
+
+def _write_book(file: IO[bytes], table: Table, rows: Iterable[Row], folder: str) -> None:
     options = {
+        "tmpdir": folder,
         "constant_memory": True,
         "strings_to_formulas": False,
         "strings_to_urls": False,
@@ -230,7 +282,7 @@ def _write_xlsx(file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
     at, kinds = table.currency_at, [column.kind for column in table.columns]
     totals: dict[tuple[str, str], tuple[int, Decimal]] = {}
     line = 0
-    for line, row in enumerate(rows, start=1):
+    for line, row in enumerate(within_size(rows, lambda: _size_of(folder)), start=1):
         currency = "" if at is None else row[at]
         for number, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             if value is None:
@@ -268,6 +320,10 @@ def _write_xlsx(file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
     book.close()
 
 
+def _size_of(folder: str) -> int:
+    return sum(one.stat().st_size for one in os.scandir(folder))
+
+
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
@@ -285,7 +341,7 @@ def _write_parquet(file: IO[bytes], table: Table, rows: Iterable[Row]) -> None:
     }
     schema = pyarrow.schema([(column.name, types[column.kind]) for column in table.columns])
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for some in _grouped(rows, ROWS_AT_ONCE * 5):
+        for some in _grouped(within_size(rows, file.tell), ROWS_AT_ONCE * 5):
             columns = [
                 [_parquet_value(column.kind, row[number]) for row in some]
                 for number, column in enumerate(table.columns)

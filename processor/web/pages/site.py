@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import urlencode
 
@@ -39,6 +40,15 @@ POLICY = (
 )
 
 
+# Of a process, together: reports, exports and sums of all payments. Each holds one of the pages' six connections for as
+# long as it takes. The others are left to pages that take a moment.
+LONG_READS = 4
+
+
+class Busy(Exception):
+    """As much as may be is being read or written for others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """The parts that screens are built with."""
@@ -47,6 +57,7 @@ class Site:
     guard: Guard
     clock: Clock
     throttle: Throttle
+    _long: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LONG_READS))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -54,6 +65,19 @@ class Site:
         with self.services.database.begin() as connection:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield connection
+
+    @contextmanager
+    def long_read(self, places: BoundedSemaphore, *, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Hold one of `places`, and one of the LONG_READS, while something is read that takes its time.
+
+        wait_seconds: for each of the two. Raises Busy when there is none.
+        """
+        with ExitStack() as held:
+            for one in (places, self._long):
+                if not one.acquire(timeout=wait_seconds):
+                    raise Busy
+                held.callback(one.release)
+            yield
 
 
 def is_part() -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tempfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -270,6 +272,40 @@ def test_what_cannot_be_read_or_is_too_much_is_refused_in_words(
     assert "1,048,576" in page
     assert person.get("/payments/export.xlsx?currency=JPY").status_code == 200
     assert person.get("/payments/export.pdf").status_code == 404
+
+
+@pytest.mark.parametrize("format_", list(Format))
+@pytest.mark.parametrize("rows_between", [1, 500])
+def test_a_file_that_grows_too_large_is_given_up_and_nothing_is_left_of_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, format_: Format, rows_between: int
+) -> None:
+    if format_ not in exports.formats():
+        pytest.skip("pyarrow is not installed")
+    person = books.person()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(exports, "BYTES_MAX", 100)
+    monkeypatch.setattr(exports, "_ROWS_BETWEEN", rows_between)
+
+    answer = person.get(f"/payments/export.{format_}")
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/payments")
+    assert "The file would be larger than" in person.read("/payments")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ZipFile writes once more when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("format_", list(Format))
+def test_without_room_for_a_file_there_is_none(
+    books: Books, monkeypatch: pytest.MonkeyPatch, format_: Format
+) -> None:
+    if format_ not in exports.formats():
+        pytest.skip("pyarrow is not installed")
+    person = books.person()
+    monkeypatch.setattr(exports, "made", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+
+    assert person.get(f"/payments/export.{format_}").status_code == 303
+    assert "the file cannot be written here" in person.read("/payments")
 
 
 def test_without_pyarrow_there_is_no_parquet(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
@@ -10,6 +12,9 @@ import pytest
 
 from processor.domain.access import Reach, Role
 from processor.store import payments as store
+from processor.store.screens import payments as listing
+from processor.web.pages import create_pages
+from processor.web.pages.screens import payments as screen
 from tests.web.pages.books import MARKUP, Books, Person
 
 
@@ -196,6 +201,42 @@ def test_totals_are_those_of_the_whole_filter(books: Books, auditor: Person) -> 
     assert "in USD" not in part(auditor, "/payments/totals?currency=JPY")
     assert "in JPY" in auditor.read("/payments?currency=JPY&totals=1")
     assert "Add up these payments" in auditor.read("/payments")
+
+
+def test_only_so_many_add_up_all_payments_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes then gets the newest of them, and is told."""
+    inside, go_on, add_up = threading.Semaphore(0), threading.Event(), listing.totals
+
+    def held(*given: Any, looked_max: int | None) -> listing.Totals:
+        if looked_max is None:
+            inside.release()
+            go_on.wait(30)
+        return add_up(*given, looked_max=looked_max)
+
+    monkeypatch.setattr(listing, "totals", held)
+    monkeypatch.setattr(screen, "ADDED_MAX", 2)
+    monkeypatch.setattr(screen, "SUMS_AT_ONCE", 1)  # the pool of the tests has two connections
+    app = create_pages(books.shop.services)
+    people = [books.person(app=app) for _ in range(screen.SUMS_AT_ONCE + 1)]
+    threads = [
+        threading.Thread(target=one.get, args=("/payments?totals=all",))
+        for one in people[: screen.SUMS_AT_ONCE]
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert inside.acquire(timeout=30)
+    try:
+        told = [part(people[-1], "/payments/totals?all=1"), people[-1].read("/payments?totals=all")]
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join()
+
+    for page in told:
+        assert "adds up for others right now" in page
+        assert "the newest 2 payments were looked at" in page
+    assert "Not everything" not in part(people[-1], "/payments/totals?all=1")
 
 
 def test_a_part_of_the_page_is_no_page(auditor: Person) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from threading import BoundedSemaphore
+from typing import Any
 
+import pytest
 from flask import Flask, session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.web.pages.site import NOTES_BYTES_MAX, notes, told
+from processor.web.pages.site import LONG_READS, NOTES_BYTES_MAX, Busy, Site, notes, told
+from processor.wiring import PAGES_POOL_SIZE
 from tests.web.pages.books import Books
 
 
@@ -30,3 +34,25 @@ def test_an_unknown_page_shows_the_way_back_to_who_is_signed_in(books: Books) ->
     assert answer.status_code == 404
     assert 'aria-label="Main"' in answer.text
     assert 'aria-label="Main"' not in books.nobody().get("/no-such-page").text
+
+
+def test_what_takes_long_leaves_connections_to_what_does_not() -> None:
+    nothing: Any = None
+    site = Site(nothing, nothing, nothing, nothing)
+    assert LONG_READS <= PAGES_POOL_SIZE - 2
+
+    def read(left: int) -> None:
+        if left:
+            with site.long_read(BoundedSemaphore(1)):
+                read(left - 1)
+
+    with pytest.raises(Busy):
+        read(LONG_READS + 1)
+    read(LONG_READS)  # each was given back
+
+    one = BoundedSemaphore(1)
+    with site.long_read(one), pytest.raises(Busy), site.long_read(one):
+        pass
+    for _ in range(LONG_READS + 1):
+        with site.long_read(one):
+            pass

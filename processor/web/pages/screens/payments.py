@@ -12,7 +12,8 @@ from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, abort, redirect, render_template, request, url_for
+import structlog
+from flask import Blueprint, abort, g, redirect, render_template, request, url_for
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
@@ -28,7 +29,9 @@ from processor.web.pages.access import account, check_instance, needs, reach
 from processor.web.pages.exports import Kind
 from processor.web.pages.formats import Clock, words
 from processor.web.pages.screens import payment as one
-from processor.web.pages.site import Site, address, in_words, is_part, refused
+from processor.web.pages.site import Busy, Site, address, in_words, is_part, refused
+
+log = structlog.get_logger(__name__)
 
 # What one adds up without being asked to; a tenth of a second.
 ADDED_MAX = 100_000
@@ -48,6 +51,9 @@ KEPT = tuple(name for name in NAMES if name != "text")  # which may be anything 
 
 
 EXPORTS_AT_ONCE = 2  # of a process: writing one takes a connection, and time that others want
+SUMS_AT_ONCE = (
+    2  # of a process, of all payments of a filter, each of which may take as long as a statement may
+)
 COLUMNS = (
     exports.Column("created_at", "Created", Kind.MOMENT, 20),
     exports.Column("payment_id", "Payment", Kind.ID, 38),
@@ -192,10 +198,15 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return read
 
 
+class _TooMany(Exception):
+    """More payments fit than a file may have."""
+
+
 def blueprint(site: Site) -> Blueprint:
     """`/payments` and what is below it."""
     routes = Blueprint("payments", __name__)
     writing = BoundedSemaphore(EXPORTS_AT_ONCE)
+    summing = BoundedSemaphore(SUMS_AT_ONCE)
 
     @routes.get("/payments")
     @needs(Permission.READ)
@@ -305,26 +316,28 @@ def blueprint(site: Site) -> Blueprint:
         list_ = asked.address("payments.index")
         if asked.wrong:
             return refused(list_, "Nothing was exported: a filter cannot be read.")
-        if not writing.acquire(blocking=False):
-            return refused(list_, "Others are being exported right now. Try again in a minute.")
-        file = exports.made()
+        most = exports.ROWS_MAX[format_]
         try:
-            with site.read() as connection:
+            with exports.making() as file, site.long_read(writing), site.read() as connection:
                 sought = payments.seek(connection, asked.by, reach())
-                most = exports.ROWS_MAX[format_]
                 if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
-                    file.close()
-                    return refused(list_, _too_many(format_, most))
+                    raise _TooMany
                 lines = payments.everything(
                     connection, asked.by, reach(), sought, limit=most, oldest_first=asked.oldest_first
                 )
                 table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
                 exports.write(format_, file, table, _rows(connection, lines))
-        except BaseException:
-            file.close()
-            raise
-        finally:
-            writing.release()
+        except Busy:
+            return refused(
+                list_, "The service writes or adds up for others right now. Try again in a minute."
+            )
+        except _TooMany:
+            return refused(list_, _too_many(format_, most))
+        except exports.TooLarge:
+            return refused(list_, _too_large(format_))
+        except OSError as why:
+            log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
+            return refused(list_, "Nothing was exported: the file cannot be written here. Tell an operator.")
         return exports.answer(format_, file, f"payments-{_today(site)}")
 
     def _of(format_: exports.Format) -> Callable[[], Response]:
@@ -341,8 +354,14 @@ def blueprint(site: Site) -> Blueprint:
         """For the template. how: "1" for the newest, "all", anything else for nothing."""
         if asked.wrong or how not in ("1", "all"):
             return {"was_added": False}
-        most = ADDED_MAX if how == "1" else None
-        return {"was_added": True, "added_max": ADDED_MAX, "totals": _totals(asked, most)}
+        answer: dict[str, Any] = {"was_added": True, "added_max": ADDED_MAX, "is_busy": False}
+        if how == "all":
+            try:
+                with site.long_read(summing):
+                    return {**answer, "totals": _totals(asked, None)}
+            except Busy:
+                answer["is_busy"] = True
+        return {**answer, "totals": _totals(asked, ADDED_MAX)}
 
     def _totals(asked: Asked, most: int | None) -> payments.Totals | None:
         try:
@@ -367,6 +386,14 @@ def _too_many(format_: exports.Format, most: int) -> str:
     if format_ is exports.Format.XLSX:
         return f"{words}, or export CSV, which takes more. No sheet has more than 1,048,576 rows."
     return f"{words} and export them in parts."
+
+
+def _too_large(format_: exports.Format) -> str:
+    words = (
+        f"The file would be larger than {exports.BYTES_MAX // 1024**2:,} MB, so none was made. Narrow the dates and"
+        " export them in parts"
+    )
+    return f"{words}, or choose CSV." if format_ is exports.Format.XLSX else f"{words}."
 
 
 def _about(site: Site, asked: Asked) -> list[tuple[str, str]]:
