@@ -15,11 +15,13 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
+from werkzeug.test import TestResponse
 
 from processor.domain.access import Reach, Role
 from processor.domain.sheet import FORMULA, cell, harmless
 from processor.store.report_views import REPORTS, Lines
 from processor.store.screens import reports as store
+from processor.web.pages import exports
 from processor.web.pages.screens import reports
 from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
 from tests.web.pages.books import Books, Person, names_of
@@ -386,6 +388,87 @@ def test_a_download_nobody_reads_to_its_end_holds_no_connection(books: Books) ->
         answer.close()
 
     assert pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_readers_that_are_slow_hold_up_nobody(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "WAIT_SECONDS", 0.05)
+    person = books.person()
+    pool = books.shop.services.database.engine.pool
+    path = f"/reports/payments/csv{window(books)}"
+
+    slow = [person.client.get(path, buffered=False) for _ in range(reports.AT_ONCE + 3)]
+    try:
+        assert {one.status_code for one in slow} == {200}
+        assert pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert person.get(path).status_code == 200
+        assert {int(one.headers["Content-Length"]) for one in slow} == {len(person.get(path).data)}
+    finally:
+        for one in slow:
+            one.close()
+
+
+def download(person: Person, books: Books) -> tuple[TestResponse, int]:
+    """The answer, and what the audit log says it was."""
+    answer = person.get(f"/reports/payments/csv{window(books)}")
+    assert "attachment" not in answer.headers.get("Content-Disposition", "")
+    return answer, books.shop.rows("SELECT status FROM actions ORDER BY action_id DESC LIMIT 1")[0].status
+
+
+def test_a_download_that_breaks_off_is_no_file(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = store.lines
+
+    @contextmanager
+    def breaking(connection: Any, *given: Any, **more: Any) -> Iterator[Lines]:
+        def some(rows: Iterator[Any]) -> Iterator[Any]:
+            yield next(rows)
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        with whole(connection, *given, **more) as lines:
+            yield Lines(lines.columns, some(lines.rows))
+
+    person = books.person()
+    monkeypatch.setattr(store, "lines", breaking)
+
+    answer, noted = download(person, books)
+
+    assert (answer.status_code, noted) == (503, 503)
+    assert str(books.payments["matched"]) not in answer.text
+    monkeypatch.undo()
+    assert person.get(f"/reports/payments/csv{window(books)}").status_code == 200
+
+
+def test_without_room_for_the_file_there_is_none(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "made", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+
+    answer, noted = download(books.person(), books)
+
+    assert (answer.status_code, noted) == (503, 503)
+    assert "cannot be written on this server" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "most", "words"),
+    [(reports, "FILE_ROWS_MAX", 1, "more than 1 rows"), (exports, "BYTES_MAX", 1_000, "more than 0 MB")],
+)
+def test_a_part_of_a_report_that_is_too_large_is_not_taken_for_the_whole(
+    books: Books, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, most: int, words: str
+) -> None:
+    monkeypatch.setattr(module, name, most)
+
+    answer, noted = download(books.person(), books)
+
+    assert (answer.status_code, noted) == (422, 422)
+    assert words in answer.text
+    assert "processor report payments --csv" in answer.text
+
+
+def test_as_many_rows_as_may_be_are_a_file(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = books.person()
+    path = f"/reports/payments/csv{window(books)}"
+    rows = sheet(person, path)
+    monkeypatch.setattr(reports, "FILE_ROWS_MAX", len(rows))
+
+    assert sheet(person, path) == rows
 
 
 def test_a_report_that_takes_too_long_says_what_to_do(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ import csv
 import io
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
-from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
+import structlog
+from flask import Blueprint, abort, current_app, g, render_template, request, url_for
 from sqlalchemy import Connection
 
 from processor.domain.access import Permission, Reach
@@ -21,18 +22,21 @@ from processor.store.report_views import REPORTS, Lines, Report, Scope, Total
 from processor.store.screens import instances, reports
 from processor.store.screens.instances import Choice
 from processor.store.screens.reports import ColumnMeaning, Meaning, TakesTooLong
+from processor.web.pages import exports
 from processor.web.pages.access import check_instance, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.formats import words
-from processor.web.pages.site import Site, address
+from processor.web.pages.site import Busy, Site, address
+
+log = structlog.get_logger(__name__)
 
 ROWS_MAX = 500  # on a page; the CSV has all
+FILE_ROWS_MAX = 1_000_000  # of CSV; of more there is no file, since a part would be taken for the whole
 DAYS_MAX = 400  # a year, and some
 PAGE_SECONDS = 15.0
 FILE_SECONDS = 60.0  # for the first row, which may have to be found by sorting all; and between two
 AT_ONCE = 3  # reports that one process reads, each of which holds one of its few connections
-WAIT_SECONDS = 5.0
-CHUNK_CHARACTERS = 65_536
+WAIT_SECONDS = 2.0  # for each of the places one needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +249,8 @@ def shown_columns(question: Question, meaning: Meaning, *, with_instance: bool) 
     return [by_name[name] for name in names]
 
 
-class _Busy(Exception):
-    """As many reports are being read as may be."""
+class _TooMany(Exception):
+    """A report has more rows than a file may have."""
 
 
 def blueprint(site: Site) -> Blueprint:
@@ -257,15 +261,11 @@ def blueprint(site: Site) -> Blueprint:
 
     @contextmanager
     def reading(seconds: float) -> Iterator[Connection]:
-        if not places.acquire(timeout=WAIT_SECONDS):
-            raise _Busy
-        try:
-            with reports.reading(
-                services.database, services.settings.report_time_zone, seconds
-            ) as connection:
-                yield connection
-        finally:
-            places.release()
+        with (
+            site.long_read(places, wait_seconds=WAIT_SECONDS),
+            reports.reading(services.database, services.settings.report_time_zone, seconds) as connection,
+        ):
+            yield connection
 
     def found(view: str) -> Report:
         if view not in REPORTS:
@@ -284,7 +284,7 @@ def blueprint(site: Site) -> Blueprint:
                     table = read(connection, question, meaning, choices, by)
             except TakesTooLong:
                 problem, status = _too_long(view), 503
-            except _Busy:
+            except Busy:
                 problem, status = _BUSY, 503
         if question.asked.wrong and status == 200 and request.endpoint == "reports.download":
             status = 422
@@ -370,35 +370,35 @@ def blueprint(site: Site) -> Blueprint:
             choices = instances.choices(connection, reach())
         columns = shown_columns(question, meaning, with_instance=_several(question, choices))
         try:
-            with ExitStack() as stack:
-                connection = stack.enter_context(reading(FILE_SECONDS))
-                lines = stack.enter_context(
-                    reports.lines(
-                        connection,
-                        question.report,
-                        question.scope,
-                        reach(),
-                        columns=[one.name for one in columns],
-                        limit=None,
-                    )
-                )
-                kept = stack.pop_all()
-        except TakesTooLong:
-            return page(question, problem=_too_long(report), status=503)
-        except _Busy:
-            return page(question, problem=_BUSY, status=503)
-        answer = Response(_written(lines, kept), mimetype="text/csv")
-        answer.call_on_close(kept.close)  # also of an answer that nobody began to read
+            # The place, the connection and the books as of one moment are held while it is written, not while it is
+            # sent: a file that broke off half way would look like a shorter report.
+            with (
+                exports.making() as file,
+                reading(FILE_SECONDS) as connection,
+                reports.lines(
+                    connection,
+                    question.report,
+                    question.scope,
+                    reach(),
+                    columns=[one.name for one in columns],
+                    limit=FILE_ROWS_MAX + 1,
+                ) as lines,
+            ):
+                _write(file, lines)
+        except (TakesTooLong, Busy, _TooMany, exports.TooLarge, OSError) as why:
+            if isinstance(why, OSError):
+                log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
+            problem, status = _no_file(report, why)
+            return page(question, problem=problem, status=status)
         name = "-".join(
             str(one) for one in (report.replace("_", "-"), question.since, question.until) if one is not None
         )
-        answer.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-        return answer
+        return exports.answer(exports.Format.CSV, file, name)
 
     return routes
 
 
-_BUSY = "Other reports are being read just now. Try again in a moment."
+_BUSY = "Other reports, exports or totals are being read just now. Try again in a moment."
 
 
 def _too_long(view: str) -> str:
@@ -406,6 +406,22 @@ def _too_long(view: str) -> str:
         "The report was not through in time. Choose fewer days or one app instance; an operator gets the whole of it by"
         f" `processor report {view.replace('_', '-')} --csv`."
     )
+
+
+def _no_file(view: str, why: Exception) -> tuple[str, int]:
+    """Words and status for a file that is none."""
+    match why:
+        case TakesTooLong():
+            return _too_long(view), 503
+        case Busy():
+            return _BUSY, 503
+        case OSError():
+            return "No file was made: it cannot be written on this server. Tell an operator.", 503
+    many = f"{FILE_ROWS_MAX:,} rows" if isinstance(why, _TooMany) else f"{exports.BYTES_MAX // 1024**2:,} MB"
+    return (
+        f"No file was made: it would have more than {many}. Choose fewer days or one app instance; an operator gets the"
+        f" whole of it by `processor report {view.replace('_', '-')} --csv`."
+    ), 422
 
 
 def _several(question: Question, choices: Sequence[Choice]) -> bool:
@@ -429,18 +445,17 @@ def _rows(
         yield row[: len(columns)], row[place["currency"]] if "currency" in place else None, leads
 
 
-def _written(lines: Lines, kept: ExitStack) -> Iterator[str]:
-    """CSV, as it is read."""
-    with kept:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer)
+def _write(file: IO[bytes], lines: Lines) -> None:
+    """CSV, row by row. Raises _TooMany, exports.TooLarge, and OSError when there is no room for it."""
+    wrapped = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    try:
+        writer = csv.writer(wrapped)
         writer.writerow(lines.columns)
         place = lines.columns.index("currency") if "currency" in lines.columns else None
-        for row in lines.rows:
+        for number, row in enumerate(exports.within_size(lines.rows, file.tell)):
+            if number == FILE_ROWS_MAX:
+                raise _TooMany
             currency = None if place is None else row[place]
             writer.writerow([cell(value, currency) for value in row])
-            if buffer.tell() > CHUNK_CHARACTERS:
-                yield buffer.getvalue()
-                buffer.seek(0)
-                buffer.truncate()
-        yield buffer.getvalue()
+    finally:
+        wrapped.detach()
