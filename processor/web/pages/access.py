@@ -8,8 +8,9 @@ written down in `actions` before it is done.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from processor.domain.access import Account, Permission, Reach
 from processor.errors import StoreUnavailable
 from processor.store import accounts, actions
 from processor.store.accounts import Session
+from processor.web.pages.masking import masked_but_ids
 from processor.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -32,13 +34,16 @@ View = TypeVar("View", bound=Callable[..., Any])
 TOUCH = timedelta(minutes=1)  # how exactly the last request of a session is known
 KEPT_MAX = 200  # letters kept of one field in `actions`
 _COOKIE = "session_token"
+# Dates and amounts, which would be taken for numbers of telephones or cards.
+_HARMLESS = re.compile(r"\d{4}-\d{2}-\d{2}|-?\d{1,9}\.\d{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a view asks of who calls it. permission: None when anybody may.
 
-    keeps: fields of the form that are written down with the action; never personal ones. is_recorded: written down
+    keeps: fields of the form that are written down with the action, as they were typed but for what looks personal;
+    never those that are personal, and no free text. is_recorded: written down
     though it changes nothing. is_live: called by the page itself every few seconds, so it keeps no session alive.
     """
 
@@ -142,7 +147,7 @@ class Guard:
     def _admit(self) -> AnyResponse | None:
         g.request_id = str(uuid4())
         g.account = None
-        g.action_id = None
+        g.action_ids = []
         # No endpoint: the error is raised by who dispatches, on a page that knows who is signed in.
         wanted = Needs(None) if request.endpoint is None else needs_of(current_app, request.endpoint)
         if request.endpoint == "static":
@@ -201,31 +206,62 @@ class Guard:
         about = {
             name: str(value) for name, value in (request.view_args or {}).items() if name != "instance_id"
         }
+        self._write([(instance_id, ", ".join(about.values()) or None, {})], held, wanted)
+
+    def record_of(self, chosen: Mapping[UUID, list[UUID]], name: str) -> None:
+        """Write down, before it is done, what the request is about in each instance, where its path names none.
+
+        chosen: ids, of each instance as many as are to be kept. name: what they are called in `detail`.
+        """
+        wanted = needs_of(current_app, str(request.endpoint))
+        rows: list[tuple[UUID | None, str | None, dict[str, Any]]] = []
+        for instance_id, ids in chosen.items():
+            if len(ids) == 1:
+                rows.append((instance_id, str(ids[0]), {}))
+            else:
+                rows.append((instance_id, None, {name: ", ".join(map(str, ids))}))
+        self._write(rows, account(), wanted)
+
+    def _write(
+        self, rows: list[tuple[UUID | None, str | None, dict[str, Any]]], held: Account, wanted: Needs
+    ) -> None:
+        """rows: instance, what it is about, and details beside the fields that are kept."""
         given = request.form if request.method == "POST" else request.args
-        kept = {name: given[name][:KEPT_MAX].replace("\0", "") for name in wanted.keeps if given.get(name)}
+        kept = {name: _kept(given[name]) for name in wanted.keeps if given.get(name)}
         with self._services.database.begin() as connection:
-            g.action_id = actions.note(
-                connection,
-                held,
-                str(request.endpoint),
-                request_id=g.request_id,
-                now=self._services.now(),
-                instance_id=instance_id,
-                about=", ".join(about.values()) or None,
-                detail=kept,
-            )
+            written = [
+                actions.note(
+                    connection,
+                    held,
+                    str(request.endpoint),
+                    request_id=g.request_id,
+                    now=self._services.now(),
+                    instance_id=instance_id,
+                    about=about,
+                    detail=kept | more,
+                )
+                for instance_id, about, more in rows
+            ]
+        g.action_ids += written
 
     def _finish(self, response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id") or str(uuid4())
-        action_id = g.get("action_id")
-        if action_id is not None:
+        action_ids = g.get("action_ids")
+        if action_ids:
             try:
                 with self._services.database.begin() as connection:
-                    actions.answer(connection, action_id, response.status_code)
+                    for action_id in action_ids:
+                        actions.answer(connection, action_id, response.status_code)
             except StoreUnavailable:
                 # It was done, or refused, and that stands: the row says that its answer is not known.
-                log.warning("action_unanswered", action_id=action_id, request_id=g.request_id)
+                log.warning("action_unanswered", action_id=action_ids[0], request_id=g.request_id)
         return response
+
+
+def _kept(text: str) -> str:
+    """What is written down of a field, for ever: whoever types may type anything into it."""
+    text = text[:KEPT_MAX].replace("\0", "")
+    return text if _HARMLESS.fullmatch(text) else masked_but_ids(text)
 
 
 def needs_of(app: Flask, endpoint: str) -> Needs:

@@ -17,6 +17,7 @@ from flask import Flask, url_for
 from markupsafe import Markup, escape
 
 from processor.domain import money
+from processor.web.pages.masking import masked_but_ids
 
 STATIC = Path(__file__).with_name("static")
 _BREAKS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
@@ -68,6 +69,11 @@ def words(value: Any) -> str:
 def seen(value: Any) -> str:
     """Text of others, without what cannot be seen and what would turn the text around it."""
     return "" if value is None else str(value).translate(_UNSEEN)
+
+
+def said(value: Any) -> str:
+    """What Wix says in words that merchants or buyers may have typed, as `seen`, without what looks personal."""
+    return masked_but_ids(seen(value))
 
 
 def span(gap: timedelta | None) -> str:
@@ -147,6 +153,7 @@ def install(app: Flask, clock: Clock) -> None:
         short=short,
         words=words,
         seen=seen,
+        said=said,
         span=span,
         moment=clock.moment,
         ago=clock.ago,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from flask import Response, redirect, request, session
 from sqlalchemy import Connection, text
@@ -26,13 +27,17 @@ from processor.errors import (
     WixUnauthorized,
     WixUnavailable,
 )
-from processor.web.pages.access import Guard
+from processor.web.pages.access import Guard, account
 from processor.web.pages.formats import Clock
 from processor.web.pages.throttle import Throttle
 from processor.wiring import Services
 
 # They travel in the session's cookie, which browsers drop beyond 4 KB: with it, the session.
 NOTES_BYTES_MAX = 1_500
+# One in so many of Wix's calls of a minute may be taken to show something; of these one in OWN_PART for one person.
+DISPLAY_PART = 4
+OWN_PART = 2
+CROWDED = "Wix was asked so often for these pages that it is not asked again for up to a minute."
 # Nothing inline and nothing of others. img: QR codes are drawn into pages as data.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
@@ -78,6 +83,23 @@ class Site:
                     raise Busy
                 held.callback(one.release)
             yield
+
+    def has_budget(self, what: str, part: int, instance_id: UUID, *more: str) -> bool:
+        """Whether one more of Wix's calls may be taken, and count it if so.
+
+        For `what`, and `more` if it is told apart, one in `part` of those of the instance and a minute may: the rest is
+        left to the checks of the books.
+        """
+        share = max(1, self.services.settings.wix_calls_per_minute // part)
+        return self.throttle.may(f"{share} per 1 minute", what, "budget", str(instance_id), *more)
+
+    def may_display(self, instance_id: UUID) -> bool:
+        """Whether Wix may be called once more to show who is signed in something; else say CROWDED."""
+        # First the own share: who has spent it takes nothing from the others.
+        own = str(account().account_id)
+        return self.has_budget("display", DISPLAY_PART * OWN_PART, instance_id, own) and self.has_budget(
+            "display", DISPLAY_PART, instance_id
+        )
 
 
 def is_part() -> bool:

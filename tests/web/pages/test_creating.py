@@ -359,7 +359,7 @@ def test_from_the_preview_a_link_is_created_and_shown(fresh_books: Books, clerk:
     assert (link["title"], link["paymentsLimit"]) == ("Green tea", 3)
     assert link["ecomPaymentLink"]["lineItems"][0]["customItem"]["price"] == "6.25"
     [row] = fresh_books.shop.rows("SELECT detail FROM actions WHERE action = 'links.create'")
-    assert row.detail["title"] == "Green tea"
+    assert "Green tea" not in str(row.detail)  # what is typed may be anything, and the row is kept for ever
     assert contact_id not in str(row.detail)
 
 

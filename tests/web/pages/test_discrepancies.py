@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from processor import decisions
 from processor.domain.access import Reach, Role
+from processor.errors import StoreUnavailable
 from processor.store.screens import discrepancies as store
 from tests.web.pages.books import MARKUP, Books, Person
 
@@ -709,6 +710,56 @@ def test_those_of_another_instance_are_not_touched_by_a_forged_mark(books: Books
     assert open_one.status_code == 404
     assert "There is no such discrepancy" in said(person)
     assert state(books, "open") == "open"
+
+
+def test_each_instance_has_a_line_of_what_was_done_to_its_own(books: Books) -> None:
+    """Its auditor sees that line, with the ids, and none of another instance."""
+    mine = [books.discrepancies["open"], books.discrepancies["investigating"]]
+    other = books.discrepancies["other"]
+    chosen = [f"{books.instance_id}/{one}/1" for one in mine] + [f"{books.other_instance_id}/{other}/1"]
+    before = books.shop.one("SELECT coalesce(max(action_id), 0) AS n FROM actions").n
+
+    books.person(Role.CLERK).post(
+        "/discrepancies",
+        {"action": "assign", "owner": "ask maya@example.com", "chosen": chosen},
+    )
+
+    rows = books.shop.rows("SELECT * FROM actions WHERE action_id > :n ORDER BY action_id", n=before)
+    assert {(row.action, row.status) for row in rows} == {("discrepancies.together", 303)}
+    assert "maya@" not in str(rows)
+    of = {row.instance_id: row for row in rows}
+    assert set(of) == {None, books.instance_id, books.other_instance_id}
+    assert of[books.instance_id].detail["discrepancies"] == ", ".join(map(str, mine))
+    assert of[books.instance_id].detail["action"] == "assign"
+    assert of[books.other_instance_id].object == str(other)
+    auditor = books.person(reach=Reach(frozenset({books.other_instance_id})))
+    page = auditor.read("/audit?action=discrepancies.together")
+    assert str(other) in page
+    assert str(mine[1]) not in page
+
+
+def test_when_the_database_goes_away_midway_it_is_told_what_was_done(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(fresh_books, 4)
+    clerk, ids = fresh_books.person(Role.CLERK), everything(fresh_books)
+    decide, times = decisions.decide, iter((True, True, False))
+
+    def decide_or_not(*given: Any, **more: Any) -> None:
+        if not next(times):
+            raise StoreUnavailable("away")
+        decide(*given, **more)
+
+    monkeypatch.setattr(decisions, "decide", decide_or_not)
+    chosen = marked(fresh_books, *ids)
+    answer = clerk.post("/discrepancies", {"action": "investigate", "chosen": chosen})
+
+    told = said(clerk)
+    assert answer.status_code == 303
+    assert "Investigate: 2 of 4." in told
+    assert f"{chosen[2].split('/')[1][:8]} may or may not be done, and the 1 after it was not done" in told
+    states = [row.state for row in fresh_books.shop.rows("SELECT state FROM discrepancies")]
+    assert sorted(states) == ["investigating"] * 2 + ["open"] * 2
 
 
 def test_several_are_given_to_somebody(fresh_books: Books) -> None:

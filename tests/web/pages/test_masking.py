@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.web.pages.masking import MASK, hidden, masked, masked_text
+from processor.web.pages.masking import MASK, hidden, masked, masked_but_ids, masked_text
 
 PAYMENT: dict[str, Any] = {
     "id": "afb2f6c0-e497-4c69-9ddb-be8c82351456",
@@ -197,6 +197,14 @@ def test_anything_can_be_masked_and_again(value: Any) -> None:
 )
 def test_free_text_loses_numbers_and_mails_alone(text: str, shown: str) -> None:
     assert masked_text(text) == shown
+
+
+def test_ids_within_text_stay_whose_digits_look_like_a_number() -> None:
+    id_ = "12345678-1234-4234-8234-123456789012"
+
+    assert masked_but_ids(f"order {id_}, call 2612 3456") == f"order {id_}, call {MASK}"
+    assert masked_but_ids(id_) == id_
+    assert masked_but_ids("") == ""
 
 
 def test_what_is_nested_without_end_is_hidden() -> None:

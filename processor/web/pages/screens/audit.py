@@ -40,6 +40,7 @@ WORDS = {
     "links.create": "Created a link",
     "links.find_contacts": "Looked for contacts",
     "links.recipients": "Saw the recipients of a link",
+    "links.personal": "Saw the whole note of a link",
     "links.send": "Sent a link",
     "links.initiate": "Initiated a payment",
     "links.activate": "Activated a link",

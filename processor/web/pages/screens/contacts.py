@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, abort, render_template, request
 
 from processor.domain.access import Permission
 from processor.errors import ConfigurationError, WixError
@@ -33,9 +33,9 @@ def add_routes(routes: Blueprint, site: Site) -> None:
     @routes.post("/links/<uuid:instance_id>/contacts")
     @needs(Permission.LINKS)
     def find_contacts(instance_id: UUID) -> _PAGE:
-        sought = request.form.get("sought", "").strip()[:SOUGHT_MAX]
         if not account().sees_personal:
-            return _page(instance_id)
+            abort(403)
+        sought = request.form.get("sought", "").strip()[:SOUGHT_MAX]
         if not sought:
             return _page(instance_id, wrong="Write a part of the name or of the mail address.", status=422)
         words = sought.casefold().split()

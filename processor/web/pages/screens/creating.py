@@ -85,7 +85,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         ), 200
 
     @routes.post("/links/<uuid:instance_id>/create")
-    @needs(Permission.LINKS, keeps=("reference", "title", "currency", "kind"))
+    @needs(Permission.LINKS, keeps=("reference", "currency", "kind"))
     def create(instance_id: UUID) -> _PAGE | Response:
         entered = link_forms.read(request.form, uuid4())
         if guid(request.form.get("reference")) is None:

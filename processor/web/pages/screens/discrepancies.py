@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from flask import Blueprint, abort, render_template, request, url_for
+import structlog
+from flask import Blueprint, abort, g, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from processor import decisions
@@ -35,7 +36,7 @@ from processor.domain.discrepancy import (
 from processor.domain.money import AMOUNT_MAX
 from processor.domain.money import shown as shown_amount
 from processor.domain.rules import Rules
-from processor.errors import NotAllowed
+from processor.errors import NotAllowed, StoreUnavailable
 from processor.store import rules
 from processor.store.screens import discrepancies
 from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, Group, QueueLine
@@ -45,6 +46,8 @@ from processor.web.pages.access import account, needs, reach
 from processor.web.pages.formats import words
 from processor.web.pages.paging import Pages, around, here, position
 from processor.web.pages.site import Site, done, in_words, refused
+
+log = structlog.get_logger(__name__)
 
 TOGETHER_MAX = 100
 _SHOWN_MAX = 5  # ids named of those that were not done
@@ -365,6 +368,14 @@ def _some(ids: list[str]) -> str:
     return ", ".join(ids[:_SHOWN_MAX]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def _broken_off(id_: str, rest: int) -> str:
+    """How those stand that were not done because the database did not answer. id_: at which; rest: after it."""
+    then = f", and the {rest} after it {'was' if rest == 1 else 'were'} not done" if rest else ""
+    return (
+        f"Then the database did not answer: {id_} may or may not be done{then}. Look, and do the rest again."
+    )
+
+
 def _reasons(allowed: Collection[Reason]) -> list[tuple[str, str]]:
     """Code and words of these reasons, in the order of their list."""
     return [(reason.value, said) for reason, said in REASONS.items() if reason in allowed]
@@ -585,9 +596,13 @@ def blueprint(site: Site) -> Blueprint:
             action = _DONE[name][0]()
         except NotAllowed as why:
             return once_more(in_words(why))
-        done_, why_not = 0, dict[str, list[str]]()
+        of_instances: dict[UUID, list[UUID]] = {}
+        for instance_id, discrepancy_id, _ in marked:
+            of_instances.setdefault(instance_id, []).append(discrepancy_id)
+        site.guard.record_of(of_instances, "discrepancies")
+        done_, why_not, broken = 0, dict[str, list[str]](), ""
         may_own = _may_own(site, action, {instance_id for instance_id, _, _ in marked})
-        for instance_id, discrepancy_id, step in marked:
+        for number, (instance_id, discrepancy_id, step) in enumerate(marked):
             try:
                 may_own(instance_id)
                 decisions.decide(
@@ -601,11 +616,19 @@ def blueprint(site: Site) -> Blueprint:
                 done_ += 1
             except NotAllowed as why:
                 why_not.setdefault(in_words(why), []).append(str(discrepancy_id)[:8])
+            except StoreUnavailable as why:
+                # Those before it stand, each in a transaction of its own.
+                log.warning(
+                    "page_unavailable", page=request.endpoint, error=str(why), request_id=g.request_id
+                )
+                broken = _broken_off(str(discrepancy_id)[:8], len(marked) - number - 1)
+                break
         back = here()
-        if not why_not:
+        if not why_not and not broken:
             return done(back, f"{TOGETHER[name]}: {done_} of {len(marked)}.")
-        listed = " ".join(f"Not {_some(ids)}: {said}" for said, ids in why_not.items())
-        return refused(back, f"{TOGETHER[name]}: {done_} of {len(marked)}. {listed}")
+        listed = [f"Not {_some(ids)}: {said}" for said, ids in why_not.items()]
+        said_ = [f"{TOGETHER[name]}: {done_} of {len(marked)}.", broken, *listed]
+        return refused(back, " ".join(one for one in said_ if one))
 
     def shown(instance_id: UUID, discrepancy_id: UUID, again: Again | None = None) -> str:
         now = site.services.now()

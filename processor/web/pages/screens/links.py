@@ -24,7 +24,7 @@ from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
 from processor.web.pages.screens import contacts, creating
 from processor.web.pages.screens.contacts import name_of
-from processor.web.pages.site import Site, done, refused, told
+from processor.web.pages.site import CROWDED, Site, done, refused, told
 from processor.wix import wire
 from processor.wix.client import UnreadableItem
 from processor.wix.parse import guid, seen_link
@@ -86,6 +86,23 @@ def blueprint(site: Site) -> Blueprint:
         if instance_id is None:
             return render_template("links.html", lines=[], pages=None, **view)
         cursor = request.args.get("at") or None
+
+        def held(why: str) -> str:
+            """What we hold of links, and why Wix is not asked."""
+            with site.read() as connection:
+                stored = links.newest_stored(connection, instance_id, status=status, words=words)
+                lines = _with_books(connection, instance_id, [_line(one.link) for one in stored])
+            return render_template(
+                "links.html",
+                lines=lines,
+                pages=None,
+                why=why,
+                seen_at=min((one.seen_at for one in stored), default=None),
+                **view,
+            )
+
+        if not site.may_display(instance_id):
+            return held(CROWDED)
         try:
             page = services.wix.links_page(
                 instance_id,
@@ -99,17 +116,7 @@ def blueprint(site: Site) -> Blueprint:
             if cursor and isinstance(why, WixRefused) and why.status == 400:
                 told("Wix no longer knows that page of the list: this is the first.", is_bad=True)
                 return redirect(_without_place(), 303)
-            with site.read() as connection:
-                stored = links.newest_stored(connection, instance_id, status=status, words=words)
-                lines = _with_books(connection, instance_id, [_line(one.link) for one in stored])
-            return render_template(
-                "links.html",
-                lines=lines,
-                pages=None,
-                why=link_view.not_asked(why),
-                seen_at=min((one.seen_at for one in stored), default=None),
-                **view,
-            )
+            return held(link_view.not_asked(why))
         with site.read() as connection:
             lines = _with_books(connection, instance_id, [_read(one, instance_id) for one in page.items])
         before, after = (
@@ -133,8 +140,11 @@ def blueprint(site: Site) -> Blueprint:
         wrong: Mapping[str, str] | None = None,
         given: Mapping[str, str] | None = None,
         names: Mapping[str, str] | None = None,
+        told: tuple[Detail | None, str | None] | None = None,
+        personal: bool = False,
     ) -> tuple[str, int]:
-        live, why = _ask(instance_id, link_id)
+        """The page of a link. told: what `_ask` said, where it was asked; personal: the note is shown whole."""
+        live, why = told or _ask(instance_id, link_id)
         with site.read() as connection:
             stored = links.stored(connection, instance_id, link_id)
             booked = links.booked(connection, instance_id, [link_id], limit=links.BOOKED_MAX_OF_ONE).get(
@@ -155,6 +165,7 @@ def blueprint(site: Site) -> Blueprint:
             )
             status = 503 if why is not None and status == 200 and not booked.sums else status
         share = link_view.web_address(live.link.share_url)
+        masked_note = masking.masked_text(live.note or "")
         return render_template(
             "link.html",
             detail=live,
@@ -168,7 +179,8 @@ def blueprint(site: Site) -> Blueprint:
             items=link_view.items(live.rest),
             contact_ids=link_view.contact_ids(live.rest),
             names=names,
-            masked_note=masking.masked_text(live.note or ""),
+            masked_note=masked_note,
+            is_note_whole=personal or masked_note == (live.note or ""),
             share=share,
             qr=link_view.qr_code(share) if share else None,
             pay_url=url_for("pay.show", payment_link_id=link_id, _external=True)
@@ -182,6 +194,8 @@ def blueprint(site: Site) -> Blueprint:
 
     def _ask(instance_id: UUID, link_id: UUID) -> tuple[Detail | None, str | None]:
         """The link as Wix describes it now, or None and why not; None for the reason when Wix does not know it."""
+        if not site.may_display(instance_id):
+            return None, CROWDED
         try:
             answer = services.wix.get_link(instance_id, link_id, is_repeatable=False)
         except (WixError, ConfigurationError) as why:
@@ -207,25 +221,36 @@ def blueprint(site: Site) -> Blueprint:
     @needs(Permission.READ, is_recorded=True)
     def recipients(instance_id: UUID, payment_link_id: UUID) -> tuple[str, int]:
         if not account().sees_personal:
-            return shown(
-                instance_id,
-                payment_link_id,
-                wrong={"names": "Your account may not see personal data, so names stay masked."},
-            )
-        live, why = _ask(instance_id, payment_link_id)
+            abort(403)
+        told = _ask(instance_id, payment_link_id)
+        live, why = told
         ids = link_view.contact_ids(live.rest if live else {})
         if len(ids) > NAMES_MAX:
             why = f"Only the first {NAMES_MAX} of {len(ids)} names are shown."
         names: dict[str, str] = {}
         try:
             for contact_id in ids[:NAMES_MAX]:
+                if not site.may_display(instance_id):
+                    why = CROWDED
+                    break
                 contact = services.wix.get_contact(instance_id, contact_id)
                 names[contact_id] = name_of(contact)
         except (WixError, ConfigurationError) as error:
             why = link_view.not_asked(error)
         return shown(
-            instance_id, payment_link_id, names=names, wrong={"names": why} if why is not None else None
+            instance_id,
+            payment_link_id,
+            names=names,
+            wrong={"names": why} if why is not None else None,
+            told=told,
         )
+
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/note/personal")
+    @needs(Permission.READ)
+    def personal(instance_id: UUID, payment_link_id: UUID) -> tuple[str, int]:
+        if not account().sees_personal:
+            abort(403)
+        return shown(instance_id, payment_link_id, personal=True)
 
     # -- What is done with it ----------------------------------------------------------------------
 

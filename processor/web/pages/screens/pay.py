@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 # Looking costs a look-up; so many for each checkout that may be begun keep ids from being tried out.
 LOOKS = 10
+PART = 2  # one in so many of Wix's calls of a minute may be taken, whoever clicks
 
 
 def blueprint(site: Site) -> Blueprint:
@@ -47,11 +48,6 @@ def blueprint(site: Site) -> Blueprint:
 
     def may(what: str, times: int) -> bool:
         return site.throttle.may(f"{times} per 1 minute", "pay", what, place_of(request.remote_addr))
-
-    def has_budget(instance_id: UUID) -> bool:
-        """Whether one more of Wix's calls may be taken: half are left to the checks of the books, whoever clicks."""
-        share = max(1, settings.wix_calls_per_minute // 2)
-        return site.throttle.may(f"{share} per 1 minute", "pay", "budget", str(instance_id))
 
     def page(wrong: str | None, status: int) -> Response:
         is_payable = status not in (404, 409)
@@ -79,7 +75,7 @@ def blueprint(site: Site) -> Blueprint:
         instance_id = owner_of(payment_link_id)
         if not may("checkouts", settings.pay_per_minute):
             return page("That was too often. Wait a minute and try again.", 429)
-        if not has_budget(instance_id):
+        if not site.has_budget("pay", PART, instance_id):
             log.warning("pay_crowded", instance_id=str(instance_id), request_id=g.request_id)
             return page(_LATER, 503)
         ids = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -190,16 +190,18 @@ class Theirs:
     """What Wix lists of a payment now. seen: None when it lists none of that id, or when it cannot be read.
 
     everything: of it, masked. reason: why it cannot be read. is_unsure: the link has more payments than were looked at.
+    is_crowded: no more calls of Wix may be taken for it now.
     """
 
     seen: SeenPayment | None = None
     everything: str | None = None
     reason: str | None = None
     is_unsure: bool = False
+    is_crowded: bool = False
 
 
-def ask(services: Services, ours: Payment) -> Theirs:
-    """Ask Wix for a payment. Raises WixError, ConfigurationError.
+def ask(services: Services, ours: Payment, may_call: Callable[[], bool]) -> Theirs:
+    """Ask Wix for a payment. may_call: asked before each call. Raises WixError, ConfigurationError.
 
     A payment's id is no documented filter; its link and its creation date, which never changes, are. One that is not
     there under its date is looked for among all payments of its link.
@@ -210,22 +212,27 @@ def ask(services: Services, ours: Payment) -> Theirs:
             "$gte": wire.instant_text(ours.created_at - second),
             "$lte": wire.instant_text(ours.created_at + second),
         }
-        found = _listed(services, ours, {"createdDate": span})
+        found = _listed(services, ours, {"createdDate": span}, may_call)
         if found != Theirs():
             return found
-    return _listed(services, ours, {})
+    return _listed(services, ours, {}, may_call)
 
 
-def _listed(services: Services, ours: Payment, more: dict[str, Any]) -> Theirs:
+def _listed(services: Services, ours: Payment, more: dict[str, Any], may_call: Callable[[], bool]) -> Theirs:
     asked = {"paymentLinkId": {"$in": [str(ours.payment_link_id)]}, **more}
+    pages = services.wix.query_payments(ours.instance_id, asked, pages_max=PAGES_MAX)
     try:
-        for page in services.wix.query_payments(ours.instance_id, asked, pages_max=PAGES_MAX):
+        while True:
+            if not may_call():
+                return Theirs(is_crowded=True)
+            page = next(pages, None)
+            if page is None:
+                return Theirs()
             for entity in page:
                 if isinstance(entity, dict) and str(entity.get("id")).lower() == str(ours.payment_id):
                     return _read(entity, ours)
     except TooManyPages:
         return Theirs(is_unsure=True)
-    return Theirs()
 
 
 def _read(entity: dict[str, Any], ours: Payment) -> Theirs:

@@ -28,8 +28,9 @@ from processor.web.pages import exports, paging
 from processor.web.pages.access import account, check_instance, needs, reach
 from processor.web.pages.exports import Kind
 from processor.web.pages.formats import Clock, words
+from processor.web.pages.masking import masked_but_ids
 from processor.web.pages.screens import payment as one
-from processor.web.pages.site import Busy, Site, address, in_words, is_part, refused
+from processor.web.pages.site import CROWDED, Busy, Site, address, in_words, is_part, refused
 
 log = structlog.get_logger(__name__)
 
@@ -282,9 +283,10 @@ def blueprint(site: Site) -> Blueprint:
             abort(404)
         answer: dict[str, Any] = {"theirs": None, "wix_failed": None, "asked_at": site.services.now()}
         try:
-            theirs = one.ask(site.services, ours)
+            theirs = one.ask(site.services, ours, lambda: site.may_display(instance_id))
             answer |= {
                 "theirs": theirs,
+                "wix_failed": CROWDED if theirs.is_crowded else None,
                 "compared": one.compared(ours, theirs.seen.payment) if theirs.seen else [],
             }
         except (WixError, ConfigurationError) as why:
@@ -416,6 +418,7 @@ def _rows(connection: Connection, lines: Iterable[payments.Line]) -> Iterator[tu
         titles = payments.titles_of(connection, {(line.instance_id, line.payment_link_id) for line in some})
         for line in some:
             title = titles.get((line.instance_id, line.payment_link_id))
+            title = None if title is None else masked_but_ids(title)
             yield tuple(title if name == "link_title" else getattr(line, name) for name in _EXPORTED)
 
 
