@@ -30,6 +30,8 @@ from processor.store import accounts
 from processor.web.pages.access import public
 from processor.web.pages.signing import admit, safe_next
 from processor.web.pages.site import Site
+from processor.web.pages.throttle import place_of
+
 
 log = structlog.get_logger(__name__)
 
@@ -269,7 +271,7 @@ def blueprint(site: Site) -> Blueprint:
         next_ = safe_next(request.form.get("next"))
         if g.account is not None:
             return redirect(next_, 303)
-        if not site.throttle.may(BY_ADDRESS, "oidc", request.remote_addr or ""):
+        if not site.throttle.may(BY_ADDRESS, "oidc", place_of(request.remote_addr)):
             return again("That was tried too often. Wait ten minutes and try again.", 429)
         started = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
         try:
@@ -287,7 +289,7 @@ def blueprint(site: Site) -> Blueprint:
     def back() -> AnyResponse | tuple[str, int]:
         started = session.pop(_STARTED, None)
         now = site.services.now()
-        if not site.throttle.may(BY_ADDRESS, "oidc_back", request.remote_addr or ""):
+        if not site.throttle.may(BY_ADDRESS, "oidc_back", place_of(request.remote_addr)):
             return again("That was tried too often. Wait ten minutes and try again.", 429)
         if not isinstance(started, dict) or now.timestamp() - started["at"] > STARTED_SECONDS:
             return again("That sign-in was not begun in this browser, or too long ago. Try again.", 400)
