@@ -19,7 +19,10 @@ _DEPTH_MAX = 60  # Wix nests about ten deep
 _MAIL = re.compile(r"\S*@\S*")
 # Telephone and card numbers, however they are grouped, and the end of a card number that was masked before.
 _DIGITS = re.compile(r"[+(]*\d(?:[\W_]{0,3}\d){6,}|(?:[*\N{BULLET}]{2,}|\b[xX]{2,})[\W_]{0,3}\d+")
-_GUID = re.compile(r"(?<![0-9a-fA-F])([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?![0-9a-fA-F])")
+_GUID_OR_DATE = re.compile(
+    r"(?<![0-9a-fA-F])([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9a-fA-F])"
+    r"|(?<!\d)(?:(?:19|20)\d\d([-./])\d{1,2}\2\d{1,2}|\d{1,2}([-./])\d{1,2}\3(?:19|20)\d\d)(?![\d])(?![-./ ]{1,3}\d))"
+)
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,150}", re.ASCII)
 _FIELD = re.compile(r"[a-z_][A-Za-z0-9_]{0,60}", re.ASCII)
 _AMOUNT = re.compile(r"-?\d{1,11}(\.\d{1,8})?", re.ASCII)
@@ -41,9 +44,12 @@ def masked_text(text: str) -> str:
 
 
 def masked_but_ids(text: str) -> str:
-    """As `masked_text`, but ids (GUIDs) in it stay, whose digits would look like a number."""
-    parts = _GUID.split(text)  # every other one is an id
-    return "".join(part if number % 2 else masked_text(part) for number, part in enumerate(parts))
+    """As `masked_text`, but ids (GUIDs) and dates in it stay, whose digits would look like a number."""
+    found, at = [], 0
+    for one in _GUID_OR_DATE.finditer(text):
+        found += [masked_text(text[at : one.start()]), one[0]]
+        at = one.end()
+    return "".join([*found, masked_text(text[at:])])
 
 
 def hidden(value: Any) -> Any:

@@ -32,7 +32,6 @@ from processor.web.pages.signing import admit, safe_next
 from processor.web.pages.site import Site
 from processor.web.pages.throttle import place_of
 
-
 log = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 5.0  # for one answer of the issuer; somebody waits for it

@@ -204,6 +204,9 @@ def test_ids_within_text_stay_whose_digits_look_like_a_number() -> None:
 
     assert masked_but_ids(f"order {id_}, call 2612 3456") == f"order {id_}, call {MASK}"
     assert masked_but_ids(id_) == id_
+    assert masked_but_ids("Invoice of 2026-11-28 or 28.11.2026") == "Invoice of 2026-11-28 or 28.11.2026"
+    assert masked_but_ids("call 2026-11-28 12 34") == f"call {MASK}"
+    assert masked_but_ids("4111 1111 1111 1111, 2026-11-28") == f"{MASK}, 2026-11-28"
     assert masked_but_ids("") == ""
 
 
