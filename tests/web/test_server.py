@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -556,9 +557,13 @@ def _send_until_closed(server: Server, deliveries: Iterator[tuple[UUID, bytes]])
 
 
 def test_ending_under_load_answers_whatever_it_took(database_url: str, tmp_path: Path) -> None:
-    prepared = [[delivery() for _ in range(60)] for _ in range(32)]
+    prepared = [[delivery() for _ in range(20)] for _ in range(32)]
     with serving(database_url, tmp_path) as server, ThreadPoolExecutor(32) as pool:
-        senders = [pool.submit(_send_until_closed, server, iter(some)) for some in prepared]
+        # However quick the server is, nobody runs out of deliveries before it ends.
+        senders = [
+            pool.submit(_send_until_closed, server, itertools.chain(some, iter(delivery, None)))
+            for some in prepared
+        ]
         wait_until(lambda: len(server.stored()) > 200, what="some load", seconds=SECONDS)
         server.child.request_stop()
         came = [sender.result() for sender in senders]
@@ -569,7 +574,6 @@ def test_ending_under_load_answers_whatever_it_took(database_url: str, tmp_path:
         assert sum(len(one["refused"]) for one in came) == 0
         assert sum(one["broken"] for one in came) == 0
         assert not unanswered & server.stored()  # what arrived as a connection was being closed was not taken
-        assert len(answered) < 32 * 60  # it ended in the middle
         assert answered <= server.stored()
         assert code == 0, server.child.tail()
 
