@@ -143,7 +143,7 @@ def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPat
             for name in ("lock_timeout", "statement_timeout"):
                 seen[name] = connection.execute(text(f"SHOW {name}")).scalar_one()
             seen["locks"] = connection.execute(
-                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
             ).scalar_one()
             original(self, **kwargs)
 

@@ -82,4 +82,6 @@ def violations(page: Page, *rules: str) -> list[str]:
 
 def is_too_wide(page: Page) -> bool:
     """Whether the page scrolls sideways."""
+    # A click returns once the next document has begun, when there may not be anything in it yet.
+    page.locator("main").wait_for()
     return bool(page.evaluate("document.scrollingElement.scrollWidth > window.innerWidth"))
