@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 import structlog
 
 from processor.domain.refund import Refund, supersedes
 from processor.errors import Unreadable
-from processor.store import refunds
+from processor.store import payments, refunds
 from processor.wiring import Services
 from processor.wix.parse import parse_claims, parse_refund
 from processor.wix.signature import decode_segment
@@ -43,6 +44,7 @@ def read_refunds(services: Services) -> int:
             refunds.note_read(connection, read)
             told = {(one.refund.instance_id, one.refund.payment_id) for one in read if one.refund is not None}
             refunds.request_checks(connection, told, now)
+        _blank(services, told)
         for one in read:
             if one.refund is None:
                 log.warning(
@@ -53,6 +55,20 @@ def read_refunds(services: Services) -> int:
                 )
         total += len(read)
     return total
+
+
+def _blank(services: Services, told: Collection[tuple[UUID, UUID]]) -> None:
+    """Blank what was just read of these payments, by instance and payment id, where their buyer is erased.
+
+    Each in a transaction of its own, which so holds nothing else while it waits for whoever erases the same buyer.
+    """
+    with services.database.begin() as connection:
+        payment_ids = payments.not_surely_kept(connection, told)
+    for instance_id, payment_id in payment_ids:
+        with services.database.begin() as connection:
+            payments.lock(connection, instance_id, payment_id)
+            if payments.is_erased(connection, instance_id, payment_id):
+                payments.erase(connection, instance_id, payment_id, services.now())
 
 
 def _read(event: refunds.UnreadEvent) -> refunds.Read:

@@ -403,7 +403,7 @@ TABLES: dict[str, dict[str, str]] = {
         "event_type": "Wix's type of the event.",
         "kind": "What it is to us: payment, link, app_installed, app_removed or other.",
         "slug": "What happened, by the event: created, updated, deleted. NULL when it does not say.",
-        "entity_id": "What it is about: a payment or a payment link. NULL when it does not say.",
+        "entity_id": "What it is about: a payment, a link, or a refund once it was read. NULL when it does not say.",
         "entity_sequence": "Wix's count of the entity's events. NULL when Wix did not tell.",
         "payment_link_id": "Payment link concerned. NULL when the event names none.",
         "occurred_at": "When it happened, by the event (UTC). NULL when it does not say.",

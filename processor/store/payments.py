@@ -168,7 +168,7 @@ def apply(connection: Connection, tellings: list[dict[str, Any]]) -> dict[UUID, 
 
 
 def erase(connection: Connection, instance_id: UUID, payment_id: UUID, now: datetime) -> None:
-    """Blank everything personal about a payment: buyer, and every token that told of it. Digests stay.
+    """Blank everything personal about a payment: buyer, and every token that told of it or its refunds. Digests stay.
 
     The row is marked, so that a late resend of an older event brings nothing back.
     """
@@ -195,18 +195,24 @@ def erase(connection: Connection, instance_id: UUID, payment_id: UUID, now: date
         ),
         key,
     )
+    # Events about its refunds bear the id of the refund once they are read. Before, they are left, or what they say of
+    # money was lost; whoever reads one too late for this blanks it (`jobs.refunding`).
+    about = (
+        "e.instance_id = :instance_id AND e.entity_id = ANY(ARRAY("
+        "SELECT CAST(:payment_id AS uuid) UNION ALL"
+        " SELECT refund_id FROM refunds WHERE instance_id = :instance_id AND payment_id = :payment_id))"
+    )
     connection.execute(
         text(
             "UPDATE webhook_event_conflicts c SET token = NULL, erased_at = :now FROM webhook_events e"
-            " WHERE e.instance_id = :instance_id AND e.entity_id = :payment_id"
-            " AND c.instance_id = e.instance_id AND c.event_id = e.event_id AND c.erased_at IS NULL"
+            f" WHERE {about} AND c.instance_id = e.instance_id AND c.event_id = e.event_id AND c.erased_at IS NULL"
         ),
         key,
     )
     connection.execute(
         text(
-            "UPDATE webhook_events SET token = NULL, erased_at = :now"
-            " WHERE instance_id = :instance_id AND entity_id = :payment_id AND erased_at IS NULL"
+            "UPDATE webhook_events e SET token = NULL, erased_at = :now"
+            f" WHERE {about} AND e.erased_at IS NULL"
         ),
         key,
     )
@@ -241,6 +247,33 @@ def is_erased(connection: Connection, instance_id: UUID, payment_id: UUID) -> bo
             )
         ).scalar_one_or_none()
     )
+
+
+def not_surely_kept(connection: Connection, keys: Collection[tuple[UUID, UUID]]) -> list[tuple[UUID, UUID]]:
+    """Of these payments, by instance and payment id, those whose buyer was erased or may just be.
+
+    Waits for nobody, and keeps those it looked at from being erased until the transaction ends.
+    """
+    looked = text("""
+        WITH told AS (
+            SELECT * FROM unnest(CAST(:instance_ids AS uuid[]), CAST(:payment_ids AS uuid[]))
+                AS t (instance_id, payment_id)
+        ), kept AS MATERIALIZED (
+            SELECT p.instance_id, p.payment_id, p.erased_at FROM payments p JOIN told USING (instance_id, payment_id)
+            FOR SHARE OF p SKIP LOCKED
+        )
+        SELECT p.instance_id, p.payment_id FROM payments p JOIN told USING (instance_id, payment_id)
+        WHERE NOT EXISTS (SELECT FROM kept k WHERE k.instance_id = p.instance_id AND k.payment_id = p.payment_id
+            AND k.erased_at IS NULL)
+        ORDER BY p.instance_id, p.payment_id""")
+    rows = connection.execute(
+        looked,
+        {
+            "instance_ids": [instance_id for instance_id, _ in keys],
+            "payment_ids": [payment_id for _, payment_id in keys],
+        },
+    )
+    return [(row.instance_id, row.payment_id) for row in rows]
 
 
 def believed(

@@ -99,11 +99,12 @@ def save(
 
 
 def note_read(connection: Connection, read: Sequence[Read]) -> None:
-    """Give the events their lasting status: recorded, or unreadable with the reason."""
+    """Give the events their lasting status: recorded, with the id of the refund, or unreadable with the reason."""
     records = [
         {
             "instance_id": one.event.instance_id,
             "event_id": one.event.event_id,
+            "refund_id": None if one.refund is None else one.refund.refund_id,
             "reason": one.reason,
             "detail": one.detail[:500] or None,
         }
@@ -112,9 +113,9 @@ def note_read(connection: Connection, read: Sequence[Read]) -> None:
     connection.execute(
         text("""
             UPDATE webhook_events e SET status = CASE WHEN t.reason IS NULL THEN 'recorded' ELSE 'unreadable' END,
-                reason = t.reason, reason_detail = t.detail
+                entity_id = t.refund_id, reason = t.reason, reason_detail = t.detail
             FROM jsonb_to_recordset(CAST(:records AS jsonb))
-                AS t (instance_id uuid, event_id uuid, reason text, detail text)
+                AS t (instance_id uuid, event_id uuid, refund_id uuid, reason text, detail text)
             WHERE e.event_id = t.event_id AND e.instance_id = t.instance_id AND e.status = 'ignored'"""),
         {"records": payments.dumped(records)},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,13 +15,15 @@ from processor import wiring
 from processor.config import Settings
 from processor.domain.refund import Refund, supersedes
 from processor.jobs.refunding import read_refunds
-from processor.store import checks, refunds
+from processor.processes import wait_until
+from processor.store import checks, payments, refunds
 from processor.store.database import Database
 from processor.wiring import Services
 from tests.builders import INSTANCE, LINK, NOW, PAYMENT, claims, envelope, event, make_refund, payment_claims
 from tests.store.helpers import confirm, one, receive, rows
 
 REFUND = UUID(int=77)
+SECONDS = 30
 
 
 @pytest.fixture
@@ -166,6 +169,74 @@ def test_events_of_one_refund_read_together_end_as_the_latest(database: Database
 
     row = one(database, "SELECT status, sequence FROM refunds")
     assert (row.status, row.sequence) == ("REVERSED", 3)
+
+
+def bodies(database: Database) -> list[UUID]:
+    """Events whose signed body is still kept."""
+    return [
+        row.event_id for row in rows(database, "SELECT event_id FROM webhook_event_tokens ORDER BY event_id")
+    ]
+
+
+def somebody_waits(database: Database) -> bool:
+    waiting = (
+        """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    )
+    return rows(database, waiting) != []
+
+
+def test_an_erased_buyer_takes_the_bodies_about_refunds_along(database: Database, services: Services) -> None:
+    confirm(database)
+    receive(database, payment_claims())
+    receive(database, refund_claims(inner={"id": str(uuid4())}))
+    receive(database, refund_claims(slug="updated", inner={"id": str(uuid4())}))
+    receive(database, refund_claims(id=str(uuid4()), chargeId=str(uuid4()), inner={"id": str(uuid4())}))
+    read_refunds(services)
+    assert len(bodies(database)) == 4
+
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+
+    assert len(bodies(database)) == 1  # of another payment's refund
+    assert len(rows(database, "SELECT FROM webhook_events WHERE erased_at IS NOT NULL")) == 3
+    assert len(rows(database, "SELECT FROM refunds")) == 2
+
+
+def test_what_waits_to_be_read_of_an_erased_buyer_is_read_first(
+    database: Database, services: Services
+) -> None:
+    confirm(database)
+    receive(database, payment_claims())
+    receive(database, refund_claims(status="PENDING", inner={"id": str(uuid4()), "entityEventSequence": "1"}))
+    read_refunds(services)
+    receive(database, refund_claims(slug="updated", inner={"id": str(uuid4()), "entityEventSequence": "2"}))
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+    assert len(bodies(database)) == 1
+
+    read_refunds(services)
+
+    assert one(database, "SELECT status FROM refunds").status == "SUCCEEDED"
+    assert bodies(database) == []
+    assert rows(database, "SELECT FROM webhook_events WHERE status = 'unreadable'") == []
+
+
+def test_a_buyer_who_is_erased_while_a_refund_is_read_is_waited_for(
+    database: Database, services: Services
+) -> None:
+    confirm(database)
+    receive(database, payment_claims())
+    receive(database, refund_claims(inner={"id": str(uuid4())}))
+    reading = Thread(target=read_refunds, args=(services,))
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)  # sees no refund yet
+        reading.start()
+        wait_until(lambda: somebody_waits(database), what="the reader waits for who erases", seconds=SECONDS)
+    reading.join(timeout=SECONDS)
+
+    assert not reading.is_alive()
+    assert bodies(database) == []
+    assert one(database, "SELECT status FROM refunds").status == "SUCCEEDED"
 
 
 tellings = st.builds(
