@@ -93,6 +93,8 @@ def approve_rules(services: Services, version: int, *, actor: str, seen_in_force
             raise NotAllowed("there is no such version: `processor rules list` shows what there is")
         if found.approved_by is not None:
             raise NotAllowed(f"{found.approved_by} approved it already")
+        if found.ended is not None:
+            raise NotAllowed(f"{found.ended_by} has {found.ended} it: propose these rules anew")
         if in_force is not None and version < in_force:
             raise NotAllowed(f"version {in_force} is in force, which is newer: propose these rules anew")
         if is_same_person(found.created_by, actor):
@@ -100,3 +102,44 @@ def approve_rules(services: Services, version: int, *, actor: str, seen_in_force
         domain_rules.parse(found.document)
         rules.approve(connection, version, approved_by=actor, now=services.now())
     log.info("rules_approved", version=version, actor=actor)
+
+
+def withdraw_rules(services: Services, version: int, *, actor: str, reason: str | None = None) -> None:
+    """Take back rules that `actor` proposed and nobody approved yet. Raises NotAllowed.
+
+    reason: None when nothing is said.
+    """
+    _turn_down(services, version, "withdrawn", actor=actor, reason=reason)
+    log.info("rules_withdrawn", version=version, actor=actor)
+
+
+def reject_rules(services: Services, version: int, *, actor: str, reason: str) -> None:
+    """Say no, for a reason, to rules that another person proposed and nobody approved yet. Raises NotAllowed."""
+    if not reason.strip():
+        raise NotAllowed("say why the rules are rejected: who proposed them has to know")
+    _turn_down(services, version, "rejected", actor=actor, reason=reason)
+    log.info("rules_rejected", version=version, actor=actor)
+
+
+def _turn_down(services: Services, version: int, kind: str, *, actor: str, reason: str | None) -> None:
+    check_person(actor)
+    reason = (reason or "").strip() or None
+    if reason is not None and (len(reason) > TEXT_MAX or "\0" in reason):
+        raise NotAllowed(f"a reason has at most {TEXT_MAX} letters")
+    with services.database.begin() as connection:
+        rules.lock(connection)
+        found = rules.find(connection, version)
+        if found is None:
+            raise NotAllowed("there is no such version: `processor rules list` shows what there is")
+        if found.approved_by is not None:
+            raise NotAllowed(f"{found.approved_by} approved it already: propose other rules to replace it")
+        if found.ended is not None:
+            raise NotAllowed(f"{found.ended_by} has {found.ended} it already")
+        is_own = is_same_person(found.created_by, actor)
+        if kind == "withdrawn" and not is_own:
+            raise NotAllowed(
+                f"only {found.created_by}, who proposed these rules, withdraws them: reject them"
+            )
+        if kind == "rejected" and is_own:
+            raise NotAllowed("whoever proposes rules does not reject them: withdraw them")
+        rules.end(connection, version, kind, ended_by=actor, reason=reason, now=services.now())

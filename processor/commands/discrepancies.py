@@ -393,6 +393,8 @@ def show_rules(version: int | None, as_json: bool) -> None:
             + (
                 f" approved by {printable(one.approved_by)} at {shown(one.approved_at)}"
                 if one.approved_by
+                else f" {one.ended} by {printable(one.ended_by)} at {shown(one.ended_at)}"
+                if one.ended_by
                 else " not in force: nobody approved it"
             )
         )
@@ -413,13 +415,14 @@ def list_rules(limit: int, as_json: bool) -> None:
         echo_json(found)
         return
     echo_table(
-        ("version", "proposed", "by", "approved by", "tolerances", "comment"),
+        ("version", "proposed", "by", "approved by", "turned down by", "tolerances", "comment"),
         [
             (
                 one.version,
                 one.created_at,
                 one.created_by,
                 one.approved_by,
+                f"{one.ended_by} ({one.ended})" if one.ended else None,
                 len(one.document.get("tolerances", ())),
                 one.comment,
             )
@@ -463,3 +466,27 @@ def approve_rules(version: int, actor: str) -> None:
 
     decisions.approve_rules(open_services(), version, actor=actor)
     click.echo(f"version {version} is in force from the next check on")
+
+
+@rules.command("withdraw")
+@click.argument("version", type=click.IntRange(1))
+@actor_option
+@click.option("--reason", help="Why.")
+def withdraw_rules(version: int, actor: str, reason: str | None) -> None:
+    """Take back rules you proposed, before anybody approves them."""
+    from processor import decisions
+
+    decisions.withdraw_rules(open_services(), version, actor=actor, reason=reason)
+    click.echo(f"version {version} is withdrawn")
+
+
+@rules.command("reject")
+@click.argument("version", type=click.IntRange(1))
+@actor_option
+@click.option("--reason", required=True, help="Why.")
+def reject_rules(version: int, actor: str, reason: str) -> None:
+    """Say no to rules another person proposed."""
+    from processor import decisions
+
+    decisions.reject_rules(open_services(), version, actor=actor, reason=reason)
+    click.echo(f"version {version} is rejected")

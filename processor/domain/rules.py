@@ -182,6 +182,33 @@ def _check_amount(place: str, currency: str, amount: Decimal) -> None:
         raise NotAllowed(f"{place}: {currency} has {digits} decimals")
 
 
+def may_tolerate(
+    type_: DiscrepancyType,
+    risk: Decimal | None,
+    currency: str | None,
+    rule_set: RuleSet,
+    *,
+    age: timedelta,
+) -> bool | None:
+    """Whether rules would tolerate a difference of which only these are known, and not of what it is a part.
+
+    None when that depends on a percentage of what is booked.
+    """
+    if risk is None or currency is None:
+        return False
+    fitting = [one for one in rule_set.tolerances if one.type is type_ and one.currency in (None, currency)]
+    for one in fitting:
+        if one.amount is not None and risk > one.amount:
+            return False
+        if one.days is not None and age > timedelta(days=float(one.days)):
+            return False
+        if one.percent == 0 and risk:
+            return False
+    if any(one.percent for one in fitting) and risk:
+        return None
+    return bool(fitting)
+
+
 def tolerate(difference: Difference, rules: Rules, *, opened_at: datetime, now: datetime) -> Tolerated | None:
     """Whether the rules allow the difference. None when they do not, or say nothing of it.
 

@@ -341,6 +341,14 @@ TABLES: dict[str, dict[str, str]] = {
         "approved_by": "Another person, who put it in force.",
         "approved_at": "When it was put in force (UTC).",
     },
+    "rule_set_endings": {
+        "version": "Version of the rules that was turned down.",
+        "created_by": "Person who proposed it.",
+        "kind": "withdrawn: by who proposed it; rejected: by another person.",
+        "ended_by": "Person who turned it down.",
+        "ended_at": "When it was turned down (UTC).",
+        "reason": "Why. NULL when who withdrew it said nothing.",
+    },
     "rule_sets": {
         "version": "The version; the highest that was approved is in force.",
         "document": "The rules.",

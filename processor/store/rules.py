@@ -7,16 +7,19 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, insert, literal, select, text
+from sqlalchemy import Connection, Select, Text, insert, literal, select, text
 
 from processor.domain.rules import BUILT_IN, Rules, RuleSet, stored
 from processor.store.tables import RuleSet as RuleSetRow
-from processor.store.tables import RuleSetApproval
+from processor.store.tables import RuleSetApproval, RuleSetEnding
 
 
 @dataclass(frozen=True, slots=True)
 class RuleSetLine:
-    """One version. document: as `domain.rules.parse` reads it. approved_by, approved_at: None while it waits."""
+    """One version. document: as `domain.rules.parse` reads it. approved_by, approved_at: None unless it was approved.
+
+    ended: "withdrawn" or "rejected", by ended_by at ended_at for ending_reason; None while it is neither.
+    """
 
     version: int
     created_at: datetime
@@ -25,11 +28,24 @@ class RuleSetLine:
     document: dict[str, Any]
     approved_by: str | None
     approved_at: datetime | None
+    ended: str | None = None
+    ended_by: str | None = None
+    ended_at: datetime | None = None
+    ending_reason: str | None = None
 
 
-_COLUMNS = [
-    getattr(RuleSetApproval if name.startswith("approved") else RuleSetRow, name)
-    for name in RuleSetLine.__dataclass_fields__
+_COLUMNS: list[Any] = [
+    RuleSetRow.version,
+    RuleSetRow.created_at,
+    RuleSetRow.created_by,
+    RuleSetRow.comment,
+    RuleSetRow.document,
+    RuleSetApproval.approved_by,
+    RuleSetApproval.approved_at,
+    RuleSetEnding.kind,
+    RuleSetEnding.ended_by,
+    RuleSetEnding.ended_at,
+    RuleSetEnding.reason,
 ]
 
 
@@ -48,8 +64,10 @@ def in_force(connection: Connection) -> Rules:
 
 def lines() -> Select[Any]:
     """The columns of a `RuleSetLine` of every version, to be narrowed down."""
-    return select(*_COLUMNS).outerjoin_from(
-        RuleSetRow, RuleSetApproval, RuleSetApproval.version == RuleSetRow.version
+    return (
+        select(*_COLUMNS)
+        .outerjoin_from(RuleSetRow, RuleSetApproval, RuleSetApproval.version == RuleSetRow.version)
+        .outerjoin(RuleSetEnding, RuleSetEnding.version == RuleSetRow.version)
     )
 
 
@@ -85,6 +103,25 @@ def approve(connection: Connection, version: int, *, approved_by: str, now: date
     )
 
 
+def end(
+    connection: Connection, version: int, kind: str, *, ended_by: str, reason: str | None, now: datetime
+) -> None:
+    """Let a version that waits never come into force. kind: "withdrawn" or "rejected"."""
+    connection.execute(
+        insert(RuleSetEnding).from_select(
+            ["version", "created_by", "kind", "ended_by", "ended_at", "reason"],
+            select(
+                RuleSetRow.version,
+                RuleSetRow.created_by,
+                literal(kind),
+                literal(ended_by),
+                literal(now),
+                literal(reason, Text),
+            ).where(RuleSetRow.version == version),
+        )
+    )
+
+
 def find(connection: Connection, version: int) -> RuleSetLine | None:
     """One version, None when there is no such one."""
     row = connection.execute(lines().where(RuleSetRow.version == version)).one_or_none()
@@ -92,5 +129,5 @@ def find(connection: Connection, version: int) -> RuleSetLine | None:
 
 
 def lock(connection: Connection) -> None:
-    """Nobody else approves rules until the transaction ends."""
+    """Nobody else approves or turns down rules until the transaction ends."""
     connection.execute(text("LOCK TABLE rule_set_approvals IN SHARE ROW EXCLUSIVE MODE"))

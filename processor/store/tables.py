@@ -928,6 +928,30 @@ class RuleSetApproval(Base):
     )
 
 
+class RuleSetEnding(Base):
+    """Rules that never come into force, and why: withdrawn by who proposed them, or rejected by another person.
+
+    Append-only: a trigger refuses anything else. reason: NULL only of what was withdrawn.
+    """
+
+    __tablename__ = "rule_set_endings"
+
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    created_by: Mapped[str]
+    kind: Mapped[str]
+    ended_by: Mapped[str]
+    ended_at: Mapped[datetime]
+    reason: Mapped[str | None]
+
+    __table_args__ = (
+        ForeignKeyConstraint(["version", "created_by"], ["rule_sets.version", "rule_sets.created_by"]),
+        CheckConstraint(one_of("kind", "withdrawn", "rejected"), "kind"),
+        CheckConstraint("lower(ended_by) <> 'automation'", "person"),
+        CheckConstraint("kind <> 'rejected' OR lower(ended_by) <> lower(created_by)", "two_persons"),
+        CheckConstraint("kind <> 'rejected' OR reason IS NOT NULL", "reason_when_rejected"),
+    )
+
+
 class AlertRow(Base):
     """One change that persons are told of (`domain.alert`), written in the transaction of the change.
 

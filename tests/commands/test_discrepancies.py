@@ -243,6 +243,27 @@ def test_rules_that_cannot_be_read_are_refused_and_change_nothing(
     assert "built in" in run("rules", "show").stdout
 
 
+def test_rules_are_withdrawn_by_who_proposed_them_and_rejected_by_another(
+    run: Run, shop: Shop, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text(json.dumps({"write_off_limits": {"USD": "1.00"}}))
+    for _ in range(2):
+        run("rules", "propose", file, "--as", "ada")
+
+    assert "only ada" in run("rules", "withdraw", "1", "--as", "grace", code=2).stderr
+    assert "version 1 is withdrawn" in run("rules", "withdraw", "1", "--as", "ada").stdout
+    assert "withdrawn it" in run("rules", "approve", "1", "--as", "grace", code=2).stderr
+    run("rules", "reject", "2", "--as", "grace", code=2)
+    assert "withdraw them" in run("rules", "reject", "2", "--as", "ada", "--reason", "no", code=2).stderr
+    assert "version 2 is rejected" in run("rules", "reject", "2", "--as", "grace", "--reason", "no").stdout
+    assert "no such version" in run("rules", "withdraw", "3", "--as", "ada", code=2).stderr
+
+    assert "rejected by grace" in run("rules", "show", "--version", "2").stdout
+    assert "ada (withdrawn)" in run("rules", "list").stdout
+    assert "built in" in run("rules", "show").stdout
+
+
 def test_an_older_proposal_does_not_replace_newer_rules(run: Run, shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "rules.json"
     file.write_text("{}")

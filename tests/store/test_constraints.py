@@ -146,6 +146,10 @@ IMPOSSIBLE = {
     "ck_discrepancy_steps_kind": "kind = 'forgotten', amount = NULL",
     "ck_discrepancy_steps_reason": "reason = 'whim'",
     "ck_discrepancy_steps_state": "state = 'forgotten'",
+    "ck_rule_set_endings_kind": "kind = 'lost'",
+    "ck_rule_set_endings_person": "ended_by = 'Automation'",
+    "ck_rule_set_endings_reason_when_rejected": "reason = NULL",
+    "ck_rule_set_endings_two_persons": "ended_by = 'Ada'",
     "ck_rule_set_approvals_person": "approved_by = 'Automation'",
     "ck_rule_set_approvals_two_persons": "approved_by = 'Ada'",
     "ck_write_offs_amount_has_currency": "amount = 1, currency = NULL",
@@ -219,6 +223,8 @@ def fill(database: Database) -> None:
         discrepancies.act(connection, held, propose, actor="ada", rules=BUILT_IN, now=NOW)
         version = rules.add(connection, BUILT_IN.rule_set, created_by="ada", comment=None, now=NOW)
         rules.approve(connection, version, approved_by="grace", now=NOW)
+        version = rules.add(connection, BUILT_IN.rule_set, created_by="ada", comment=None, now=NOW)
+        rules.end(connection, version, "rejected", ended_by="grace", reason="why", now=NOW)
         connection.execute(text("INSERT INTO alert_channels (channel) VALUES ('mail')"))
         connection.execute(
             text("INSERT INTO alert_routes (alert_id, channel) SELECT alert_id, 'mail' FROM alerts")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
 from sqlalchemy import Connection, select
 
+from processor.domain.discrepancy import DiscrepancyType
+from processor.domain.rules import TOLERABLE
 from processor.store.rules import RuleSetLine, lines
 from processor.store.screens.keyset import Position, Slice, fetch
-from processor.store.tables import RuleSet, RuleSetApproval
+from processor.store.tables import Discrepancy, RuleSet, RuleSetApproval, RuleSetEnding
 
 
 def versions(connection: Connection, *, at: Position | None) -> Slice[RuleSetLine]:
@@ -16,10 +22,10 @@ def versions(connection: Connection, *, at: Position | None) -> Slice[RuleSetLin
 
 
 def waiting(connection: Connection, above: int, limit: int) -> list[RuleSetLine]:
-    """Versions above this one that nobody approved, the newest first."""
+    """Versions above this one that nobody approved or turned down, the newest first."""
     found = connection.execute(
         lines()
-        .where(RuleSet.version > above, RuleSetApproval.version.is_(None))
+        .where(RuleSet.version > above, RuleSetApproval.version.is_(None), RuleSetEnding.version.is_(None))
         .order_by(RuleSet.version.desc())
         .limit(limit)
     )
@@ -38,3 +44,33 @@ def in_force_before(connection: Connection, version: int) -> RuleSetLine | None:
     )
     row = connection.execute(lines().where(RuleSet.version == number)).one_or_none()
     return RuleSetLine(*row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDifference:
+    """An open discrepancy of a type that rules can tolerate. opened_at: since when it has been open."""
+
+    type: DiscrepancyType
+    amount_at_risk: Decimal | None
+    currency: str | None
+    opened_at: datetime
+
+
+def open_differences(connection: Connection, most: int) -> tuple[list[OpenDifference], bool]:
+    """Those of the first `most` open discrepancies that rules can tolerate, and whether more are open."""
+    row = Discrepancy
+    first = (
+        select(row.type, row.amount_at_risk, row.currency, row.opened_at)
+        .where(row.closed_at.is_(None))
+        .order_by(row.instance_id, row.first_seen_at)
+        .limit(most + 1)
+    )
+    found = connection.execute(first).all()
+    return [
+        OpenDifference(DiscrepancyType(one.type), one.amount_at_risk, one.currency, one.opened_at)
+        for one in found[:most]
+        if one.type in _TOLERABLE
+    ], len(found) > most
+
+
+_TOLERABLE = frozenset(one.value for one in TOLERABLE)
