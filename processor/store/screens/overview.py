@@ -147,12 +147,13 @@ class Waiting:
 
     links: that changed and were not compared with Wix since, or whose difference may still be settling; at most
     WAITING_MAX + 1, and as many requests of further ones. proposed: write-offs that wait for a second person. held:
-    events, at most WAITING_MAX + 1.
+    events, at most WAITING_MAX + 1. held_of: an instance of theirs, None without any.
     """
 
     links: int
     late_since: datetime | None
     held: int
+    held_of: UUID | None
     proposed: int
 
 
@@ -178,11 +179,42 @@ def waiting(connection: Connection, reach: Reach, now: datetime) -> Waiting:
                 (SELECT min(due_at) FROM due WHERE due_at <= :now) AS late_since,
                 (SELECT count(*) FROM (SELECT FROM webhook_events e
                     WHERE e.status = 'held' AND {_seen("e.instance_id", reach)} LIMIT :most) h) AS held,
+                (SELECT e.instance_id FROM webhook_events e
+                    WHERE e.status = 'held' AND {_seen("e.instance_id", reach)} LIMIT 1) AS held_of,
                 (SELECT count(*) FROM (SELECT FROM write_offs w
                     WHERE w.status = 'proposed' AND {_seen("w.instance_id", reach)} LIMIT :most) p) AS proposed"""),
         {**_ids(reach), "now": now, "most": WAITING_MAX + 1},
     ).one()
-    return Waiting(row.links, row.late_since, row.held, row.proposed)
+    return Waiting(row.links, row.late_since, row.held, row.held_of, row.proposed)
+
+
+def for_approval(connection: Connection, reach: Reach, asker: str) -> int:
+    """Write-offs that another person than `asker` proposed, and that wait: at most WAITING_MAX + 1 are counted."""
+    found: int = connection.execute(
+        text(f"""
+            SELECT count(*) FROM (
+                SELECT FROM write_offs w
+                -- Twice the same, so that the index of those that stand is known to serve.
+                WHERE w.status IN ('proposed', 'approved') AND w.status = 'proposed'
+                    AND lower(w.proposed_by) <> lower(:asker) AND {_seen("w.instance_id", reach)}
+                LIMIT :most) p"""),
+        {**_ids(reach), "asker": asker, "most": WAITING_MAX + 1},
+    ).scalar_one()
+    return found
+
+
+def assigned(connection: Connection, reach: Reach, asker: str) -> int:
+    """Open discrepancies that `asker` looks after, of the OPEN_MAX that were seen first."""
+    found: int = connection.execute(
+        text(f"""
+            SELECT count(*) FROM (
+                SELECT d.owner FROM discrepancies d
+                WHERE d.closed_at IS NULL AND {_seen("d.instance_id", reach)}
+                ORDER BY d.first_seen_at LIMIT :most) o
+            WHERE lower(o.owner) = lower(:asker)"""),
+        {**_ids(reach), "asker": asker, "most": OPEN_MAX},
+    ).scalar_one()
+    return found
 
 
 # -- Delivery --------------------------------------------------------------------------------------

@@ -22,6 +22,16 @@ class Mood(StrEnum):
     NOTE = "note"
 
 
+class About(StrEnum):
+    """What a sentence speaks of."""
+
+    OPEN = "open"
+    CLOCK = "clock"
+    INSTANCES = "instances"
+    HELD = "held"
+    WAITING = "waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Instances that something is wrong with, and since when with the first of them."""
@@ -57,10 +67,11 @@ class Books:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One thing to say of the books."""
+    """One thing to say of the books. about: what it speaks of, None when of nothing that could be shown."""
 
     mood: Mood
     words: str
+    about: About | None = None
 
 
 def assess(
@@ -83,7 +94,8 @@ def assess(
     if books.waiting:
         links = _count(books.waiting, "payment link", books.is_waiting_cut)
         verb = "is" if books.waiting == 1 else "are"
-        return [Sentence(Mood.GOOD, f"The books are right; {links} {verb} being compared with Wix.")]
+        words = f"The books are right; {links} {verb} being compared with Wix."
+        return [Sentence(Mood.GOOD, words, About.WAITING)]
     return [Sentence(Mood.GOOD, "The books are right: every payment is booked as Wix lists it.")]
 
 
@@ -94,30 +106,34 @@ def _troubles(
         what = _count(books.open, "discrepancy", books.is_open_cut)
         verb = "needs" if books.open == 1 else "need"
         words = f"{what}{_at_risk(books.at_risk)} {verb} a decision."
-        yield Sentence(Mood.BAD, words[:1].upper() + words[1:])
+        yield Sentence(Mood.BAD, words[:1].upper() + words[1:], About.OPEN)
     if books.stalled_since is not None:
         yield Sentence(
             Mood.BAD,
             f"Nothing has been reconciled since {at(books.stalled_since)}: the clock, which starts every check, does"
             " not run.",
+            About.CLOCK,
         )
     if books.unreachable is not None:
         yield Sentence(
             Mood.WARN,
             f"Wix cannot be asked about {_count(books.unreachable.instances, 'instance')}, not since"
             f" {at(books.unreachable.since)}: what came after that is booked, but not reconciled.",
+            About.INSTANCES,
         )
     if books.silent is not None:
         yield Sentence(
             Mood.WARN,
             f"Webhooks of {_count(books.silent.instances, 'instance')} have not arrived since"
             f" {at(books.silent.since)}: the payments are booked by polling.",
+            About.INSTANCES,
         )
     if books.held:
         verb, whose = ("is", "its") if books.held == 1 else ("are", "their")
         yield Sentence(
             Mood.WARN,
             f"{_count(books.held, 'event')} {verb} held and not booked, until Wix vouches for {whose} instance.",
+            About.HELD,
         )
     if books.waiting and books.waiting_since is not None and now - books.waiting_since > late_after:
         links = _count(books.waiting, "payment link", books.is_waiting_cut)
@@ -126,6 +142,7 @@ def _troubles(
             Mood.WARN,
             f"The books are right as far as they were checked; {links} {verb} to be compared with Wix, for"
             f" {formats.span(now - books.waiting_since)} by now.",
+            About.WAITING,
         )
 
 

@@ -85,6 +85,15 @@ def read(redis: Redis, reach: Reach) -> Queues:
     return Queues(found, counts if reach.instance_ids is None else None, _workers(redis, queue))
 
 
+def failed_count(redis: Redis, reach: Reach) -> int:
+    """How many jobs failed; of who sees some instances only, of the newest JOBS_MAX. Raises RedisError."""
+    registry = FailedJobRegistry(QUEUE, connection=redis, serializer=JSONSerializer)
+    if reach.instance_ids is None:
+        return int(registry.get_job_count(cleanup=False))
+    ids = registry.get_job_ids(0, JOBS_MAX - 1, desc=True, cleanup=False)
+    return len(_lines(redis, "failed", ids, reach))
+
+
 def requeue(redis: Redis, job_id: str, reach: Reach) -> bool:
     """Put a failed job into the queue again. False when it is none (any more), or out of reach. Raises RedisError."""
     found = _failed(redis, job_id, reach)

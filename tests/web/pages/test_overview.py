@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -13,9 +14,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
-from processor import metrics
+from processor import decisions, metrics
 from processor.domain.access import EVERYWHERE, Reach, Role
-from processor.domain.discrepancy import AGING, aging
+from processor.domain.discrepancy import AGING, Assign, aging
 from processor.store import operations
 from processor.store.screens import overview as asked
 from processor.store.screens.overview import Day, DaySum, Delivered
@@ -400,7 +401,7 @@ def test_no_look_reads_a_large_table_as_a_whole(fresh_books: Books) -> None:
 
     engine = fresh_books.shop.services.database.engine
     reaches = (EVERYWHERE, Reach(frozenset({fresh_books.other_instance_id})))
-    people = [fresh_books.person(reach=one) for one in reaches]
+    people = [fresh_books.person(Role.APPROVER, Role.OPERATOR, reach=one) for one in reaches]
     event.listen(engine, "before_cursor_execute", note)
     for person in people:
         assert "The books are right" in person.read("/")
@@ -426,10 +427,13 @@ def test_no_look_reads_a_large_table_as_a_whole(fresh_books: Books) -> None:
 def test_the_page_says_first_whether_the_books_are_right(books: Books) -> None:
     page = books.person(Role.AUDITOR).read("/")
 
-    verdict = re.search(r'<p class="verdict (\w+)" id="verdict">([^<]+)</p>', page)
+    verdict = re.search(
+        r'<p class="verdict (\w+)" id="verdict">([^<]+) <a href="([^"]+)">[^<]+</a></p>', page
+    )
     assert verdict is not None
     assert verdict[1] == "bad"
     assert verdict[2].startswith("4 discrepancies with ")
+    assert verdict[3] == "/discrepancies"
     assert page.index("verdict") < page.index("Received")
 
 
@@ -565,8 +569,8 @@ def test_rejected_and_unread_deliveries_are_counted_for_who_sees_every_instance(
     every = books.person().read("/")
     own = books.person(reach=Reach(frozenset({books.instance_id}))).read("/")
 
-    assert "<dt>Rejected</dt><dd>17" in every
-    assert "0, and 1 of no known instance" in every
+    assert '<dt>Rejected</dt><dd><a href="/events/rejected">17</a>' in every
+    assert '<a href="/events/unread">1 of no known instance</a>' in every
     assert "<dt>Rejected</dt>" not in own
     assert "of no known instance" not in own
 
@@ -576,10 +580,96 @@ def test_buckets_link_to_what_is_of_that_age(books: Books) -> None:
 
     links = re.findall(r'href="(/discrepancies\?aging=[^"]+)"', person.read("/"))
 
-    assert links == ["/discrepancies?aging=under-1-hour"]
+    assert set(links) == {
+        "/discrepancies?aging=under-1-hour",
+        "/discrepancies?aging=under-1-hour&amp;currency=JPY",
+        "/discrepancies?aging=under-1-hour&amp;currency=USD",
+    }
     queue = person.read(links[0])
     assert "wrong-words" not in queue
     assert str(books.discrepancies["open"])[:8] in queue
+
+
+def tasks(page: str) -> dict[str, str]:
+    """What is said to wait for who looks, and where it leads."""
+    if 'id="tasks"' not in page:
+        return {}
+    part = page.split('id="tasks"', 1)[1].split("</section>", 1)[0]
+    return {
+        said: unescape(where) for where, said in re.findall(r'<li><a href="([^"]+)">(.*?)</a></li>', part)
+    }
+
+
+def test_every_figure_leads_to_a_list_that_is_there(books: Books) -> None:
+    person = books.person(Role.OPERATOR, Role.APPROVER)
+    page = person.read("/")
+    content = page.split('<main id="content"', 1)[1]
+
+    addresses = {unescape(one) for one in re.findall(r'href="(/[^"]*)"', content)}
+
+    assert len(addresses) > 12
+    for address in addresses:
+        answer = person.get(address)
+        assert answer.status_code == 200, address
+        assert "wrong-words" not in answer.text, address
+
+
+def test_today_leads_to_the_payments_of_today(books: Books) -> None:
+    today = books.shop.services.now().date().isoformat()
+
+    page = unescape(books.person().read("/"))
+
+    assert f'class="value"><a href="/payments?since={today}&until={today}&currency=USD">' in page
+
+
+def test_approvals_wait_for_who_did_not_propose(fresh_books: Books) -> None:
+    books = fresh_books
+    noor, maya = (books.person(Role.APPROVER, name=name) for name in ("noor", "maya"))
+    version = decisions.propose_rules(
+        books.shop.services, {"write_off_limits": {"USD": "1.00"}}, actor="maya", comment=None
+    )
+    within = books.person(Role.APPROVER, reach=Reach(frozenset({books.instance_id})))
+
+    assert tasks(noor.read("/")) == {"1 proposed version of the rules": f"/rules/{version}"}
+    assert tasks(maya.read("/")) == {}
+    assert tasks(within.read("/")) == {}, "rules are of every instance"
+    decisions.reject_rules(books.shop.services, version, actor="noor", reason="no")
+    assert "Nothing.</p>" in noor.read("/")
+
+
+def test_what_waits_is_what_its_list_shows(books: Books) -> None:
+    person = books.person(Role.APPROVER, name="quinn")
+    [discrepancy_id] = books.shop.one(
+        "SELECT discrepancy_id FROM discrepancies WHERE closed_at IS NULL AND owner IS NULL LIMIT 1"
+    )
+    decisions.decide(books.shop.services, discrepancy_id, Assign("Quinn"), actor="quinn")
+
+    found = tasks(person.read("/"))
+
+    assert found["1 discrepancy assigned to you"] == "/discrepancies?owner=me"
+    mine = [said for said in found if "to approve" in said]
+    assert len(mine) == 1
+    assert found[mine[0]] == "/discrepancies?approval=mine"
+    for said in ("1 discrepancy assigned to you", mine[0]):
+        queue = person.read(found[said])
+        assert len(re.findall(r'type="checkbox" name="chosen"', queue)) == int(said.split()[0])
+    decisions.decide(books.shop.services, discrepancy_id, Assign(None), actor="quinn")
+
+
+def test_an_operator_is_told_of_the_installation_and_an_auditor_has_nothing_to_do(fresh_books: Books) -> None:
+    books = fresh_books
+    books.shop.rows(
+        "INSERT INTO rejection_counts (day, reason, delivery_count) VALUES (:day, 'bad_signature', 17) RETURNING 1",
+        day=books.shop.services.now().astimezone(UTC).date(),
+    )
+
+    every = tasks(books.person(Role.OPERATOR).read("/"))
+    own = tasks(books.person(Role.OPERATOR, reach=Reach(frozenset({books.instance_id}))).read("/"))
+
+    assert every["17 deliveries rejected today"] == "/events/rejected"
+    assert any("about this installation" in said for said in every), "nobody started a clock or a worker"
+    assert not any("rejected" in said for said in own)
+    assert 'id="tasks"' not in books.person(Role.AUDITOR).read("/")
 
 
 def test_the_answer_time_is_the_bound_of_the_bucket_it_falls_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def blueprint(site: Site) -> Blueprint:
     @needs(Permission.READ)
     def index() -> str:
         sees_every, now = reach().instance_ids is None, services.now()
-        found = _looked_at(services)
+        found = looked_at(services)
         if not sees_every:
             found = [one for one in found if one.name in OF_NO_INSTANCE]
         channels, lost, sizes = [], [], None
@@ -92,7 +92,7 @@ def blueprint(site: Site) -> Blueprint:
     return routes
 
 
-def _looked_at(services: Services) -> list[Finding]:
+def looked_at(services: Services) -> list[Finding]:
     """What `processor doctor` looks at, but for what asks Wix."""
     redis = findings.redis(services)
     return [

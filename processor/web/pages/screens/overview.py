@@ -8,21 +8,28 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, render_template, request, url_for
+from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from processor import metrics
 from processor.domain.access import Permission, Reach
-from processor.domain.discrepancy import AGING
+from processor.domain.discrepancy import AGING, is_same_person
+from processor.findings import Finding
 from processor.store import operations
+from processor.store import rules as rules_store
 from processor.store.screens import overview
+from processor.store.screens import rules as rules_screen
 from processor.store.screens.overview import Day, DaySum, OpenItems
-from processor.web.pages.access import needs, reach
-from processor.web.pages.assessment import Books, Trouble, assess
+from processor.web.pages import queues
+from processor.web.pages.access import account, needs, reach
+from processor.web.pages.assessment import About, Books, Trouble, assess
 from processor.web.pages.charts import Chart, brief, chart
 from processor.web.pages.formats import Clock
 from processor.web.pages.remembered import DayDeliveries, DaySums
+from processor.web.pages.screens.health import OF_NO_INSTANCE, looked_at
 from processor.web.pages.site import Site
+from processor.wiring import Services
 
 DAYS = 30
 FIGURES_MAX = 6  # currencies of today; the table has all
@@ -30,6 +37,8 @@ CHARTS_MAX = 4  # of them, those that are drawn
 STALLED_AFTER = timedelta(minutes=5)  # the clock beats every few seconds
 LATE_BEYOND_SETTLING = timedelta(minutes=5)
 OUTAGES_FOR = timedelta(days=7)  # how long an outage that is over stays on the page
+FINDINGS_FOR = timedelta(minutes=1)  # how long what the doctor found is said again
+RULES_MAX = 10  # proposed rules that are counted
 WEBHOOKS = 0.99  # the share of webhooks whose answer time is told
 
 
@@ -113,10 +122,52 @@ def last_days(clock: Clock, now: datetime, number: int) -> list[Day]:
     return [Day(day, clock.midnight(day), clock.midnight(day + timedelta(days=1))) for day in days]
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something that waits for who is signed in. address: of the list that shows it."""
+
+    words: str
+    address: str
+    number: int
+
+
+def _of(number: int, most: int, one: str, many: str) -> str:
+    return f"more than {most:,} {many}" if number > most else f"{number:,} {one if number == 1 else many}"
+
+
+def decisions_for(connection: Connection, by: Reach) -> list[Task]:
+    """What waits for the approval of who is signed in, and the discrepancies that person looks after."""
+    who, tasks = account(), []
+    if who.may(Permission.APPROVE):
+        number = overview.for_approval(connection, by, who.name)
+        words = _of(number, overview.WAITING_MAX, "write-off to approve", "write-offs to approve")
+        tasks.append(Task(words, url_for("discrepancies.index", approval="mine"), number))
+        if by.instance_ids is None:
+            above = rules_store.in_force(connection).version or 0
+            proposed = [
+                one
+                for one in rules_screen.waiting(connection, above, RULES_MAX)
+                if not is_same_person(one.created_by, who.name)
+            ]
+            where = (
+                url_for("rules.version", version=proposed[0].version)
+                if len(proposed) == 1
+                else url_for("rules.index")
+            )
+            words = f"{len(proposed)} proposed version{'' if len(proposed) == 1 else 's'} of the rules"
+            tasks.append(Task(words, where, len(proposed)))
+    if who.may(Permission.WORK):
+        number = overview.assigned(connection, by, who.name)
+        words = _of(number, overview.OPEN_MAX, "discrepancy", "discrepancies")
+        tasks.append(Task(f"{words} assigned to you", url_for("discrepancies.index", owner="me"), number))
+    return tasks
+
+
 def blueprint(site: Site) -> Blueprint:
     """`/`, and the part of it that is looked at anew every few seconds."""
     routes = Blueprint("overview", __name__)
     sums, deliveries, answers = DaySums(), DayDeliveries(), _Answers()
+    state = _Installation(site.services)
     settings = site.services.settings
     late_after = timedelta(seconds=settings.settling_seconds) + LATE_BEYOND_SETTLING
 
@@ -162,15 +213,68 @@ def blueprint(site: Site) -> Blueprint:
             "answers": answers.look(now),
             "instances": instances,
             "outages": overview.past_outages(connection, by, now - OUTAGES_FOR),
+            "tasks": decisions_for(connection, by),
+            # The list of events is of one instance: with several, none shows just what is counted.
+            "only_instance": instances.lines[0].instance_id if instances.number == 1 else None,
         }
+
+    def operating(by: Reach, now: datetime) -> list[Task]:
+        """What an operator has to look at, of what is not in the database."""
+        failed, wrong = state.look(by, now)
+        return [
+            Task(
+                "failed jobs cannot be counted: the queue does not answer"
+                if failed is None
+                else _of(failed, 10**9, "failed job", "failed jobs"),
+                url_for("jobs.index"),
+                1 if failed is None else failed,
+            ),
+            Task(
+                f"{len(wrong)} finding{'' if len(wrong) == 1 else 's'} about this installation"
+                + (f": {', '.join(one.name for one in wrong)}" if wrong else ""),
+                url_for("health.index"),
+                len(wrong),
+            ),
+        ]
+
+    def refused(found: dict[str, Any]) -> list[Task]:
+        """Deliveries of today that became no event; nothing for who does not see every instance."""
+        delivered = found["delivered"]
+        if delivered.rejected is None:
+            return []
+        return [
+            Task(
+                f"{_of(delivered.rejected, 10**12, 'delivery', 'deliveries')} rejected today",
+                url_for("events.rejected"),
+                delivered.rejected,
+            ),
+            Task(
+                f"{_of(delivered.unread or 0, 10**12, 'delivery', 'deliveries')} unread today",
+                url_for("events.unread"),
+                delivered.unread or 0,
+            ),
+        ]
 
     def shown(template: str) -> str:
         by, now = reach(), site.services.now()
+        operates = account().may(Permission.OPERATE)
+        # Asks Redis, so before the transaction.
+        mine = operating(by, now) if operates else []
         with site.read() as connection:
             found = look(connection, by, now)
+        if operates:
+            mine += refused(found)
+        tasks = [*found.pop("tasks"), *mine]
         is_live = request.args.get("updates") != "off"
         return render_template(
-            template, **found, is_live=is_live, brief=brief, every_instance=by.instance_ids is None
+            template,
+            **found,
+            is_live=is_live,
+            brief=brief,
+            every_instance=by.instance_ids is None,
+            tasks=[one for one in tasks if one.number],
+            has_tasks=bool(tasks),
+            lists=_lists(found),
         )
 
     @routes.get("/")
@@ -195,6 +299,43 @@ def _plainly(clock: Clock) -> Any:
         return f"{value.astimezone(clock.zone):%d %b %Y, %H:%M}"
 
     return at
+
+
+def _lists(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """By what a sentence is about, the address of what shows it, and words for that."""
+    held_of = found["waiting"].held_of
+    return {
+        About.OPEN: (url_for("discrepancies.index"), "See them"),
+        About.CLOCK: (url_for("health.index"), "See what else is wrong"),
+        About.INSTANCES: ("#instances", "See which"),
+        About.HELD: (url_for("events.index", instance=held_of, status="held"), "See the events"),
+        About.WAITING: (url_for("jobs.index"), "See what is due"),
+    }
+
+
+class _Installation:
+    """Failed jobs, and what the doctor finds. It asks others than the books, so some of it is kept for a while."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._found: list[Finding] = []
+        self._found_until: datetime | None = None
+
+    def look(self, by: Reach, now: datetime) -> tuple[int | None, list[Finding]]:
+        """How many jobs failed, None when the queue does not say; and what is wrong, as far as one may know of it."""
+        if self._found_until is None or now >= self._found_until:
+            self._found, self._found_until = looked_at(self._services), now + FINDINGS_FOR
+        wrong = [one for one in self._found if one.is_ok is not True]
+        if by.instance_ids is not None:
+            wrong = [one for one in wrong if one.name in OF_NO_INSTANCE]
+        redis = self._services.queue.redis
+        # What does not answer is asked again when the findings are, not at each look.
+        if redis is None or any(one.name == "redis" for one in wrong):
+            return None, wrong
+        try:
+            return queues.failed_count(redis, by), wrong
+        except RedisError:
+            return None, wrong
 
 
 class _Answers:
