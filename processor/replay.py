@@ -28,6 +28,7 @@ class Left(StrEnum):
     """Why an event is left as it is."""
 
     ERASED = "erased"
+    ARCHIVED = "archived"
     UNREADABLE = "unreadable"
     HELD = "held"
     NO_PAYMENT = "no_payment"
@@ -64,7 +65,9 @@ def replay(services: Services, by: Narrowing, *, is_dry: bool) -> Iterator[Repla
 def replay_one(services: Services, line: EventLine, *, is_dry: bool) -> Replayed:
     """Replay one event."""
     if line.token is None:
-        return Replayed(line, None, Left.ERASED, "its token was erased with the buyer's data")
+        return Replayed(
+            line, None, Left.ERASED if line.erased_at else Left.ARCHIVED, f"its token was {line.why_bodiless}"
+        )
     try:
         event = parse_event(
             parse_claims(decode_segment(line.token.split(".")[1].encode())),

@@ -113,7 +113,7 @@ def show_event(
     event = _only(found, "event")
     if only_token:
         if event.token is None:
-            raise Impossible("the token was erased together with the buyer's data")
+            raise Impossible(f"the token was {event.why_bodiless}")
         click.echo(event.token)
         return
     told = _told(event, personal=personal)
@@ -122,11 +122,11 @@ def show_event(
         return
     echo_fields(_event_json(event).items())
     click.echo()
-    echo_json(told if told is not None else "erased together with the buyer's data")
+    echo_json(told if told is not None else event.why_bodiless)
 
 
 def _told(event: EventLine, *, personal: bool) -> Any:
-    """What the event's token says, as far as it can be read; None once erased.
+    """What the event's token says, as far as it can be read; None once that is erased or archived.
 
     Unless personal data is wanted, only what is known to say nothing about a person is shown.
     """

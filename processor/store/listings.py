@@ -105,7 +105,7 @@ def installed(connection: Connection, limit: int = 1_000) -> list[UUID]:
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """An event as stored. token: its signed body, None once erased or archived."""
+    """An event as stored. token: its signed body, None once erased (then erased_at says when) or archived."""
 
     instance_id: UUID
     event_id: UUID
@@ -119,7 +119,15 @@ class EventLine:
     received_at: datetime
     delivery_count: int
     conflict_count: int
+    erased_at: datetime | None
     token: str | None
+
+    @property
+    def why_bodiless(self) -> str:
+        """Why its body is not here any more, and what brings it back, in words that follow "it was"."""
+        if self.erased_at:
+            return "erased together with the buyer's data"
+        return "archived with its month: `processor archive restore FILE` puts it back"
 
 
 _EVENT = [getattr(WebhookEvent, name) for name in EventLine.__dataclass_fields__]

@@ -107,7 +107,11 @@ def test_a_restored_month_can_be_replayed_but_brings_no_erased_token_back(
 ) -> None:
     events = old.one(TOKENS).count
     archive(run, old, tmp_path, "--drop")
-    assert "erased" in run("replay", "--all", "--dry-run").stdout
+    assert told(run("replay", "--all", "--dry-run", "--json"))["counts"] == {"archived": events}
+    event = old.one("SELECT event_id FROM webhook_events WHERE kind = 'payment' LIMIT 1").event_id
+    refused = run("events", "show", "--token", event, code=2).stderr
+    assert "archived with its month" in refused
+    assert "processor archive restore" in refused
     payment = old.rows("SELECT instance_id, payment_id FROM payments")[0]
     with old.services.database.begin() as connection:
         payments.erase(connection, payment.instance_id, payment.payment_id, old.services.now())

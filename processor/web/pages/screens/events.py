@@ -35,7 +35,8 @@ REPLAYED = {
     Verdict.NEWER: "The payment was moved forward to the revision that the event tells of.",
 }
 LEFT = {
-    Left.ERASED: "Nothing was changed: the body of the event is not kept any more.",
+    Left.ERASED: "Nothing was changed: the body of the event was erased with the buyer's data.",
+    Left.ARCHIVED: "Nothing was changed: the body of the event was archived with its month. Restore that first.",
     Left.UNREADABLE: "Nothing was changed: it still cannot be read.",
     Left.HELD: "Nothing was changed: it is held until Wix vouches for its app instance.",
     Left.NO_PAYMENT: "Nothing was changed: it is about no payment.",
