@@ -197,3 +197,44 @@ def test_rows_of_one_difference_become_one_with_a_step_for_each_time(url: str) -
     migrations.downgrade(url, "0008")
     migrations.upgrade(url)
     engine.dispose()
+
+
+DATED = """
+INSERT INTO payments (instance_id, payment_id, payment_link_id, revision, amount, currency, first_origin, origin,
+    run_id, stored_at, changed_at, last_verdict, last_told_at, transaction_at, created_at)
+SELECT instance_id, CAST(v.payment AS uuid), gen_random_uuid(), 1, 1, 'EUR', 'poll', 'poll', run_id, now(), now(),
+    'new', now(), CAST(v.paid AS timestamptz), CAST(v.created AS timestamptz)
+FROM reconciliation_runs CROSS JOIN (VALUES
+    ('00000000-0000-0000-0000-000000000001', '2026-10-01Z', '2026-09-01Z'),
+    ('00000000-0000-0000-0000-000000000002', NULL, '2026-09-02Z'),
+    ('00000000-0000-0000-0000-000000000003', NULL, NULL)) AS v (payment, paid, created);
+INSERT INTO discrepancies (discrepancy_id, instance_id, type, severity, state, payment_link_id, payment_id, sides,
+    first_seen_at, last_seen_at, opened_at, first_run_id, last_run_id)
+SELECT CAST(v.id AS uuid), instance_id, 'amount_differs', 'error', 'open', gen_random_uuid(), CAST(v.id AS uuid), '{}',
+    timestamptz '2026-11-01Z', timestamptz '2026-11-01Z', timestamptz '2026-11-03Z', run_id, run_id
+FROM reconciliation_runs CROSS JOIN (VALUES
+    ('00000000-0000-0000-0000-000000000001'), ('00000000-0000-0000-0000-000000000002'),
+    ('00000000-0000-0000-0000-000000000003'), ('00000000-0000-0000-0000-000000000004')) AS v (id);
+"""
+
+
+def test_what_was_open_before_is_as_old_as_it_was(url: str) -> None:
+    migrations.upgrade(url, "0020")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(LIVES[: LIVES.index("INSERT INTO discrepancies")] + DATED))
+        before = connection.execute(
+            text("SELECT discrepancy_id, aged_from FROM report.open_items ORDER BY 1")
+        ).all()
+
+    migrations.upgrade(url)
+
+    with engine.connect() as connection:
+        after = connection.execute(
+            text("SELECT discrepancy_id, aged_from FROM discrepancies ORDER BY 1")
+        ).all()
+    assert [tuple(row) for row in after] == [tuple(row) for row in before]
+    assert [f"{row.aged_from:%m-%d}" for row in after] == ["10-01", "09-02", "11-03", "11-03"]
+    migrations.downgrade(url, "0020")
+    migrations.upgrade(url)
+    engine.dispose()

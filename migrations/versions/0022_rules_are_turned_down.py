@@ -1,6 +1,6 @@
 """rules are turned down
 
-Revision: 0022, after 0020. Rules that were proposed are withdrawn by who proposed them, or rejected by another person. A
+Revision: 0022, after 0021. Rules that were proposed are withdrawn by who proposed them, or rejected by another person. A
 row of `rule_set_endings` says so, once for a version and for ever.
 
 It only adds: the release before runs on beside it, though until it is gone it may approve what was turned down.
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

@@ -38,6 +38,9 @@ from processor.errors import NotAllowed
 from processor.store import alerts
 
 BATCH = 500  # rows locked and written at once
+_DATED = """(SELECT COALESCE(p.transaction_at, p.created_at) FROM payments p
+    WHERE p.instance_id = {row}.instance_id AND p.payment_id = {row}.payment_id)"""
+"""When the payment of a row was made, NULL when there is none or it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +141,10 @@ def _note(
         connection, instance_id, wanted.keys() - {_identity(one.standing.difference) for one in new}
     )
     connection.execute(
-        text("""
-            UPDATE discrepancies SET last_seen_at = GREATEST(last_seen_at, :now), times_seen = times_seen + 1,
-                last_run_id = :run_id
+        # Its payment may have another date now. Mostly it has not, and no index is written.
+        text(f"""
+            UPDATE discrepancies d SET last_seen_at = GREATEST(last_seen_at, :now), times_seen = times_seen + 1,
+                last_run_id = :run_id, aged_from = COALESCE({_DATED.format(row="d")}, d.opened_at)
             WHERE discrepancy_id = ANY(:ids)"""),
         {"now": now, "run_id": run_id, "ids": [one.discrepancy_id for one in known]},
     )
@@ -170,6 +174,7 @@ def _open(
     records = [
         {
             "id": str(uuid4()),
+            "instance_id": str(instance_id),
             "type": one.type.value,
             "severity": one.severity.value,
             "link_id": str(one.payment_link_id),
@@ -181,17 +186,18 @@ def _open(
         for one in differences
     ]
     made = connection.execute(
-        text("""
+        text(f"""
             INSERT INTO discrepancies (discrepancy_id, instance_id, type, severity, state, payment_link_id, payment_id,
-                sides, amount_at_risk, currency, first_seen_at, last_seen_at, opened_at, first_run_id, last_run_id)
-            SELECT r.id, :instance_id, r.type, r.severity, 'open', r.link_id, r.payment_id, r.sides, r.risk, r.currency,
-                :now, :now, :now, :run_id, :run_id
-            FROM jsonb_to_recordset(CAST(:records AS jsonb)) AS r (id uuid, type text, severity text, link_id uuid,
-                payment_id uuid, sides jsonb, risk numeric, currency text)
+                sides, amount_at_risk, currency, first_seen_at, last_seen_at, opened_at, first_run_id, last_run_id,
+                aged_from)
+            SELECT r.id, r.instance_id, r.type, r.severity, 'open', r.link_id, r.payment_id, r.sides, r.risk,
+                r.currency, :now, :now, :now, :run_id, :run_id, COALESCE({_DATED.format(row="r")}, :now)
+            FROM jsonb_to_recordset(CAST(:records AS jsonb)) AS r (id uuid, instance_id uuid, type text, severity text,
+                link_id uuid, payment_id uuid, sides jsonb, risk numeric, currency text)
             ORDER BY r.link_id, r.type, r.payment_id
             ON CONFLICT (instance_id, type, payment_link_id, payment_id) DO NOTHING
             RETURNING *, NULL AS write_off_id, NULL AS write_off_status"""),
-        {"instance_id": instance_id, "now": now, "run_id": run_id, "records": json.dumps(records)},
+        {"now": now, "run_id": run_id, "records": json.dumps(records)},
     )
     return [_held(row) for row in made]
 
@@ -365,14 +371,15 @@ def _write(
     values = {"actor": actor, "now": now, "run_id": run_id, "version": rule_set_version}
     rows = [_row(held, steps) for held, steps in moved]
     connection.execute(
-        text("""
+        text(f"""
             UPDATE discrepancies d SET severity = r.severity, state = r.state, sides = r.sides,
                 amount_at_risk = r.risk, currency = r.currency, owner = r.owner, reason = r.reason,
                 resolution = r.resolution, rule_set_version = r.version, rules = r.rules,
                 closed_at = CASE WHEN NOT r.is_closed THEN NULL WHEN r.reopened > 0 THEN :now
                     ELSE COALESCE(d.closed_at, :now) END,
                 times_reopened = d.times_reopened + r.reopened,
-                opened_at = CASE WHEN r.is_new_life THEN :now ELSE d.opened_at END
+                opened_at = CASE WHEN r.is_new_life THEN :now ELSE d.opened_at END,
+                aged_from = CASE WHEN r.is_new_life THEN COALESCE({_DATED.format(row="d")}, :now) ELSE d.aged_from END
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, severity text, state text, sides jsonb,
                 risk numeric, currency text, owner text, reason text, resolution text, version bigint,
                 rules text, is_closed boolean, reopened bigint, is_new_life boolean,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, text
 
 from processor.store import evidence
 from processor.store.tables import (
@@ -335,7 +335,7 @@ def buyer(connection: Connection, instance_id: UUID, payment_id: UUID) -> dict[s
 class DiscrepancyLine:
     """A discrepancy. sides: what each side says, as text.
 
-    aged_from: its age counts from the transaction of its payment, else the creation of that, else opened_at.
+    aged_from: from when its age counts, see `store.tables.Discrepancy`.
     reason, resolution: why it was closed, None while it is open. rules: by which it is within tolerance, of the
     version rule_set_version; None where none says so.
     """
@@ -364,21 +364,12 @@ class DiscrepancyLine:
     aged_from: datetime
 
 
-# As in the view report.open_items.
-_AGED_FROM = func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at, Discrepancy.opened_at)
-_DISCREPANCY = [
-    _AGED_FROM if name == "aged_from" else getattr(Discrepancy, name)
-    for name in DiscrepancyLine.__dataclass_fields__
-]
+_DISCREPANCY = [getattr(Discrepancy, name) for name in DiscrepancyLine.__dataclass_fields__]
 
 
 def discrepancy_lines() -> Select[Any]:
     """The columns of a `DiscrepancyLine` of every discrepancy, to be narrowed down; others may be added behind."""
-    row = Discrepancy
-    return select(*_DISCREPANCY).outerjoin(
-        PaymentRow,
-        and_(PaymentRow.instance_id == row.instance_id, PaymentRow.payment_id == row.payment_id),
-    )
+    return select(*_DISCREPANCY)
 
 
 def open_discrepancies(
@@ -424,7 +415,7 @@ def discrepancies(
     found = connection.execute(
         discrepancy_lines()
         .where(*conditions, *_between(row.first_seen_at, by))
-        .order_by(_AGED_FROM, row.discrepancy_id)
+        .order_by(row.aged_from, row.discrepancy_id)
         .limit(limit)
     )
     return [DiscrepancyLine(*line) for line in found]

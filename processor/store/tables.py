@@ -161,6 +161,13 @@ class WebhookEvent(Base):
         Index("ix_webhook_events_received", "instance_id", "received_at"),
         Index("ix_webhook_events_held", "instance_id", postgresql_where=text("status = 'held'")),
         Index(
+            "ix_webhook_events_unreadable",
+            "instance_id",
+            "received_at",
+            "event_id",
+            postgresql_where=text("status = 'unreadable'"),
+        ),
+        Index(
             "ix_webhook_events_conflicts",
             "instance_id",
             "payment_link_id",
@@ -737,13 +744,18 @@ class RunEvidence(Base):
     __table_args__ = (CheckConstraint("part >= 1", "part_positive"),)
 
 
+ASKED_OF_OPEN = ["type", "severity", "state", "owner", "currency", "amount_at_risk"]
+
+
 class Discrepancy(Base):
     """A difference that needs a decision; one row however often it is seen, closes and recurs.
 
     It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks after
     it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open; the
-    release before wrote no reason. opened_at: when it came up, or came up again after it had gone. rule_set_version,
-    rules: under which rules it was within tolerance, and those that said so, NULL where none did.
+    release before wrote no reason. opened_at: when it came up, or came up again after it had gone. aged_from: from when
+    its age counts, as of the check that saw it last: the transaction of its payment, else the creation of that, else
+    opened_at. rule_set_version, rules: under which rules it was within tolerance, and those that said so, NULL where
+    none did.
     """
 
     __tablename__ = "discrepancies"
@@ -771,6 +783,7 @@ class Discrepancy(Base):
     opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
     rule_set_version: Mapped[int | None] = mapped_column(BigInteger)
     rules: Mapped[str | None]
+    aged_from: Mapped[datetime] = mapped_column(server_default=NOW)
 
     __table_args__ = (
         CheckConstraint(one_of("severity", "informational", "error"), "severity"),
@@ -797,11 +810,27 @@ class Discrepancy(Base):
             postgresql_nulls_not_distinct=True,
         ),
         Index("ix_discrepancies_link", "instance_id", "payment_link_id"),
+        # What every check writes, such as last_seen_at, is in none of these: see migration 0021.
         Index(
-            "ix_discrepancies_open",
-            "instance_id",
-            "first_seen_at",
+            "ix_discrepancies_queue",
+            "aged_from",
+            "discrepancy_id",
+            postgresql_include=["instance_id", *ASKED_OF_OPEN],
             postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index(
+            "ix_discrepancies_queue_of_instance",
+            "instance_id",
+            "aged_from",
+            "discrepancy_id",
+            postgresql_include=ASKED_OF_OPEN,
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index(
+            "ix_discrepancies_closed",
+            "closed_at",
+            "discrepancy_id",
+            postgresql_where=text("closed_at IS NOT NULL"),
         ),
     )
 
@@ -894,6 +923,12 @@ class WriteOffRow(Base):
             postgresql_where=text("status IN ('proposed', 'approved')"),
         ),
         Index("ix_write_offs_proposed", "instance_id", "proposed_at"),
+        Index(
+            "ix_write_offs_waiting",
+            "discrepancy_id",
+            postgresql_include=["instance_id", "proposed_by"],
+            postgresql_where=text("status = 'proposed'"),
+        ),
     )
 
 

@@ -173,6 +173,35 @@ def test_age_counts_from_the_transaction_else_the_creation_else_when_it_came_up(
     assert line["aging"] == aging(line["as_of"] - expected)
 
 
+def test_a_date_that_is_corrected_counts_from_the_next_check_on(database: Database) -> None:
+    confirm(database)
+    with database.begin() as connection:
+        book(connection, [{"payment_id": PAYMENT, "transaction_at": NOW - 9 * DAY}])
+    look(database, NOW, a_difference())
+    with database.begin() as connection:
+        connection.execute(text("UPDATE payments SET transaction_at = :at"), {"at": NOW - 3 * DAY})
+
+    assert only(database, "open_items")["aged_from"] == NOW - 9 * DAY
+    look(database, NOW + HOUR, a_difference())
+    assert only(database, "open_items")["aged_from"] == NOW - 3 * DAY
+
+
+def test_a_check_that_sees_the_same_again_writes_no_index(database: Database) -> None:
+    confirm(database)
+    look(database, NOW, a_difference())
+
+    with database.begin() as connection:
+        run_id = runs.start(connection, INSTANCE, "check", NOW + HOUR)
+        discrepancies.note(connection, INSTANCE, [a_difference()], run_id=run_id, now=NOW + HOUR)
+        written = connection.execute(
+            text("""
+                SELECT pg_stat_get_xact_tuples_updated(oid) AS rows, pg_stat_get_xact_tuples_hot_updated(oid) AS within
+                FROM pg_class WHERE oid = 'discrepancies'::regclass""")
+        ).one()
+
+    assert (written.rows, written.within) == (1, 1)
+
+
 def test_what_came_up_again_is_as_old_as_that(database: Database) -> None:
     confirm(database)
     of_the_link = a_difference(type=DiscrepancyType.TOTAL_DIFFERS, payment_id=None)

@@ -1,14 +1,14 @@
 """The queue of discrepancies, and what is shown of one.
 
-What is open is found by the index of the open ones, and looked through up to a bound: it is what needs a decision, so
-it stays small beside the books. What is closed grows for ever. It is paged by the steps that closed it, the newest
-first, a bounded number of steps for each page; of one payment or link by the index of that.
+What is open is read in the order of its age, what is closed in the order in which it was closed, both from indexes of
+just these, and no more than LOOKED_MAX for a page: where a filter finds less than a page in so many, the next page goes
+on there. What is of one payment or link is found by the index of that. See migration 0021.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -19,23 +19,22 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    Text,
+    and_,
     any_,
     case,
-    cast,
     func,
-    literal_column,
     select,
     text,
     true,
 )
 
 from processor.domain.access import PERMISSIONS, Permission, Reach
-from processor.domain.discrepancy import AGING, State, StepKind
+from processor.domain.discrepancy import AGING, State
 from processor.store import listings
 from processor.store.listings import DiscrepancyLine, StepLine, WriteOffLine
-from processor.store.screens.common import within
-from processor.store.screens.keyset import PAGE, Position, Slice, fetch
+from processor.store.screens.common import keep_to_order, within
+from processor.store.screens.keyset import Position, Slice, fetch
+from processor.store.screens.sieve import Sifted, sift
 from processor.store.tables import (
     AccountInstance,
     AccountRow,
@@ -43,16 +42,14 @@ from processor.store.tables import (
     Discrepancy,
     DiscrepancyStep,
     PaymentLinkRow,
-    PaymentRow,
     WriteOffRow,
     is_any_of,
 )
 
-# Open ones whose ages are looked up for one page. More than that is no queue any more, and each age is a look at a
-# payment; their totals are of all nevertheless.
-LOOKED_MAX = 10_000
-WINDOW = 10_000  # steps looked through for one page of closed ones
+LOOKED_MAX = 10_000  # looked at for one page, and added up unless everything is asked for; some milliseconds
 WORKERS_MAX = 1_000
+OPEN = frozenset((State.OPEN, State.INVESTIGATING))
+CLOSED = frozenset((State.RESOLVED, State.WRITTEN_OFF))
 
 
 class Approval(StrEnum):
@@ -66,8 +63,9 @@ class Approval(StrEnum):
 class Filter:
     """What the queue is narrowed down to; None for what does not matter.
 
-    states: any of these. owner: a name, "" for nobody. aging: the number of a bucket in `AGING`. least, most: the
-    amount at risk, in main units of each one's own currency, both included. asker: who asks, of whom Approval.MINE is.
+    states: one, or all that are open, or closed, or both. owner: a name, "" for nobody. aging: the number of a bucket
+    in `AGING`. least, most: the amount at risk, in main units of each one's own currency, both included. asker: who
+    asks, of whom Approval.MINE is.
     """
 
     asker: str
@@ -87,11 +85,11 @@ class Filter:
     @property
     def is_open(self) -> bool:
         """Whether only what needs a decision is asked for."""
-        return set(self.states) <= {State.OPEN, State.INVESTIGATING}
+        return set(self.states) <= OPEN
 
     @property
-    def is_walked(self) -> bool:
-        """Whether the list is paged by the steps that closed its items."""
+    def is_by_closing(self) -> bool:
+        """Whether the list is in the order in which its items were closed, the last first."""
         return not self.is_open and self.payment_id is None and self.payment_link_id is None
 
 
@@ -110,43 +108,73 @@ class QueueLine:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some of what a filter finds: of one currency, one bucket of ages, and one answer to whether a write-off waits.
+    """Some of what a filter finds: of one currency and one bucket of ages.
 
-    currency: None where no money can be named. approval: None when none waits, MINE when another proposed it than asks,
-    ANY when who asks did. amount: their sum in main units, None where none is known.
+    currency: None where no money can be named. amount: their sum in main units, None where none is known.
     """
 
     currency: str | None
     aging: int
-    approval: Approval | None
     count: int
     amount: Decimal | None
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What a filter finds, whatever it says of ages. is_whole: otherwise it is of the oldest LOOKED_MAX alone."""
+
+    groups: list[Group]
+    is_whole: bool
+
+
 # -- The queue ---------------------------------------------------------------------------------------
 
-_PROPOSED = text("write_offs.status IN ('proposed', 'approved') AND write_offs.status = 'proposed'")
-_CLOSING = ("resolved", "write_off_approved")
+_PROPOSED = text("write_offs.status = 'proposed'")
 
 
-def _conditions(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
-    """What can be said of the row of a discrepancy alone."""
+def _place(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
+    """What an index knows of a discrepancy, but for its age."""
     row = Discrepancy
-    found = within(row.instance_id, reach)
+    found: list[ColumnElement[bool]] = []
     if by.is_open:
         found.append(row.closed_at.is_(None))
-        if len(by.states) == 1:
-            found.append(row.state == by.states[0])
-    else:
-        found.append(row.state.in_(by.states))
+    elif by.is_by_closing or set(by.states) <= CLOSED:
+        found.append(row.closed_at.is_not(None))
+    instance_id = by.instance_id
+    if instance_id is None and reach.instance_ids is not None and len(reach.instance_ids) == 1:
+        [instance_id] = reach.instance_ids  # as one, its rows have an order
+    found += [] if instance_id in (reach.instance_ids or ()) else within(row.instance_id, reach)
     for column, value in (
-        (row.instance_id, by.instance_id),
+        (row.instance_id, instance_id),
         (row.payment_link_id, by.payment_link_id),
         (row.payment_id, by.payment_id),
-        (row.type, by.type),
-        (row.severity, by.severity),
-        (row.currency, by.currency),
     ):
+        if value is not None:
+            found.append(column == value)
+    if by.approval is not None:
+        found.append(_is_waiting(by))
+    if by.payment_link_id is not None and instance_id is None and reach.instance_ids is None:
+        # The index of links begins with the instance: this lets it be asked for each.
+        every = select(AppInstance.instance_id).scalar_subquery()
+        found.append(row.instance_id == any_(func.array(every)))
+    return found
+
+
+def _is_waiting(by: Filter) -> ColumnElement[bool]:
+    """A write-off of it waits, and for who asks unless it is Approval.ANY. Persons propose them: they are few."""
+    proposed = select(WriteOffRow.discrepancy_id).where(_PROPOSED)
+    if by.approval is not Approval.ANY:
+        proposed = proposed.where(func.lower(WriteOffRow.proposed_by) != func.lower(by.asker))
+    return Discrepancy.discrepancy_id == any_(func.array(proposed.scalar_subquery()))
+
+
+def _rest(by: Filter) -> list[ColumnElement[bool]]:
+    """What else is asked of it."""
+    row = Discrepancy
+    found: list[ColumnElement[bool]] = []
+    if len(by.states) == 1:
+        found.append(row.state == by.states[0])  # several are all that are open, closed, or both: see _place
+    for column, value in ((row.type, by.type), (row.severity, by.severity), (row.currency, by.currency)):
         if value is not None:
             found.append(column == value)
     if by.owner == "":
@@ -157,226 +185,83 @@ def _conditions(by: Filter, reach: Reach) -> list[ColumnElement[bool]]:
         found.append(row.amount_at_risk >= by.least)
     if by.most is not None:
         found.append(row.amount_at_risk <= by.most)
-    if by.approval is not None:
-        # Persons propose them one by one: they are fewer than what is open.
-        proposed = select(WriteOffRow.discrepancy_id).where(_PROPOSED).scalar_subquery()
-        found.append(row.discrepancy_id == any_(func.array(proposed)))
-    if by.payment_link_id is not None and by.instance_id is None and reach.instance_ids is None:
-        # The index of links begins with the instance: this lets it be asked for each.
-        every = select(AppInstance.instance_id).scalar_subquery()
-        found.append(row.instance_id == any_(func.array(every)))
     return found
-
-
-def _set(by: Filter, reach: Reach) -> Select[Any]:
-    """What the filter finds whatever it says of ages: key, age and what is summed, of the LOOKED_MAX seen first.
-
-    What stands beside a row is looked up by its key for each, whatever the planner believes of the tables; OFFSET 0
-    keeps it from being looked up more than once.
-    """
-    row = Discrepancy
-    seen_first = (
-        select(
-            row.discrepancy_id,
-            row.instance_id,
-            row.payment_id,
-            row.currency,
-            row.amount_at_risk,
-            row.opened_at,
-        )
-        .where(*_conditions(by, reach))
-        .order_by(row.first_seen_at, row.discrepancy_id)
-        .limit(LOOKED_MAX)
-        .subquery()
-    )
-    one = seen_first.c
-    dated = (
-        select(func.coalesce(PaymentRow.transaction_at, PaymentRow.created_at))
-        .where(PaymentRow.instance_id == one.instance_id, PaymentRow.payment_id == one.payment_id)
-        .correlate(seen_first)
-        .scalar_subquery()
-    )
-    proposed_by = (
-        select(WriteOffRow.proposed_by)
-        .where(WriteOffRow.discrepancy_id == one.discrepancy_id, _PROPOSED)
-        .correlate(seen_first)
-        .scalar_subquery()
-    )
-    return select(
-        one.discrepancy_id,
-        one.currency,
-        one.amount_at_risk,
-        # As in listings and the view report.open_items.
-        func.coalesce(dated, one.opened_at).label("aged_from"),
-        proposed_by.label("proposed_by"),
-    ).offset(literal_column("0"))
-
-
-def _approval(proposed_by: Any, asker: str) -> Any:
-    return case(
-        (proposed_by.is_(None), None),
-        (func.lower(proposed_by) != func.lower(asker), Approval.MINE.value),
-        else_=Approval.ANY.value,
-    )
 
 
 def page(
     connection: Connection, by: Filter, reach: Reach, *, at: Position | None, now: datetime
-) -> tuple[Slice[QueueLine], list[Group]]:
-    """A page of the queue, the oldest by age first, and its `groups`; see `walked` for what is closed.
-
-    One statement, so that everything is looked through once.
-    """
-    found = _set(by, reach).cte("found")
-    sums = _groups(found, by, now).subquery()
-    told = select(
-        func.json_agg(
-            func.json_build_array(
-                sums.c.currency, sums.c.aging, sums.c.approval, sums.c.count, cast(sums.c.amount, Text)
-            )
-        )
-    ).scalar_subquery()
-    statement = select(found.c.discrepancy_id, told.label("sums"))
-    if by.aging is not None:
-        older, younger = _span(by.aging, now)
-        if older is not None:
-            statement = statement.where(found.c.aged_from > older)
-        if younger is not None:
-            statement = statement.where(found.c.aged_from <= younger)
-    if by.approval is not None:
-        statement = statement.where(found.c.proposed_by.is_not(None))
-    if by.approval is Approval.MINE:
-        statement = statement.where(func.lower(found.c.proposed_by) != func.lower(by.asker))
-    rows = fetch(
-        connection,
-        statement,
-        [found.c.aged_from, found.c.discrepancy_id],
-        at=at,
-        is_descending=False,
-    )
-    lines = _lines(connection, [row.discrepancy_id for row in rows.items], reach)
-    if rows.items:
-        groups = [_group(*one) for one in rows.items[0].sums]
-    else:
-        # Only a row can bring them along.
-        groups = [_group(*row) for row in connection.execute(_groups(_set(by, reach).subquery(), by, now))]
-    return Slice(lines, rows.before, rows.after), groups
-
-
-def _span(aging: int, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """(after, until]: when what is in this bucket is aged from, None for no end."""
-    until = AGING[aging][1]
-    begins = AGING[aging - 1][1] if aging else None
-    return (
-        None if until is None else now - until,
-        None if begins is None else now - begins,
-    )
-
-
-def walked(
-    connection: Connection, by: Filter, reach: Reach, *, at: Position | None, limit: int = PAGE
-) -> Slice[QueueLine]:
-    """A page of what is closed, the last closed first. It may be short, or empty, with more behind it.
-
-    Its positions are steps, of which each page looks through WINDOW.
-    """
-    step, row = DiscrepancyStep, Discrepancy
-    is_back = at is not None and at.is_back
-    window = select(step.step_id, step.discrepancy_id, step.kind)
-    if at is not None:
-        [number] = at.key
-        window = window.where(step.step_id > number if is_back else step.step_id < number)
-    looked = window.order_by(step.step_id.asc() if is_back else step.step_id.desc()).limit(WINDOW).subquery()
-    held = (
-        select(row.discrepancy_id)
-        .where(row.discrepancy_id == looked.c.discrepancy_id, *_conditions(by, reach))
-        .offset(literal_column("0"))
-        .lateral()
-    )
-    later = (
-        select(step.step_id)
-        .where(
-            step.discrepancy_id == looked.c.discrepancy_id,
-            step.step_id > looked.c.step_id,
-            step.kind.in_((*_CLOSING, StepKind.REOPENED.value)),
-        )
-        .limit(1)
-        .correlate(looked)
-        .scalar_subquery()
-    )
-    order = looked.c.step_id.asc() if is_back else looked.c.step_id.desc()
-    rows = connection.execute(
-        select(looked.c.step_id, looked.c.discrepancy_id)
-        .join_from(looked, held, true())
-        .where(looked.c.kind.in_(_CLOSING), later.is_(None))
-        .order_by(order)
-        .limit(limit + 1)
-    ).all()
-    has_more, shown = len(rows) > limit, list(rows[:limit])
-    edge: int | None = shown[-1].step_id if has_more else None
-    if not has_more:
-        count, lowest, highest = connection.execute(
-            select(func.count(), func.min(looked.c.step_id), func.max(looked.c.step_id))
-        ).one()
-        if count == WINDOW:
-            edge = highest if is_back else lowest
-    if is_back:
-        shown.reverse()
-        before = None if edge is None else Position((edge,), is_back=True)
-        after = Position((shown[-1].step_id if shown else at.key[0] + 1,)) if at is not None else None
-    else:
-        first = shown[0].step_id if shown else (at.key[0] - 1 if at is not None else None)
-        before = None if at is None or first is None else Position((first,), is_back=True)
-        after = None if edge is None else Position((edge,))
-    return Slice(_lines(connection, [one.discrepancy_id for one in shown], reach), before, after)
-
-
-def of_currency(
-    connection: Connection, by: Filter, reach: Reach
-) -> list[tuple[str | None, int, Decimal | None]]:
-    """Currency, number and amount at risk of everything the filter finds, whatever it says of ages; see `Group`."""
+) -> Sifted[QueueLine]:
+    """A page of the queue, the oldest by age first; of what is closed, the last closed first."""
+    keep_to_order(connection)
     row = Discrepancy
-    found = connection.execute(
-        select(row.currency, func.count(), func.sum(row.amount_at_risk))
-        .where(*_conditions(by, reach))
-        .group_by(row.currency)
-        .order_by(row.currency)
+    conditions, rest = _place(by, reach), _rest(by)
+    if by.aging is not None:
+        conditions += _aged(by.aging, now)
+    order = row.closed_at if by.is_by_closing else row.aged_from
+    found = sift(
+        connection,
+        select(row.discrepancy_id).where(*conditions),
+        rest,
+        [order, row.discrepancy_id],
+        at=at,
+        looked_max=LOOKED_MAX,
+        is_descending=by.is_by_closing,
     )
-    return [(line[0], line[1], line[2]) for line in found]
+    lines = _lines(connection, [one.discrepancy_id for one in found.page.items], reach)
+    page = Slice(lines, found.page.before, found.page.after)
+    return Sifted(page, found.looked_to, found.looked_max)
 
 
-def _groups(found: Any, by: Filter, now: datetime) -> Select[Any]:
-    """The columns of a `Group` of everything in `found`, whatever the filter says of ages and approvals."""
+def sums(connection: Connection, by: Filter, reach: Reach, *, now: datetime, is_whole: bool = False) -> Sums:
+    """What the filter finds by currency and bucket of ages, whatever it says of these. is_whole: however much."""
+    keep_to_order(connection)
+    row = Discrepancy
+    looked = select(
+        row.currency, row.amount_at_risk, row.aged_from, and_(true(), *_rest(by)).is_(True).label("fits")
+    ).where(*_place(by, reach))
+    if not is_whole:
+        looked = looked.order_by(row.aged_from, row.discrepancy_id).limit(LOOKED_MAX)
+    one = looked.subquery().c
     buckets = case(
         *(
-            (found.c.aged_from > now - until, number)
+            (one.aged_from > now - until, number)
             for number, (_, until) in enumerate(AGING)
             if until is not None
         ),
         else_=len(AGING) - 1,
+    ).label("aging")
+    found = connection.execute(
+        select(
+            one.currency,
+            buckets,
+            func.count().filter(one.fits).label("number"),
+            func.sum(one.amount_at_risk).filter(one.fits).label("amount"),
+            func.count().label("looked"),
+        ).group_by(one.currency, buckets)
+    ).all()
+    return Sums(
+        [Group(line.currency, line.aging, line.number, line.amount) for line in found if line.number],
+        is_whole or sum(line.looked for line in found) < LOOKED_MAX,
     )
-    inner = select(
-        found.c.currency,
-        buckets.label("aging"),
-        _approval(found.c.proposed_by, by.asker).label("approval"),
-        found.c.amount_at_risk,
-    ).subquery()
-    columns = [inner.c.currency, inner.c.aging, inner.c.approval]
-    return select(
-        *columns, func.count().label("count"), func.sum(inner.c.amount_at_risk).label("amount")
-    ).group_by(*columns)
 
 
-def _group(
-    currency: str | None, aging: int, approval: str | None, count: int, amount: Decimal | str | None
-) -> Group:
-    return Group(
-        currency,
-        aging,
-        None if approval is None else Approval(approval),
-        count,
-        None if amount is None else Decimal(amount),
-    )
+def waiting(connection: Connection, by: Filter, reach: Reach) -> int:
+    """Of what the filter finds, whatever it says of ages, the write-offs that wait for who asks."""
+    keep_to_order(connection)
+    conditions = (*_place(replace(by, approval=Approval.MINE), reach), *_rest(by))
+    return connection.execute(select(func.count()).where(*conditions)).scalar_one()
+
+
+def _aged(aging: int, now: datetime) -> list[ColumnElement[bool]]:
+    """It is in this bucket of ages."""
+    until = AGING[aging][1]
+    begins = AGING[aging - 1][1] if aging else None
+    found: list[ColumnElement[bool]] = []
+    if until is not None:
+        found.append(Discrepancy.aged_from > now - until)
+    if begins is not None:
+        found.append(Discrepancy.aged_from <= now - begins)
+    return found
 
 
 def _lines(connection: Connection, ids: Sequence[UUID], reach: Reach) -> list[QueueLine]:

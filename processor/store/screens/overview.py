@@ -105,33 +105,31 @@ class OpenItems:
 
 
 def open_items(connection: Connection, reach: Reach, now: datetime) -> list[OpenItems]:
-    """Open discrepancies by age and currency, and by currency alone. The OPEN_MAX + 1 seen first, if there are more."""
+    """Open discrepancies by age and currency, and by currency alone. The OPEN_MAX + 1 oldest, if there are more."""
     buckets = "".join(
-        f" WHEN o.age < CAST(:age_{number} AS interval) THEN {number}"
+        f" WHEN i.aged_from > :after_{number} THEN {number}"
         for number, (_, until) in enumerate(AGING)
         if until is not None
     )
     rows = connection.execute(
         text(f"""
             WITH items AS (
-                SELECT d.instance_id, d.payment_id, d.opened_at, d.currency, d.amount_at_risk
+                SELECT d.aged_from, d.currency, d.amount_at_risk
                 FROM discrepancies d
                 WHERE d.closed_at IS NULL AND {_seen("d.instance_id", reach)}
-                ORDER BY d.first_seen_at LIMIT :most
+                ORDER BY d.aged_from, d.discrepancy_id LIMIT :most
             ), aged AS (
                 SELECT CASE {buckets} ELSE {len(AGING) - 1} END AS bucket, i.currency, i.amount_at_risk
                 FROM items i
-                LEFT JOIN payments p ON p.instance_id = i.instance_id AND p.payment_id = i.payment_id
-                CROSS JOIN LATERAL (
-                    SELECT :now - COALESCE(p.transaction_at, p.created_at, i.opened_at) AS age) AS o
             )
             SELECT bucket, currency, count(*) AS number, sum(amount_at_risk) AS at_risk
             FROM aged GROUP BY GROUPING SETS ((bucket, currency), (currency))
             ORDER BY bucket NULLS FIRST, currency NULLS LAST"""),
         {
             **_ids(reach),
-            **{f"age_{number}": until for number, (_, until) in enumerate(AGING) if until is not None},
-            "now": now,
+            **{
+                f"after_{number}": now - until for number, (_, until) in enumerate(AGING) if until is not None
+            },
             "most": OPEN_MAX + 1,
         },
     )

@@ -34,7 +34,7 @@ from sqlalchemy import (
 
 from processor.domain.access import Reach
 from processor.domain.reconciliation import Recovery
-from processor.store.screens.common import within
+from processor.store.screens.common import keep_to_order, within
 from processor.store.screens.keyset import PAGE, Position
 from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
 
@@ -136,7 +136,7 @@ def seek(connection: Connection, by: Filter, reach: Reach) -> Sought | None:
     """
     if not by.text:
         return None
-    _keep_to_order(connection)
+    keep_to_order(connection)
     hexadecimal = by.text.lower().replace("-", "")
     if _HEX.fullmatch(hexadecimal):
         first, last = (UUID(hexadecimal.ljust(32, letter)) for letter in "0f")
@@ -483,19 +483,6 @@ def _read(
     return _Read(lines, stop)
 
 
-def _keep_to_order(connection: Connection) -> None:
-    """Let this transaction read tables by indexes in the order they have, and not whole to sort what fits.
-
-    PostgreSQL thinks the latter cheaper where it takes few to fit. How many are read would then depend on whether it is
-    right; in the order of the index it is never more than is asked for.
-    """
-    connection.execute(
-        select(
-            func.set_config("enable_seqscan", "off", True), func.set_config("enable_bitmapscan", "off", True)
-        )
-    )
-
-
 def _walked(way: _Way, conditions: Sequence[Any], *, goes_down: bool, most: int) -> Any:
     """Columns of the first `most` payments of a way, and its lead."""
     lead = literal(0) if way.lead is None else way.lead
@@ -542,7 +529,7 @@ def page(
         return Page(_named(connection, by, reach, sought), None, None)
     is_back = at is not None and at.is_back
     goes_down = oldest_first == is_back
-    _keep_to_order(connection)
+    keep_to_order(connection)
     lines, stop = _merged(
         connection,
         by,
@@ -656,7 +643,7 @@ def totals(
         return Totals([(currency, *sums[currency]) for currency in sorted(sums)], True)
     ways = _ways(by, reach, sought)
     if looked_max is not None:
-        _keep_to_order(connection)
+        keep_to_order(connection)
     added: dict[str, tuple[int, Decimal]] = {}
     ends: list[datetime | None] = []
     for way in ways:
@@ -715,7 +702,7 @@ def everything(
     if sought is not None and sought.payments:
         yield from _named(connection, by, reach, sought)[:limit]
         return
-    _keep_to_order(connection)  # each part goes on where the one before ended, and reads nothing again
+    keep_to_order(connection)  # each part goes on where the one before ended, and reads nothing again
     after: tuple[Any, ...] | None = None
     while limit > 0:
         lines, _ = _merged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -39,9 +39,10 @@ from processor.domain.rules import Rules
 from processor.errors import NotAllowed, StoreUnavailable
 from processor.store import rules
 from processor.store.screens import discrepancies
-from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, Group, QueueLine
+from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, QueueLine, Sums
 from processor.store.screens.instances import choices
 from processor.store.screens.keyset import Position, Slice
+from processor.store.screens.sieve import Sifted
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.formats import words
 from processor.web.pages.paging import Pages, around, here, position
@@ -152,7 +153,7 @@ def asked(args: Mapping[str, str], asker: str, within: Reach) -> Asked:
         most=most,
         approval=Approval(approval) if approval else None,
     )
-    if state == "any" and by.is_walked:
+    if state == "any" and by.is_by_closing:
         wrong["state"] = "Any state is shown of one payment or link: name it, or choose one state."
     if not by.is_open and by.aging is not None:
         wrong["aging"] = "Only what is open has an age."
@@ -177,27 +178,21 @@ def _currency(told: str) -> str:
 class Totals:
     """Of a filter. of_currency: (currency, number, amount at risk), None where it is not known.
 
-    buckets: number of each, whatever bucket the filter says. waiting: write-offs that wait for who asks. is_cut: more
-    fits than is looked through, so list, buckets and what waits are of those that were seen first.
+    buckets: number of each, whatever bucket the filter says. is_whole: otherwise they are of the oldest alone.
     """
 
     count: int
     of_currency: list[tuple[str | None, int, Decimal | None]]
     buckets: list[int]
-    waiting: int
-    is_cut: bool
+    is_whole: bool
 
 
-def totals(groups: list[Group], by: Filter) -> Totals:
-    """Add up what was found, and looked through."""
-    wanted = {None: (None, *Approval), Approval.ANY: (*Approval,), Approval.MINE: (Approval.MINE,)}[
-        by.approval
-    ]
-    fitting = [one for one in groups if one.approval in wanted]
+def totals(found: Sums, by: Filter) -> Totals:
+    """Add up what was found."""
     buckets = [0] * len(AGING)
-    for one in fitting:
+    for one in found.groups:
         buckets[one.aging] += one.count
-    chosen = [one for one in fitting if by.aging is None or one.aging == by.aging]
+    chosen = [one for one in found.groups if by.aging is None or one.aging == by.aging]
     of_currency = []
     for currency in sorted({one.currency for one in chosen}, key=lambda code: (code is None, code or "")):
         these = [one for one in chosen if one.currency == currency]
@@ -205,13 +200,7 @@ def totals(groups: list[Group], by: Filter) -> Totals:
         of_currency.append(
             (currency, sum(one.count for one in these), sum(amounts, Decimal(0)) if amounts else None)
         )
-    return Totals(
-        sum(one.count for one in chosen),
-        of_currency,
-        buckets,
-        sum(one.count for one in groups if one.approval is Approval.MINE),
-        sum(one.count for one in groups) >= discrepancies.LOOKED_MAX,
-    )
+    return Totals(sum(one.count for one in chosen), of_currency, buckets, found.is_whole)
 
 
 # -- What may be done --------------------------------------------------------------------------------
@@ -520,18 +509,18 @@ def blueprint(site: Site) -> Blueprint:
     def queue(again: Again | None = None, chosen: frozenset[str] = frozenset()) -> str:
         look = asked(request.args, account().name, reach())
         by, now = look.by, site.services.now()
-        at = position(*((int,) if by.is_walked else (datetime, UUID)))
+        at = position(datetime, UUID)
         with site.read() as connection:
-            found: Slice[QueueLine] = Slice([], None, None)
-            groups: list[Group] = []
-            if by.is_walked and not look.wrong:
-                found = discrepancies.walked(connection, by, reach(), at=at)
-            elif not look.wrong:
-                found, groups = discrepancies.page(connection, by, reach(), at=at, now=now)
-            sums = totals(groups, by)
-            if sums.is_cut and by.aging is None and by.approval is None:
-                whole = discrepancies.of_currency(connection, by, reach())
-                sums = replace(sums, count=sum(count for _, count, _ in whole), of_currency=whole)
+            found: Sifted[QueueLine] = Sifted(Slice([], None, None), None)
+            added, waiting = Sums([], True), 0
+            if not look.wrong:
+                found = discrepancies.page(connection, by, reach(), at=at, now=now)
+                if not by.is_by_closing:
+                    is_whole = request.args.get("totals") == "all"
+                    added = discrepancies.sums(connection, by, reach(), now=now, is_whole=is_whole)
+                if by.is_open and account().may(Permission.APPROVE):
+                    waiting = discrepancies.waiting(connection, by, reach())
+            sums = totals(added, by)
             names = discrepancies.workers(connection, reach())
             instances = choices(connection, reach())
         return render_template(
@@ -539,9 +528,10 @@ def blueprint(site: Site) -> Blueprint:
             look=look,
             by=by,
             found=found,
-            pages=around(found),
+            pages=around(found.page),
             sums=sums,
-            has_totals=not look.wrong and not by.is_walked,
+            waiting=waiting,
+            has_totals=not look.wrong and not by.is_by_closing,
             names=names,
             instances=instances,
             aging=lambda since: domain.aging(now - since),
@@ -559,7 +549,6 @@ def blueprint(site: Site) -> Blueprint:
             chosen=chosen,
             is_narrowed=any(look.given.values()),
             is_filter_open=bool(look.wrong) or bool(_beyond_links(look.given)),
-            window=discrepancies.WINDOW,
             looked_max=discrepancies.LOOKED_MAX,
             Approval=Approval,
         )
@@ -646,13 +635,13 @@ def blueprint(site: Site) -> Blueprint:
                 else (None, None)
             )
             names = discrepancies.workers(connection, Reach(frozenset({instance_id})))
-            beside, _ = discrepancies.page(
+            beside = discrepancies.page(
                 connection,
                 Filter(asker=account().name, instance_id=instance_id, payment_link_id=one.payment_link_id),
                 reach(),
                 at=None,
                 now=now,
-            )
+            ).page
         may = offers(found, in_force)
         if again is not None and again.action not in may.actions:
             # Its form is not there any more; what was typed is not lost.
