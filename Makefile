@@ -20,7 +20,7 @@ demo: environment ## Everything at once, with a pretend Wix, until Ctrl-C; ONCE=
 	@exec $(PYTHON_OF_VENV) -m processor demo $(if $(filter-out 0 no false,$(ONCE)),--once) $(ARGS)
 
 test: environment ## All tests, on a real PostgreSQL and Valkey; ARGS='-k money' chooses
-	@exec $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 4 $(ARGS)
+	@exec $(PYTHON_OF_VENV) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: environment ## Processes, servers and links hurt under load, and the proof that nothing is lost; ARGS='--faults 500 --seed 7'
 	@exec $(PYTHON_OF_VENV) -m tests.chaos $(ARGS)

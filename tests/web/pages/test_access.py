@@ -12,7 +12,7 @@ from werkzeug.routing import Rule
 
 from processor.domain.access import PERMISSIONS, Permission, Reach, Role
 from processor.web.pages import access, signing
-from processor.web.pages.signing import hasher, safe_next
+from processor.web.pages.signing import NOBODY, hasher, safe_next, verify
 from tests.web.pages.books import Books, Person, arguments, names_of
 
 OK = range(200, 500)
@@ -405,3 +405,8 @@ def test_a_password_changed_while_it_is_checked_lets_nobody_in(
 
     assert answer.status_code == 401
     assert nobody.get("/account").status_code == 303
+
+
+def test_who_has_no_password_is_checked_as_long_as_everybody() -> None:
+    assert not hasher.check_needs_rehash(NOBODY)
+    assert not verify(None, "whatever was said")
