@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from processor.domain.access import Reach, Role
 from processor.domain.sheet import FORMULA, cell, harmless
 from processor.store.report_views import REPORTS, Lines
 from processor.store.screens import reports as store
+from processor.store.screens.names import amounts_of
 from processor.web.pages import exports
 from processor.web.pages.screens import reports
 from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
@@ -44,7 +46,7 @@ def sheet(person: Person, path: str) -> list[dict[str, str]]:
 
 def table(page: str) -> list[list[str]]:
     """The cells of the report's body, as text."""
-    found = re.search(r'<table class="dense">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    found = re.search(r'<table class="dense(?: every)?">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
     if found is None:
         return []
     return [
@@ -272,6 +274,40 @@ def test_totals_are_those_of_the_rows_by_currency(books: Books) -> None:
     assert foot is not None
     words = re.sub(r"<[^>]+>", " ", foot[1]).split()
     assert words == ["Total", "JPY", "1,200", "Total", "USD", "152.00"]
+
+
+@pytest.mark.parametrize("view", sorted(REPORTS))
+def test_every_report_says_how_it_is_read_and_what_to_do(books: Books, view: str) -> None:
+    page = unescape(books.person().read(f"/reports/{view}{window(books)}"))
+
+    assert TITLES[view].reading in page
+    assert f"</strong> {TITLES[view].acting}" in page
+    assert "_" not in TITLES[view].reading + TITLES[view].acting, "for finance, not for who reads SQL"
+    assert "Times are those of UTC." in page
+
+
+def test_links_are_named_by_their_titles(books: Books) -> None:
+    page = books.person().read(f"/reports/control_totals{window(books)}")
+
+    assert re.search(
+        r'<a class="called" href="/links/[^"]+" title="[0-9a-f-]{36}"><bdi>Deposit</bdi></a>', page
+    )
+    assert "<b onclick" not in page
+
+
+def test_payments_are_named_by_their_amount_where_no_column_has_it(books: Books) -> None:
+    with books.shop.services.database.begin() as connection:
+        wanted = [(books.instance_id, payment_id) for payment_id in books.payments.values()]
+        found = amounts_of(connection, wanted)
+
+    assert amounts_of(connection, []) == {}
+    booked = books.shop.one(
+        "SELECT amount, currency FROM payments WHERE instance_id = :instance AND payment_id = :payment",
+        instance=books.instance_id,
+        payment=books.payments["matched"],
+    )
+    assert found[books.instance_id, books.payments["matched"]] == (booked.amount, booked.currency)
+    assert (books.instance_id, books.payments["other"]) not in found
 
 
 def test_ids_lead_to_what_they_name(books: Books) -> None:

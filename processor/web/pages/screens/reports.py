@@ -19,12 +19,14 @@ from sqlalchemy import Connection
 from processor.domain.access import Permission, Reach
 from processor.domain.sheet import cell
 from processor.store.report_views import REPORTS, Lines, Report, Scope, Total
-from processor.store.screens import instances, reports
+from processor.store.screens import instances, names, reports
 from processor.store.screens.instances import Choice
+from processor.store.screens.payments import titles_of
 from processor.store.screens.reports import ColumnMeaning, Meaning, TakesTooLong
 from processor.web.pages import exports
 from processor.web.pages.access import check_instance, needs, reach
 from processor.web.pages.asked import Asked
+from processor.web.pages.formats import amount as grouped
 from processor.web.pages.formats import words
 from processor.web.pages.site import Busy, Site, address
 
@@ -41,46 +43,123 @@ WAIT_SECONDS = 2.0  # for each of the places one needs
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """What a report is called, and what it answers."""
+    """What a report is called, what it answers, how it is read, and what to do about it."""
 
     group: str
     title: str
     words: str
+    reading: str
+    acting: str
 
 
 TITLES = {
-    "payments": Title("Money", "Payments", "Every payment booked, itemised."),
+    "payments": Title(
+        "Money",
+        "Payments",
+        "Every payment booked, itemised.",
+        "One line for each payment. Add up the amounts by currency and you have what buyers paid in these days, before"
+        " fees and refunds.",
+        "Compare the totals with your ledger. A payment that is “Discrepant” has a discrepancy that somebody decides"
+        " on; “Expected” ones are so new that Wix may still be catching up.",
+    ),
     "reconciliation_summary": Title(
-        "Money", "Reconciliation summary", "Payments by day and currency, and how they stand with Wix."
+        "Money",
+        "Reconciliation summary",
+        "Payments by day and currency, and how they stand with Wix.",
+        "One line for each day, currency and app instance. Matched, expected, discrepant and not checked add up to the"
+        " amount; recovered is a part of it, told of by polling and not by a webhook.",
+        "A day is done when all of its amount is matched. Look into what is discrepant first, then into what is still"
+        " not checked after an hour.",
     ),
     "control_totals": Title(
-        "Money", "Control totals", "Our sum of each payment link beside Wix’s own total."
+        "Money",
+        "Control totals",
+        "Our sum of each payment link beside Wix’s own total.",
+        "One line for each payment link and currency: number and sum of what is booked here, number and sum as Wix"
+        " states them, and the difference of the two sums.",
+        "Where the difference is not zero, open the link. A link that was never checked has no totals of Wix yet.",
     ),
     "runs": Title(
-        "Money", "Runs", "What each check, sweep and backfill compared: both sides’ number and sum."
+        "Money",
+        "Runs",
+        "What each check, sweep and backfill compared: both sides’ number and sum.",
+        "One line for each run and currency. How many links and calls a run took is said in each of its lines; number"
+        " and sum of both sides are of the currency of the line.",
+        "It proves that the controls ran. A run that failed is made again by itself; open it to see why it failed.",
     ),
-    "open_items": Title("Discrepancies", "Open items", "What needs a decision now, and how old it is."),
+    "open_items": Title(
+        "Discrepancies",
+        "Open items",
+        "What needs a decision now, and how old it is.",
+        "One line for each discrepancy without a decision, the newest first. The age counts from the transaction, or"
+        " from when the discrepancy came up.",
+        "Begin with the oldest and those without an owner. Open one to see what each side says, then resolve it or"
+        " propose a write-off.",
+    ),
     "roll_forward": Title(
-        "Discrepancies", "Roll-forward", "Opening, new, resolved, written off, closing: day by day."
+        "Discrepancies",
+        "Roll-forward",
+        "Opening, new, resolved, written off, closing: day by day.",
+        "One line for each day, type, currency and app instance in which something moved. Opening, plus what was"
+        " opened, reopened and adjusted, less what was resolved and written off, is the closing of the day. The closing"
+        " of a day is the opening of the next.",
+        "The last closing is what “Open items” lists. An amount that is unexplained should be zero: tell an operator"
+        " when it is not.",
     ),
-    "resolutions": Title("Discrepancies", "Resolutions", "What was resolved, why and by whom."),
+    "resolutions": Title(
+        "Discrepancies",
+        "Resolutions",
+        "What was resolved, why and by whom.",
+        "One line for each time that a discrepancy was resolved, by a person or by “automation”, which is a check.",
+        "Review the reasons that persons gave, and those that came up again after they had been resolved.",
+    ),
     "write_offs": Title(
-        "Discrepancies", "Write-offs", "The register: proposed, approved, ended, and by whom."
+        "Discrepancies",
+        "Write-offs",
+        "The register: proposed, approved, ended, and by whom.",
+        "One line for each write-off that was ever proposed. What stands is “Approved”; the total in force leaves out"
+        " what was rejected, withdrawn or reversed.",
+        "See that proposed and approved are never by the same person, and book what was approved in your ledger.",
     ),
     "missed_webhooks": Title(
         "Delivery of webhooks",
         "Missed webhooks",
         "What polling told of before any webhook did, and how much later.",
+        "One line for each payment, or new state of one, that this service had to ask Wix for. The delay counts from"
+        " when it happened at Wix until it was found.",
+        "No money is missing: all of it is booked. Many in a row say that webhooks do not arrive: see “Silences”.",
     ),
-    "silences": Title("Delivery of webhooks", "Silences", "Times without webhooks, and what they cost."),
+    "silences": Title(
+        "Delivery of webhooks",
+        "Silences",
+        "Times without webhooks, and what they cost.",
+        "One line for each time in which no webhook came for longer than is usual for the shop. “Quiet” means that Wix"
+        " had nothing to tell, “Silent” that payments were made and not told of.",
+        "Ask an operator about those that are silent: the app’s webhooks at Wix, or the way to this service.",
+    ),
     "duplicates": Title(
-        "Delivery of webhooks", "Duplicates", "Events delivered more than once; each was acted on once."
+        "Delivery of webhooks",
+        "Duplicates",
+        "Events delivered more than once; each was acted on once.",
+        "One line for each event that came more than once. A conflict is a delivery with the same id and another"
+        " content.",
+        "Nothing has to be done about duplicates. Open an event that has conflicts, and look at what differs.",
     ),
     "out_of_order": Title(
-        "Delivery of webhooks", "Out of order", "Tellings that came late or changed nothing."
+        "Delivery of webhooks",
+        "Out of order",
+        "Tellings that came late or changed nothing.",
+        "One line for each telling of a payment that was older than what was booked, the same as it, or at odds with"
+        " it.",
+        "It proves that old news never overwrite newer ones. Look into those at odds, which have a discrepancy.",
     ),
     "completeness": Title(
-        "Delivery of webhooks", "Completeness", "What became of every delivery, by UTC day."
+        "Delivery of webhooks",
+        "Completeness",
+        "What became of every delivery, by UTC day.",
+        "One line for each day and app instance. Every delivery is one of: stored for the first time, a duplicate, a"
+        " conflict, unread or rejected; the number unaccounted for must be zero.",
+        "A day that is complete can be filed as proof. Tell an operator of one that is not.",
     ),
 }
 GROUPS = tuple(dict.fromkeys(one.group for one in TITLES.values()))
@@ -229,11 +308,22 @@ def spans(today: date) -> list[tuple[str, date, date]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """values: of the columns. leads: where each of them leads, None for nowhere. instance_id: None for no instance."""
+
+    values: Sequence[Any]
+    currency: str | None
+    leads: list[str | None]
+    instance_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """What is shown. rows: values of `columns`, each with the ids of its row by column. count: of all there are."""
+    """What is shown. names: by row and column, what an id is called. count: of all rows there are."""
 
     columns: list[Column]
-    rows: list[tuple[Sequence[Any], str | None, list[str | None]]]
+    rows: list[Row]
+    names: dict[tuple[int, int], str]
     totals: list[Total]
     count: int
 
@@ -243,10 +333,10 @@ def shown_columns(question: Question, meaning: Meaning, *, with_instance: bool) 
     by_name = {one.name: column(question.report.view, one) for one in meaning.columns}
     if question.every_column:
         return list(by_name.values())
-    names = [*question.report.shown]
-    if with_instance and "instance_id" not in names:
-        names.insert(1, "instance_id")
-    return [by_name[name] for name in names]
+    shown = [*question.report.shown]
+    if with_instance and "instance_id" not in shown:
+        shown.insert(1, "instance_id")
+    return [by_name[name] for name in shown]
 
 
 class _TooMany(Exception):
@@ -322,13 +412,16 @@ def blueprint(site: Site) -> Blueprint:
     ) -> Table:
         assert question.scope is not None
         columns = shown_columns(question, meaning, with_instance=_several(question, choices))
-        names = list(dict.fromkeys([*(one.name for one in columns), "instance_id"]))
+        read_ = list(dict.fromkeys([*(one.name for one in columns), "instance_id"]))
         totals = reports.totals(connection, question.report, question.scope, by)
         with reports.lines(
-            connection, question.report, question.scope, by, columns=names, limit=ROWS_MAX
+            connection, question.report, question.scope, by, columns=read_, limit=ROWS_MAX
         ) as lines:
             rows = list(_rows(lines, columns))
-        return Table(columns, rows, [one for one in totals if one.rows], sum(one.rows for one in totals))
+        called = _called(connection, columns, rows)
+        return Table(
+            columns, rows, called, [one for one in totals if one.rows], sum(one.rows for one in totals)
+        )
 
     @routes.get("")
     @needs(Permission.READ)
@@ -428,10 +521,37 @@ def _several(question: Question, choices: Sequence[Choice]) -> bool:
     return question.instance_id is None and len(choices) > 1
 
 
-def _rows(
-    lines: Lines, columns: Sequence[Column]
-) -> Iterator[tuple[Sequence[Any], str | None, list[str | None]]]:
-    """The values of each row, its currency, and where each of them leads."""
+def _called(
+    connection: Connection, columns: Sequence[Column], rows: Sequence[Row]
+) -> dict[tuple[int, int], str]:
+    """Titles of links, and amounts of payments where no column has them: what people know them by."""
+    found: dict[tuple[int, int], str] = {}
+    has_amount = any(one.name == "amount" for one in columns)
+    for place, one in enumerate(columns):
+        if one.name not in ("payment_link_id", "payment_id"):
+            continue
+        keys = {
+            number: (row.instance_id, row.values[place])
+            for number, row in enumerate(rows)
+            if row.instance_id is not None and row.values[place] is not None
+        }
+        if one.name == "payment_link_id":
+            titles = titles_of(connection, list(keys.values()))
+            told = {key: title for key, title in titles.items() if title}
+        elif has_amount:
+            continue
+        else:
+            told = {
+                key: f"{grouped(amount, currency)} {currency}"
+                for key, (amount, currency) in names.amounts_of(connection, list(keys.values())).items()
+                if amount is not None and currency is not None
+            }
+        found |= {(number, place): told[key] for number, key in keys.items() if key in told}
+    return found
+
+
+def _rows(lines: Lines, columns: Sequence[Column]) -> Iterator[Row]:
+    """Each row, and where its values lead."""
     place = {name: number for number, name in enumerate(lines.columns)}
     for row in lines.rows:
         owner = row[place["instance_id"]]
@@ -442,7 +562,8 @@ def _rows(
             leads.append(
                 url_for(endpoint, instance_id=owner, **{one.name: value}) if endpoint and is_there else None
             )
-        yield row[: len(columns)], row[place["currency"]] if "currency" in place else None, leads
+        currency = row[place["currency"]] if "currency" in place else None
+        yield Row(row[: len(columns)], currency, leads, owner)
 
 
 def _write(file: IO[bytes], lines: Lines) -> None:

@@ -5,7 +5,13 @@
   const ready = (root) => {
     for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
     for (const box of root.querySelectorAll("[data-select-all]")) box.closest("[hidden]")?.removeAttribute("hidden");
+    for (const one of root.querySelectorAll(".scroll")) { one.classList.remove("overflows"); measured.observe(one); }
   };
+
+  // What is wider than its place says so.
+  const measured = new ResizeObserver((entries) => {
+    for (const { target } of entries) target.classList.toggle("overflows", target.scrollWidth > target.clientWidth + 1);
+  });
 
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
