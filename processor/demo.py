@@ -80,6 +80,7 @@ def run(folder: Path | None, *, is_once: bool, environ: Mapping[str, str]) -> bo
             ports=Ports(web=reserved_port(WEB_PORT), sandbox=reserved_port(SANDBOX_PORT)),
             # The pages, over plain HTTP on this machine alone; every demo signs its sessions with a key of its own.
             settings={"SECRET_KEY": secrets.token_hex(32), "SECURE_COOKIES": "0", "PAY_PAGE": "1"},
+            hears_refunds=True,
             sandbox_options=("--time-scale", str(TIME_SCALE), "--calls-per-minute", "6000"),
         ) as system,
     ):
@@ -213,11 +214,13 @@ def _report(console: Console, system: System, database: Database, told: Told, di
         everything = system.control.get("truth")["instances"]
         number = sum(len(one["payments"]) for one in everything)
         planted = sum(link["received"] != link["shown"] for one in everything for link in one["links"])
+        refunds = sum(bool(Decimal(payment["refunded"])) for one in everything for payment in one["payments"])
         console.print(
             f"\n[green]The books equal what happened:[/] {number} of {number} payments, to the last decimal;"
             f" {_count(planted, 'discrepancy' if planted == 1 else 'discrepancie')} planted by the story, found,"
-            " and no other.\nOn the pages stands one more, as it should: the test of the developers' dashboard names an"
-            " instance that Wix does not know."
+            f" {_count(refunds, 'refund')} told of that Wix's total of the link does not show, and no other.\nOn the"
+            " pages stands one more, as it should: the test of the developers' dashboard names an instance that Wix"
+            " does not know."
         )
 
 

@@ -218,12 +218,13 @@ class _Owner:
         self._say("she issues a receipt for the weaving: the second revision arrives before the first")
 
     def refund(self, payment_id: str, amount: str) -> None:
-        """A refund, which only the order tells of."""
+        """A refund, which the order shows, and an event to which the app subscribed; the payment does not."""
         order_id = self._control.post(f"payments/{payment_id}/refund", {"amount": amount})["orderId"]
         refunds = self._services.wix.order_transactions(self._id, order_id).refunds
         shown = [str(part.amount.amount) for one in refunds for part in one.transactions if part.amount]
         self._say(
-            f"she refunds one seat of the class: the order shows {', '.join(shown)}, the payment stays as it was"
+            f"she refunds one seat of the class: the order shows {', '.join(shown)}, an event tells of it, and the"
+            " payment stays as it was"
         )
 
     def forget_buyer(self, payment_id: str) -> None:

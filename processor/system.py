@@ -18,6 +18,7 @@ import httpx2
 
 from processor.config import database_url, declared_settings
 from processor.domain.discrepancy import DiscrepancyType
+from processor.domain.refund import EVENT_TYPES as REFUND_EVENT_TYPES
 from processor.errors import ProcessorError
 from processor.processes import Child, free_port, wait_until
 from processor.store import migrations, reports
@@ -39,6 +40,18 @@ PACE = {
     # The sandbox of demo and tests allows as many.
     "WIX_CALLS_PER_MINUTE": "6000",
 }
+
+
+# As the README has an app subscribe, refunds among them; the sandbox tells of those only who names them.
+EVENT_TYPES = (
+    *(f"payment_link_payment_{slug}" for slug in ("created", "updated")),
+    *(
+        f"payment_link_{slug}"
+        for slug in ("created", "updated", "deleted", "activated", "deactivated", "sent")
+    ),
+    *("payment_link_payment_initiated", "payment_link_note_set", "AppInstalled", "AppRemoved"),
+    *REFUND_EVENT_TYPES,
+)
 
 
 class ControlFailed(ProcessorError):
@@ -103,6 +116,7 @@ class System:
     """Sandbox, web, worker and clock. Each is a `Child`: stop, kill and start it at will.
 
     folder: logs and the sandbox's state are kept there. settings: added to, or instead of, those of PACE.
+    hears_refunds: whether the app subscribed to events about refunds.
     """
 
     def __init__(
@@ -115,7 +129,9 @@ class System:
         settings: Mapping[str, str] | None = None,
         ports: Ports | None = None,
         sandbox_options: tuple[str, ...] = (),
+        hears_refunds: bool = False,
     ) -> None:
+        self._hears_refunds = hears_refunds
         self.folder = folder
         self.ports = ports or Ports(web=free_port(), sandbox=free_port())
         self.control = Control(f"http://{LOCALHOST}:{self.ports.sandbox}")
@@ -156,7 +172,8 @@ class System:
         for child in (self.web, self.worker, self.clock):
             child.start()
         self.await_web()
-        self.control.put("webhook", {"url": self.webhook_url})
+        types = {"eventTypes": list(EVENT_TYPES)} if self._hears_refunds else {}
+        self.control.put("webhook", {"url": self.webhook_url, **types})
 
     def await_web(self) -> None:
         """Return when the web server can store webhooks. Raises ProcessorError."""
@@ -177,7 +194,8 @@ class System:
         """What still sets the books apart from what really happened, in words; empty when nothing does.
 
         Payments must be equal one by one, nothing may wait to be settled, and the open discrepancies must
-        be those links alone on which the sandbox shows another total than was received.
+        be those links alone on which the sandbox shows another total than was received, or one in which a refund that
+        was told of is not taken off.
         """
         truth = self.control.get("truth")["instances"]
         instance_ids = [UUID(one["instanceId"]) for one in truth]
@@ -206,6 +224,12 @@ class System:
             for link in one["links"]
             if link["received"] != link["shown"]
         }
+        if self._hears_refunds:
+            planted |= {
+                (payment["paymentLinkId"], DiscrepancyType.REFUND_ON_ORDER_ONLY.value)
+                for payment in happened.values()
+                if Decimal(payment["refunded"])
+            }
         found += [
             f"discrepancy {type_} of link {id_} is not noticed" for id_, type_ in sorted(planted - open_)
         ]

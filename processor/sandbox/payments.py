@@ -166,6 +166,9 @@ class Payments(Checkouts):
             return {"refund": refund, "orderId": order["id"], "paymentStatus": order["paymentStatus"]}
 
     def _follow_refund(self, payment: Document, amount: Decimal) -> None:
+        before = Decimal(payment.get("refunded", "0"))
+        payment["refunded"] = money(before + amount, currency_of(payment["entity"]))  # of the truth alone
+        self._documents.put("payment", payment["id"], payment)
         if self._rules.refund_raises_update:
             self._change_payment(payment, {})
         if self._rules.totals_fall_on_refund:

@@ -211,6 +211,7 @@ def _true_payment(payment: Document) -> Document:
         "orderId": payment["orderId"],
         "amount": entity["amount"],
         "currency": currency_of(entity),
+        "refunded": payment.get("refunded", money(Decimal(0), currency_of(entity))),
         "revision": entity["revision"],
         "type": entity["type"],
     }

@@ -26,3 +26,12 @@ def keep_to_order(connection: Connection) -> None:
             func.set_config("enable_seqscan", "off", True), func.set_config("enable_bitmapscan", "off", True)
         )
     )
+
+
+def let_plan(connection: Connection) -> None:
+    """Undo `keep_to_order`."""
+    connection.execute(
+        select(
+            func.set_config("enable_seqscan", "on", True), func.set_config("enable_bitmapscan", "on", True)
+        )
+    )

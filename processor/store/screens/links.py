@@ -9,9 +9,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text
+from sqlalchemy import ColumnElement, Connection, Row, func, literal, select, text, true
 
 from processor.domain.link import Link
+from processor.store.screens import refunded
+from processor.store.screens.common import keep_to_order, let_plan
 from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_any_of
 
 # Of links in a list; a link with more payments shows its sum on its own page.
@@ -65,6 +67,44 @@ def booked(
         link_id: Booked(of, is_more=sum(number for number, _ in of.values()) > limit)
         for link_id, of in sums.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Refunds of a link's payments in one currency. amount: of those that succeeded; None when no refund was told of.
+
+    unclear: payments of which a refund succeeded whose amount cannot be booked.
+    """
+
+    amount: Decimal | None
+    unclear: int
+
+
+def given_back(
+    connection: Connection, instance_id: UUID, link_id: UUID, *, limit: int = BOOKED_MAX_OF_ONE
+) -> dict[str, GivenBack]:
+    """What was refunded of a link's payments, by currency, of the payments that `booked` looks at."""
+    row = PaymentRow
+    some = (
+        select(row.instance_id, row.payment_id, row.currency)
+        .where(row.payment_link_id == link_id, row.instance_id == instance_id)
+        .limit(limit + 1)
+        .subquery("some")
+    )
+    keep_to_order(connection)
+    back = refunded.of_each(some.c)
+    found = connection.execute(
+        select(
+            some.c.currency,
+            func.sum(refunded.given_back(some.c, back.c)),
+            func.count().filter(refunded.is_unclear(some.c, back.c)),
+        )
+        .select_from(some.join(back, true()))
+        .where(back.c.told > 0)
+        .group_by(some.c.currency)
+    ).all()
+    let_plan(connection)
+    return {line[0]: GivenBack(line[1], line[2]) for line in found}
 
 
 def open_discrepancies(

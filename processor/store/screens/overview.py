@@ -13,6 +13,8 @@ from sqlalchemy import Connection, text
 
 from processor.domain.access import Reach
 from processor.domain.discrepancy import AGING
+from processor.store.screens.common import keep_to_order, let_plan
+from processor.store.screens.refunded import net
 
 OPEN_MAX = 10_000  # open discrepancies that are counted; there are more only when something is very wrong
 WAITING_MAX = 10_000
@@ -42,30 +44,50 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class DaySum:
-    """Payments of a day in one currency. recovered: of them, those that a poll told of before a webhook."""
+    """Payments of a day in one currency. recovered: of them, those that a poll told of before a webhook.
+
+    refunded: given back of these payments until now, as told, on whatever day; None when no refund of any was told of.
+    unclear: of them, those of which a refund succeeded whose amount cannot be booked.
+    """
 
     currency: str
     payments: int
     amount: Decimal
     matched: int
     recovered: int
+    refunded: Decimal | None = None
+    unclear: int = 0
+
+    @property
+    def net(self) -> Decimal | None:
+        """The amount less what was refunded; None when that is unclear. Fees are not told of, and not in it."""
+        return net(self.amount, self.refunded, is_unclear=self.unclear > 0)
 
 
 def received(connection: Connection, reach: Reach, days: Sequence[Day]) -> dict[date, list[DaySum]]:
-    """Payments by the day on which Wix made them. Reads every payment of these days."""
+    """Payments by the day on which Wix made them. Reads every payment of these days, and the refunds of each."""
     found: dict[date, list[DaySum]] = {one.day: [] for one in days}
     if not days:
         return found
+    keep_to_order(connection)  # or few refunds would be read whole for each payment
     rows = connection.execute(
         text(f"""
-            SELECT d.day, s.currency, s.payments, s.amount, s.matched, s.recovered
+            SELECT d.day, s.currency, s.payments, s.amount, s.matched, s.recovered, s.refunded, s.unclear
             FROM unnest(CAST(:days AS date[]), CAST(:since AS timestamptz[]), CAST(:until AS timestamptz[]))
                 AS d (day, since, until)
             CROSS JOIN LATERAL (
                 SELECT p.currency, count(*) AS payments, sum(p.amount) AS amount,
                     count(*) FILTER (WHERE p.match_state IN ('matched', 'recovered')) AS matched,
-                    count(*) FILTER (WHERE p.first_origin = 'poll') AS recovered
+                    count(*) FILTER (WHERE p.first_origin = 'poll') AS recovered,
+                    sum(r.amount) FILTER (WHERE r.is_clear) AS refunded,
+                    count(*) FILTER (WHERE NOT r.is_clear) AS unclear
                 FROM payments p
+                LEFT JOIN LATERAL (
+                    SELECT COALESCE(sum(r.amount) FILTER (WHERE r.status = 'SUCCEEDED'), 0) AS amount,
+                        COALESCE(bool_and(r.amount IS NOT NULL AND r.currency = p.currency)
+                            FILTER (WHERE r.status = 'SUCCEEDED'), true) AS is_clear
+                    FROM refunds r WHERE r.instance_id = p.instance_id AND r.payment_id = p.payment_id
+                    HAVING count(*) > 0) AS r ON true
                 WHERE p.created_at >= d.since AND p.created_at < d.until AND {_seen("p.instance_id", reach)}
                 GROUP BY p.currency) AS s
             ORDER BY d.day, s.currency"""),
@@ -75,9 +97,20 @@ def received(connection: Connection, reach: Reach, days: Sequence[Day]) -> dict[
             "since": [one.since for one in days],
             "until": [one.until for one in days],
         },
-    )
+    ).all()
+    let_plan(connection)
     for row in rows:
-        found[row.day].append(DaySum(row.currency, row.payments, row.amount, row.matched, row.recovered))
+        found[row.day].append(
+            DaySum(
+                row.currency,
+                row.payments,
+                row.amount,
+                row.matched,
+                row.recovered,
+                row.refunded,
+                row.unclear,
+            )
+        )
     return found
 
 

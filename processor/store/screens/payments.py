@@ -34,6 +34,7 @@ from sqlalchemy import (
 
 from processor.domain.access import Reach
 from processor.domain.reconciliation import Recovery
+from processor.store.screens import refunded
 from processor.store.screens.common import keep_to_order, within
 from processor.store.screens.keyset import PAGE, Position
 from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
@@ -57,7 +58,8 @@ class Filter:
     """What the list is narrowed down to; None for what does not matter.
 
     since, until: created in [since, until). is_undated: those whose creation date Wix did not say, and no others; since
-    and until do not matter then. state: a match_state, or UNCHECKED. recovery: one, ANY or NONE. text: see `seek`.
+    and until do not matter then. state: a match_state, or UNCHECKED. recovery: one, ANY or NONE. refunded: a state
+    of refunds, or ANY for all but NONE. text: see `seek`.
     """
 
     instance_id: UUID | None = None
@@ -69,6 +71,7 @@ class Filter:
     recovery: str | None = None
     amount_from: Decimal | None = None
     amount_to: Decimal | None = None
+    refunded: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     is_undated: bool = False
@@ -412,6 +415,9 @@ def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _W
         found.append(columns.amount >= by.amount_from)
     if by.amount_to is not None:
         found.append(columns.amount <= by.amount_to)
+    if by.refunded is not None:
+        state = refunded.state_of(columns)
+        found.append(state != NONE if by.refunded == ANY else state == by.refunded)
     if sought is not None:
         found += _means(columns, sought, by, way)
     return found
@@ -620,72 +626,145 @@ def _merged(
 
 
 @dataclass(frozen=True, slots=True)
+class Sum:
+    """Payments of one currency. refunded: given back of them, as told; None when no refund of any was told of.
+
+    unclear: payments of which a refund succeeded whose amount cannot be booked: it is not in `refunded`.
+    """
+
+    currency: str
+    number: int = 0
+    amount: Decimal = Decimal(0)
+    refunded: Decimal | None = None
+    unclear: int = 0
+
+    @property
+    def net(self) -> Decimal | None:
+        """The amount less what was refunded; None when that is unclear. Fees are not told of, and not in it."""
+        return refunded.net(self.amount, self.refunded, is_unclear=self.unclear > 0)
+
+    def plus(self, number: int, amount: Decimal | None, back: Decimal | None, unclear: int) -> Sum:
+        """With further payments of the same currency."""
+        return Sum(
+            self.currency,
+            self.number + number,
+            self.amount + (amount or 0),
+            back if self.refunded is None else self.refunded + (back or 0),
+            self.unclear + unclear,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
-    """Currency, number and sum of the payments of a filter. is_whole: all of them were added up.
+    """Sums of the payments of a filter, by currency. is_whole: all of them were added up.
 
     Else only the newest: those created at or after back_to, which is None for those without a date.
     """
 
-    lines: list[tuple[str, int, Decimal]]
+    lines: list[Sum]
     is_whole: bool
     back_to: datetime | None = None
 
 
 def totals(
-    connection: Connection, by: Filter, reach: Reach, sought: Sought | None, *, looked_max: int | None
+    connection: Connection,
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    looked_max: int | None,
+    is_bounded: bool = False,
 ) -> Totals:
-    """Add up what `page` lists, per currency. looked_max: payments looked at, None for all there are."""
+    """Add up what `page` lists, per currency. looked_max: payments looked at, None for all there are.
+
+    is_bounded: those are known not to be many.
+    """
+    added: dict[str, Sum] = {}
+
+    def add(currency: str, number: int, amount: Decimal | None, back: Decimal | None, unclear: int) -> None:
+        added[currency] = added.get(currency, Sum(currency)).plus(number, amount, back, unclear)
+
     if sought is not None and sought.payments:
-        sums: dict[str, tuple[int, Decimal]] = {}
-        for line in _named(connection, by, reach, sought):
-            number, amount = sums.get(line.currency, (0, Decimal(0)))
-            sums[line.currency] = (number + 1, amount + line.amount)
-        return Totals([(currency, *sums[currency]) for currency in sorted(sums)], True)
+        named = _named(connection, by, reach, sought)
+        given = refunds_of(connection, named)
+        for line in named:
+            back = given.get((line.instance_id, line.payment_id))
+            is_unclear = back is not None and back.amount is None
+            add(line.currency, 1, line.amount, None if back is None else back.amount, int(is_unclear))
+        return Totals([added[currency] for currency in sorted(added)], True)
     ways = _ways(by, reach, sought)
-    if looked_max is not None:
+    if looked_max is not None or by.refunded is not None:
         keep_to_order(connection)
-    added: dict[str, tuple[int, Decimal]] = {}
     ends: list[datetime | None] = []
     for way in ways:
         most = None if looked_max is None else max(1, looked_max // len(ways))
-        found = connection.execute(_summing(way, by, reach, sought, most)).all()
+        found = connection.execute(
+            _summing(way, by, reach, sought, most, is_bounded=is_bounded or most is not None)
+        ).all()
         for one in found:
-            number, amount = added.get(one.currency, (0, Decimal(0)))
-            added[one.currency] = (number + one.number, amount + (one.amount or 0))
+            add(one.currency, one.number, one.amount, one.refunded, one.unclear)
         if most is not None and sum(one.looked for one in found) >= most:
             ends.append(min((one.looked_to for one in found if one.looked_to is not None), default=None))
     back_to = max((one for one in ends if one is not None), default=None)
     if back_to is not None and len(ways) > 1:
         # Of some ways more was added up than of others: now of all as far as of that which ended first.
-        whole = totals(connection, replace(by, since=back_to), reach, sought, looked_max=None)
+        rest = replace(by, since=back_to)
+        whole = totals(connection, rest, reach, sought, looked_max=None, is_bounded=True)
         return replace(whole, is_whole=False, back_to=back_to)
-    lines = [(currency, *added[currency]) for currency in sorted(added) if added[currency][0]]
+    lines = [added[currency] for currency in sorted(added) if added[currency].number]
     return Totals(lines, is_whole=not ends, back_to=back_to)
 
 
-def _summing(way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: int | None) -> Select[Any]:
-    """Per currency of a way: number, amount, looked and looked_to. most: looked at, None for all, which is not told."""
+def refunds_of(connection: Connection, lines: Collection[Line]) -> dict[tuple[UUID, UUID], refunded.Refunded]:
+    """What was refunded of payments that were listed, by (instance, payment), of those of which a refund was told."""
+    return refunded.of_payments(
+        connection, [(line.instance_id, line.payment_id, line.amount, line.currency) for line in lines]
+    )
+
+
+def _summing(
+    way: _Way, by: Filter, reach: Reach, sought: Sought | None, most: int | None, *, is_bounded: bool
+) -> Select[Any]:
+    """Per currency of a way: number, amount, refunded, unclear, looked and looked_to.
+
+    most: looked at, None for all, which is not told. is_bounded: refunds are looked up for each payment; else all of
+    them are added up at once, which takes less for many payments and is too much for few.
+    """
     row = PaymentRow
     if most is None:
+        back = refunded.of_each(row) if is_bounded else refunded.of_all()
+        on = true() if is_bounded else and_(*refunded.is_of(row, back.c))
         whole = (
             select(
                 row.currency,
                 func.count().label("number"),
                 func.sum(row.amount).label("amount"),
+                func.sum(refunded.given_back(row, back.c)).label("refunded"),
+                func.count().filter(refunded.is_unclear(row, back.c)).label("unclear"),
             )
+            .select_from(row)
+            .outerjoin(back, on)
             .where(*way.conditions(), *_rest(row, by, reach, sought, way))
             .group_by(row.currency)
         )
         return cast("Select[Any]", whole)
     walked = _walked(way, way.conditions(), goes_down=True, most=most)
     fits = and_(true(), *_rest(walked, by, reach, sought, way))
-    return select(
-        walked.currency,
-        func.count().filter(fits).label("number"),
-        func.sum(walked.amount).filter(fits).label("amount"),
-        func.count().label("looked"),
-        func.min(walked.created_at).label("looked_to"),
-    ).group_by(walked.currency)
+    back = refunded.of_each(walked)
+    given_back, is_unclear = refunded.given_back(walked, back.c), refunded.is_unclear(walked, back.c)
+    return (
+        select(
+            walked.currency,
+            func.count().filter(fits).label("number"),
+            func.sum(walked.amount).filter(fits).label("amount"),
+            func.sum(given_back).filter(fits).label("refunded"),
+            func.count().filter(and_(fits, is_unclear)).label("unclear"),
+            func.count().label("looked"),
+            func.min(walked.created_at).label("looked_to"),
+        )
+        .select_from(walked.instance_id.table.outerjoin(back, true()))
+        .group_by(walked.currency)
+    )
 
 
 def everything(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from processor.store.database import Database, open_database
 from processor.store.screens import payments
 from processor.store.screens.keyset import PAGE, Position
 from processor.store.screens.payments import ANY, LOOKED_MAX, NONE, UNCHECKED, Filter, Line, Page
+from processor.store.screens.refunded import RefundState, net_of
 from tests.conftest import Owner, a_database
 
 ROWS = 50_000
@@ -53,6 +55,20 @@ LINKS = """
     FROM generate_series(0, 2000) n
 """
 
+# Of payments that divide by 40: wholly by 3 of them, in two refunds, one of which was reversed; unclear by 5.
+REFUNDS = """
+    INSERT INTO refunds (instance_id, refund_id, payment_id, amount, currency, status, reason, occurred_at, event_id,
+        told_at)
+    SELECT p.instance_id, md5(s.status || p.payment_id)::uuid, p.payment_id,
+        CASE WHEN n % 200 = 0 AND s.status = 'SUCCEEDED' THEN NULL WHEN n % 120 = 0 THEN p.amount ELSE 0.25 END,
+        p.currency, s.status, CASE WHEN n % 200 = 0 AND s.status = 'SUCCEEDED' THEN 'amount_too_fine' END,
+        p.stored_at, gen_random_uuid(), now()
+    FROM generate_series(40, :rows, 40) n
+    JOIN payments p ON p.payment_id = md5('payment' || n)::uuid
+    CROSS JOIN (VALUES ('SUCCEEDED'), ('REVERSED')) s (status)
+    WHERE n % 7 <> 0 OR s.status <> 'SUCCEEDED'
+"""
+
 
 @pytest.fixture(scope="module")
 def database(_owner: Owner, _template: str) -> Iterator[Database]:
@@ -65,7 +81,7 @@ def database(_owner: Owner, _template: str) -> Iterator[Database]:
         with opened.begin() as connection:
             given = {"instances": [BIG, SMALL, TINY], "big": BIG, "small": SMALL, "tiny": TINY, "rows": ROWS}
             given |= {"popular": POPULAR, "rare": RARE}
-            for sql in (FILL.rstrip().rstrip(";"), PAYMENTS, LINKS):
+            for sql in (FILL.rstrip().rstrip(";"), PAYMENTS, LINKS, REFUNDS):
                 connection.execute(text(sql), {name: given[name] for name in given if f":{name}" in sql})
         with opened.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
@@ -107,7 +123,11 @@ def costs(connection: Connection, asked: Asked) -> tuple[list[str], int]:
         for node in nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]):
             if "Relation Name" not in node:
                 continue
-            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in ("payments", "payment_links"):
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] in (
+                "payments",
+                "payment_links",
+                "refunds",
+            ):
                 whole.append(statement)
             left_out = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
             rows += int((node["Actual Rows"] + left_out) * node["Actual Loops"])
@@ -118,6 +138,7 @@ NARROW: dict[str, Any] = {
     "currency": "JPY",
     "state": "discrepant",
     "amount_from": Decimal(4_999),
+    "refunded": "wholly",
 }
 PLACES: list[dict[str, Any]] = [
     {},
@@ -153,6 +174,8 @@ def filters() -> Iterator[Filter]:
         for place in PLACES:
             yield Filter(**place, text=text_)
     yield Filter(state=UNCHECKED)
+    for state in (ANY, *RefundState):
+        yield Filter(refunded=state)
     yield Filter(**{**NARROW, "since": BEGAN, "until": BEGAN + timedelta(days=30)})
 
 
@@ -160,11 +183,16 @@ def test_no_list_reads_payments_as_a_whole_or_more_of_them_than_is_bounded(datab
     wrong, most, number = [], 0, 0
     with database.begin() as connection:
         for by in filters():
-            for reach in REACHES if by.currency is None and by.amount_from is None else REACHES[:1]:
+            for reach in (
+                REACHES
+                if by.currency is None and by.amount_from is None and by.refunded is None
+                else REACHES[:1]
+            ):
                 for at, oldest_first in positions(by):
                     with noted(connection) as asked:
                         sought = payments.seek(connection, by, reach)
-                        payments.page(connection, by, reach, sought, at=at, oldest_first=oldest_first)
+                        page = payments.page(connection, by, reach, sought, at=at, oldest_first=oldest_first)
+                        payments.refunds_of(connection, page.lines)
                     # The newest links of each instance are looked through for a title.
                     bound = LOOKED_MAX * 1.1 + 300 + (2_500 if by.text else 0)
                     whole, rows = costs(connection, asked)
@@ -183,7 +211,7 @@ def positions(by: Filter) -> list[tuple[Position | None, bool]]:
         return [(None, False)]
     middle = BEGAN + timedelta(minutes=ROWS / 2)
     key: tuple[Any, ...] = (SMALL, UUID(int=2**127)) if by.is_undated else (middle, SMALL, UUID(int=2**127))
-    if by.currency or by.amount_from:
+    if by.currency or by.amount_from or by.refunded:
         return [(None, False), (Position(key), False)]
     return [(None, False), (None, True), (Position(key), False), (Position(key, is_back=True), False)]
 
@@ -192,7 +220,10 @@ def test_an_unfiltered_page_reads_what_it_shows(database: Database) -> None:
     with database.begin() as connection:
         for place in PLACES[:6]:
             with noted(connection) as asked:
-                payments.page(connection, Filter(**place), EVERYWHERE, None, at=None)
+                page = payments.page(connection, Filter(**place), EVERYWHERE, None, at=None)
+            with noted(connection) as more:
+                payments.refunds_of(connection, page.lines)
+            assert costs(connection, more)[1] <= 4 * PAGE
             assert costs(connection, asked)[1] <= PAGE + 2
 
 
@@ -228,6 +259,7 @@ def everything(connection: Connection, by: Filter, reach: Reach, *, oldest_first
         Filter(instance_id=TINY),
         Filter(amount_from=Decimal(100), amount_to=Decimal(101)),
         Filter(state=UNCHECKED),
+        *(Filter(refunded=state, payment_link_id=POPULAR) for state in (ANY, *RefundState)),
     ],
 )
 def test_pages_together_are_what_the_filter_finds(
@@ -248,8 +280,8 @@ def test_pages_together_are_what_the_filter_finds(
     assert found == exported
     keys = [(line.created_at or BEGAN, line.instance_id, line.payment_id) for line in found]
     assert keys == sorted(keys, reverse=not oldest_first)
-    assert len(found) == counted == sum(number for _, number, _ in sums.lines)
-    assert sum((amount for _, _, amount in sums.lines), Decimal(0)) == sum(
+    assert len(found) == counted == sum(one.number for one in sums.lines)
+    assert sum((one.amount for one in sums.lines), Decimal(0)) == sum(
         (line.amount for line in found), Decimal(0)
     )
     assert sums.lines == some.lines
@@ -269,6 +301,18 @@ def plain(by: Filter, reach: Reach) -> str:
         parts.append("recovery IS NOT NULL" if by.recovery == ANY else f"recovery = '{by.recovery}'")
     if by.amount_from is not None:
         parts.append(f"amount >= {by.amount_from}")
+    if by.refunded is not None:
+        told = "FROM refunds r WHERE r.payment_id = payments.payment_id AND r.status = 'SUCCEEDED'"
+        given, is_unclear = f"(SELECT sum(amount) {told})", f"EXISTS (SELECT {told} AND r.amount IS NULL)"
+        parts.append(
+            {
+                ANY: f"EXISTS (SELECT {told})",
+                "none": f"NOT EXISTS (SELECT {told})",
+                "unclear": is_unclear,
+                "partly": f"{given} < amount AND NOT {is_unclear}",
+                "wholly": f"{given} >= amount AND NOT {is_unclear}",
+            }[by.refunded]
+        )
     if by.amount_to is not None:
         parts.append(f"amount <= {by.amount_to}")
     return " AND ".join(parts)
@@ -341,4 +385,64 @@ def test_sums_read_an_index_and_no_more_than_is_bounded(database: Database) -> N
                 payments.totals(connection, by, EVERYWHERE, None, looked_max=10_000)
             whole, rows = costs(connection, asked)
             assert whole == []
-            assert rows <= 10_002
+            assert rows <= 10_002 * 1.15, "with the refunds of those"
+
+
+def test_sums_say_what_was_refunded_however_they_are_added_up(database: Database) -> None:
+    """All at once, with a bound, of several instances, and by ids: each time what the rows say."""
+    with database.begin() as connection:
+        for by, reach in (
+            (Filter(), EVERYWHERE),
+            (Filter(payment_link_id=POPULAR), EVERYWHERE),
+            (Filter(), Reach(frozenset({SMALL, TINY}))),
+            (Filter(refunded="partly"), EVERYWHERE),
+            (Filter(is_undated=True), EVERYWHERE),
+        ):
+            expected = connection.execute(
+                text(f"""
+                    SELECT currency, count(*), sum(amount),
+                        sum((SELECT CASE WHEN count(*) > 0 AND NOT bool_or(status = 'SUCCEEDED' AND r.amount IS NULL)
+                            THEN COALESCE(sum(r.amount) FILTER (WHERE status = 'SUCCEEDED'), 0) END
+                            FROM refunds r WHERE r.payment_id = payments.payment_id)),
+                        count(*) FILTER (WHERE EXISTS (SELECT FROM refunds r
+                            WHERE r.payment_id = payments.payment_id AND status = 'SUCCEEDED' AND r.amount IS NULL))
+                    FROM payments WHERE {plain(by, reach)} GROUP BY 1 ORDER BY 1""")
+            ).all()
+            for looked_max in (None, ROWS * 2):
+                sums = payments.totals(connection, by, reach, None, looked_max=looked_max)
+                found = [
+                    (one.currency, one.number, one.amount, one.refunded, one.unclear) for one in sums.lines
+                ]
+                assert found == [tuple(row) for row in expected]
+        yen = Filter(currency="JPY")
+        [line] = payments.totals(connection, yen, EVERYWHERE, None, looked_max=None).lines
+        assert (line.refunded, line.net) == (None, line.amount), "no refund was told of: not zero"
+        named = Filter(text=str(UUID(bytes=hashlib.md5(b"payment240").digest())))
+        sought = payments.seek(connection, named, EVERYWHERE)
+        [line] = payments.totals(connection, named, EVERYWHERE, sought, looked_max=None).lines
+        assert (line.refunded, line.net) == (line.amount, Decimal(0))
+
+
+def test_each_payment_says_what_was_refunded(database: Database) -> None:
+    with database.begin() as connection:
+        for state in RefundState:
+            by = Filter(refunded=state.value)
+            lines = payments.page(connection, by, EVERYWHERE, None, at=None).lines
+            found = payments.refunds_of(connection, lines)
+            states = {found[key].state if key in found else None for key in map(_id_of, lines)}
+            assert states <= ({state, None} if state is RefundState.NONE else {state})
+            for line in lines:
+                back = found.get(_id_of(line))
+                given = connection.execute(
+                    text("SELECT sum(amount) FROM refunds WHERE payment_id = :id AND status = 'SUCCEEDED'"),
+                    {"id": line.payment_id},
+                ).scalar_one()
+                if back is not None and state is not RefundState.UNCLEAR:
+                    assert back.amount == (given or 0)
+                    assert net_of(line.amount, back) == line.amount - (given or 0)
+                elif back is not None:
+                    assert (back.amount, net_of(line.amount, back)) == (None, None)
+
+
+def _id_of(line: Line) -> tuple[UUID, UUID]:
+    return line.instance_id, line.payment_id

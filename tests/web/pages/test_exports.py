@@ -180,8 +180,8 @@ def test_xlsx_has_real_numbers_and_dates(fresh_books: Books) -> None:
     assert about["Rows"][0] == "3"
     assert about["Filter"][0] == "order oldest"
     assert about["Exported by"][0] == "maya"
-    assert about["Amount, KWD"][:2] == (12.5, 1)
-    assert about["Amount, BHD"][0] == "999999999999999.999"
+    assert about["Gross amount, KWD"][:2] == (12.5, 1)
+    assert about["Gross amount, BHD"][0] == "999999999999999.999"
 
 
 def test_times_are_those_of_the_zone() -> None:

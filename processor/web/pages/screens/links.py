@@ -15,7 +15,7 @@ from processor.domain.access import Permission
 from processor.domain.link import Link
 from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
 from processor.store import listings
-from processor.store.screens import links
+from processor.store.screens import links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
 from processor.web.pages import link_forms, link_view, masking, paging
@@ -154,6 +154,10 @@ def blueprint(site: Site) -> Blueprint:
                 connection, listings.Narrowing(instance_id=instance_id, payment_link_id=link_id), 20
             )
             recent = links.recent_payments(connection, instance_id, link_id)
+            given_back = links.given_back(connection, instance_id, link_id)
+            refunds = refunded.of_payments(
+                connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
+            )
         if live is None and stored is None and not booked.sums and not open_ and why is None:
             abort(404)
         if live is None and stored is not None:
@@ -176,6 +180,8 @@ def blueprint(site: Site) -> Blueprint:
             compared=link_view.compare(live.link, booked),
             discrepancies=open_,
             recent=recent,
+            given_back=given_back,
+            refunds=refunds,
             items=link_view.items(live.rest),
             contact_ids=link_view.contact_ids(live.rest),
             names=names,

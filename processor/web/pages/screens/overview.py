@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,7 @@ from processor.store import rules as rules_store
 from processor.store.screens import overview
 from processor.store.screens import rules as rules_screen
 from processor.store.screens.overview import Day, DaySum, OpenItems
+from processor.store.screens.refunded import net
 from processor.web.pages import queues
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.assessment import About, Books, Trouble, assess
@@ -47,12 +48,30 @@ class Trend:
     """What was received in one currency over DAYS days.
 
     amounts, payments: by day, the oldest first; None for one that is not known yet. chart: None when it is not drawn.
+    days: sums by day, without those that have none.
     """
 
     currency: str
     amounts: tuple[Decimal | None, ...]
     payments: tuple[int | None, ...]
     chart: Chart | None
+    days: Mapping[date, DaySum] = field(default_factory=dict)
+
+    @property
+    def refunded(self) -> Decimal | None:
+        """Given back of what was received on these days, as told; None when no refund of it was told of."""
+        told = [one.refunded for one in self.days.values() if one.refunded is not None]
+        return sum(told, Decimal(0)) if told else None
+
+    @property
+    def unclear(self) -> int:
+        """Payments of which a refund succeeded whose amount cannot be booked."""
+        return sum(one.unclear for one in self.days.values())
+
+    @property
+    def net(self) -> Decimal | None:
+        """The total less what was refunded; None when that is unclear."""
+        return net(self.total, self.refunded, is_unclear=self.unclear > 0)
 
     @property
     def total(self) -> Decimal:
@@ -79,10 +98,11 @@ def trends(sums: dict[date, tuple[DaySum, ...]], days: Sequence[date]) -> list[T
         payments = tuple(
             (by_day[day].payments if day in by_day else 0) if day in sums else None for day in days
         )
-        unsorted.append((currency, amounts, payments))
+        unsorted.append((currency, amounts, payments, by_day))
     unsorted.sort(key=lambda one: (-sum(number or 0 for number in one[2]), one[0]))
     return [
-        Trend(*one, chart(one[1]) if number < CHARTS_MAX else None) for number, one in enumerate(unsorted)
+        Trend(currency, amounts, payments, chart(amounts) if number < CHARTS_MAX else None, by_day)
+        for number, (currency, amounts, payments, by_day) in enumerate(unsorted)
     ]
 
 

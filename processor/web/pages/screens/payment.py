@@ -10,8 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from processor.domain.payment import FACTS, Payment, SeenPayment
+from processor.domain.refund import RefundStatus
 from processor.errors import Unreadable
+from processor.store.screens import refunded
 from processor.store.screens.payment import Event, Story, Telling
+from processor.store.screens.refunded import Refunded
 from processor.web.pages.masking import hidden, masked, taken_apart
 from processor.wiring import Services
 from processor.wix import wire
@@ -89,6 +92,11 @@ class Moment:
     of: Any = None
 
 
+_REFUNDS: dict[str, str] = {
+    RefundStatus.SUCCEEDED: "warn",
+    RefundStatus.REVERSED: "bad",
+    RefundStatus.FAILED: "quiet",
+}
 _VERDICTS = {"new": "good", "newer": "good", "same": "quiet", "stale": "quiet", "conflict": "bad"}
 
 
@@ -117,7 +125,10 @@ def timeline(story: Story) -> list[Moment]:
         for step in steps:
             tone = "good" if step.state in ("resolved", "written_off") else "bad" if step.run_id else "warn"
             found.append(Moment(step.at, "step", tone, step, None, difference))
-    found += [Moment(one.occurred_at, "refund", "warn", one) for one in story.refunds]
+    found += [
+        Moment(one.occurred_at, "refund", _REFUNDS.get(one.status or "", "note"), one)
+        for one in story.refunds
+    ]
     if story.payment.matched_at is not None:
         tone = "bad" if story.payment.match_state == "discrepant" else "good"
         found.append(Moment(story.payment.matched_at, "state", tone, story.payment))
@@ -125,6 +136,15 @@ def timeline(story: Story) -> list[Moment]:
         run = story.runs.get(story.check.last_run_id) if story.check.last_run_id else None
         found.append(Moment(story.check.last_checked_at, "check", "quiet", story.check, None, run))
     return sorted(found, key=lambda one: one.at, reverse=True)
+
+
+def refunded_of(story: Story) -> Refunded | None:
+    """What was given back of a payment, None when no refund of it was told of."""
+    return refunded.added_up(
+        [(one.status, one.amount, one.currency) for one in story.refunds],
+        story.facts.amount,
+        story.facts.currency,
+    )
 
 
 # -- What Wix sent ---------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from processor.errors import ConfigurationError, StoreUnavailable, WixError
 from processor.store.screens import payment as story
 from processor.store.screens import payments
 from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
+from processor.store.screens.refunded import RefundState, net_of
 from processor.web.pages import exports, paging
 from processor.web.pages.access import account, check_instance, needs, reach
 from processor.web.pages.exports import Kind
@@ -45,7 +46,7 @@ METHODS = ("CREDIT_CARD", "OFFLINE")
 STATES = (Outcome.MATCHED.value, Outcome.EXPECTED.value, Outcome.DISCREPANT.value, UNCHECKED)
 NAMES = (
     *("since", "until", "undated", "instance", "link", "currency", "type", "method", "state", "recovery"),
-    *("amount_from", "amount_to", "text", "order"),
+    *("amount_from", "amount_to", "refunded", "text", "order"),
 )
 """The filters as they are named in addresses."""
 KEPT = tuple(name for name in NAMES if name != "text")  # which may be anything that somebody types
@@ -58,8 +59,11 @@ SUMS_AT_ONCE = (
 COLUMNS = (
     exports.Column("created_at", "Created", Kind.MOMENT, 20),
     exports.Column("payment_id", "Payment", Kind.ID, 38),
-    exports.Column("amount", "Amount", Kind.AMOUNT, 14),
+    exports.Column("amount", "Gross amount", Kind.AMOUNT, 14),
     exports.Column("currency", "Currency", Kind.TEXT, 9),
+    exports.Column("refunded", "Refunded", Kind.AMOUNT, 14),
+    exports.Column("net_of_refunds", "Net of refunds", Kind.AMOUNT, 14),
+    exports.Column("refund_state", "Refund state", Kind.TEXT, 12),
     exports.Column("type", "Type", Kind.TEXT, 12),
     exports.Column("method", "Method", Kind.TEXT, 14),
     exports.Column("payment_method", "Payment method", Kind.TEXT, 16),
@@ -136,6 +140,7 @@ def read_filter(clock: Clock) -> Asked:
         recovery=read("recovery", _one_of(ANY, NONE, *Recovery)),
         amount_from=lowest,
         amount_to=highest,
+        refunded=read("refunded", _one_of(ANY, *RefundState)),
         since=None if since is None else clock.midnight(since),
         until=None if until is None else clock.midnight(until + timedelta(days=1)),
         is_undated=is_undated,
@@ -218,7 +223,7 @@ def blueprint(site: Site) -> Blueprint:
             return redirect(address(url_for("payments.index"), dict(kept)), 303)
         asked = read_filter(site.clock)
         at = paging.position(*((UUID, UUID) if asked.by.is_undated else (datetime, UUID, UUID)))
-        page, titles, sought = payments.Page([], None, None), {}, None
+        page, titles, refunds, sought = payments.Page([], None, None), {}, {}, None
         with site.read() as connection:
             instances = payments.instances(connection, reach())
             has_undated = not asked.by.is_undated and payments.has_undated(connection, reach())
@@ -230,6 +235,7 @@ def blueprint(site: Site) -> Blueprint:
                 titles = payments.titles_of(
                     connection, {(line.instance_id, line.payment_link_id) for line in page.lines}
                 )
+                refunds = payments.refunds_of(connection, page.lines)
         return render_template(
             "payments.html",
             asked=asked,
@@ -239,6 +245,8 @@ def blueprint(site: Site) -> Blueprint:
             is_first=at is None,
             is_back=at is not None and at.is_back,
             titles=titles,
+            refunds=refunds,
+            net_of=net_of,
             sought=sought,
             instances=instances,
             has_undated=has_undated,
@@ -306,6 +314,8 @@ def blueprint(site: Site) -> Blueprint:
             story=found,
             facts=found.facts,
             timeline=one.timeline(found),
+            back=one.refunded_of(found),
+            net_of=net_of,
             sent=[one.sent(event, personal=personal) for event in newest[: story.TOKENS_MAX]],
             buyer=one.buyer_fields(found.buyer, personal=personal),
             is_unmasked=personal,
@@ -407,6 +417,7 @@ def _about(site: Site, asked: Asked) -> list[tuple[str, str]]:
         ("Filter", said or "none"),
         ("As of", now.isoformat(timespec="seconds")),
         ("Times", f"of {site.clock.zone_name}"),
+        ("Refunds", "As Wix told of them; empty where it told of none. Fees are not told, and not taken off"),
         ("Exported by", account().name),
     ]
 
@@ -416,10 +427,17 @@ def _rows(connection: Connection, lines: Iterable[payments.Line]) -> Iterator[tu
     left = iter(lines)
     while some := list(islice(left, exports.ROWS_AT_ONCE)):
         titles = payments.titles_of(connection, {(line.instance_id, line.payment_link_id) for line in some})
+        refunds = payments.refunds_of(connection, some)
         for line in some:
             title = titles.get((line.instance_id, line.payment_link_id))
-            title = None if title is None else masked_but_ids(title)
-            yield tuple(title if name == "link_title" else getattr(line, name) for name in _EXPORTED)
+            back = refunds.get((line.instance_id, line.payment_id))
+            more: dict[str, Any] = {
+                "link_title": None if title is None else masked_but_ids(title),
+                "refunded": None if back is None else back.amount,
+                "net_of_refunds": net_of(line.amount, back),
+                "refund_state": None if back is None else back.state.value,
+            }
+            yield tuple(more[name] if name in more else getattr(line, name) for name in _EXPORTED)
 
 
 def _spans(site: Site, asked: Asked) -> list[tuple[str, str]]:
@@ -456,6 +474,14 @@ def _options(asked: Asked, instances: Sequence[UUID]) -> dict[str, list[tuple[st
             (ANY, "Recovered"),
             *((one.value, words(one.value)) for one in Recovery),
             (NONE, "Not recovered"),
+        ],
+        "refunded": [
+            ("", "Any"),
+            (ANY, "Refunded"),
+            (RefundState.PARTLY.value, "Refunded in part"),
+            (RefundState.WHOLLY.value, "Refunded wholly"),
+            (RefundState.UNCLEAR.value, "Amount unclear"),
+            (RefundState.NONE.value, "Not refunded"),
         ],
         "order": [("", "Newest first"), ("oldest", "Oldest first")],
     }
