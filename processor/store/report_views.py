@@ -104,10 +104,13 @@ REPORTS = {
             view="control_totals",
             at="booked_last_payment_at",
             key=("payment_link_id", "instance_id", "currency"),
-            sums=("booked_count", "booked_amount", "payment_count", "total_amount", "amount_difference"),
+            sums=(
+                *("booked_count", "booked_amount", "payment_count", "total_amount"),
+                "wix_less_booked_amount",
+            ),
             shown=(
                 *("payment_link_id", "currency", "booked_count", "booked_amount", "payment_count"),
-                *("total_amount", "amount_difference", "is_equal", "last_checked_at"),
+                *("total_amount", "wix_less_booked_amount", "is_equal", "last_checked_at"),
             ),
             has_currency=True,
         ),
@@ -207,10 +210,10 @@ REPORTS = {
             view="runs",
             at="started_at",
             key=("run_id", "instance_id", "currency"),
-            sums=("booked_count", "booked_amount", "wix_count", "wix_amount", "amount_difference"),
+            sums=("booked_count", "booked_amount", "wix_count", "wix_amount", "wix_less_booked_amount"),
             shown=(
                 *("started_at", "run_id", "kind", "status", "actor", "link_count", "currency"),
-                *("booked_count", "booked_amount", "wix_count", "wix_amount", "amount_difference"),
+                *("booked_count", "booked_amount", "wix_count", "wix_amount", "wix_less_booked_amount"),
             ),
             has_currency=True,
         ),
@@ -344,7 +347,7 @@ def totals(connection: Connection, report: Report, scope: Scope) -> list[Total]:
     ]
 
 
-MONEY = frozenset(("amount_difference", "amount_at_risk"))
+MONEY = frozenset(("amount_at_risk",))
 """Columns that are money, beside those whose name ends with `amount`."""
 
 

@@ -517,9 +517,9 @@ def test_our_total_of_a_link_stands_beside_wixs(database: Database) -> None:
 
     line = only(database, "control_totals")
 
-    assert (line["booked_count"], line["payment_count"], line["count_difference"]) == (2, 2, 0)
+    assert (line["booked_count"], line["payment_count"], line["wix_less_booked_count"]) == (2, 2, 0)
     assert (line["booked_amount"], line["total_amount"]) == (Decimal("2.500"), Decimal("3.500"))
-    assert (line["amount_difference"], line["is_equal"]) == (Decimal("-1.000"), False)
+    assert (line["wix_less_booked_amount"], line["is_equal"]) == (Decimal("1.000"), False)
     assert (line["is_over_limit"], line["status"], line["last_checked_at"]) == (True, "ACTIVE", None)
     assert line["booked_last_payment_at"] == LATER
 
@@ -532,7 +532,7 @@ def test_wixs_total_stands_beside_the_links_own_currency_alone(database: Databas
 
     lines = {line["currency"]: line for line in read(database, "control_totals")}
 
-    assert (lines["EUR"]["count_difference"], lines["EUR"]["amount_difference"]) == (0, 0)
+    assert (lines["EUR"]["wix_less_booked_count"], lines["EUR"]["wix_less_booked_amount"]) == (0, 0)
     assert lines["EUR"]["is_equal"]
     assert lines["USD"]["total_amount"] is lines["USD"]["is_equal"] is None
     assert lines["USD"]["booked_amount"] == 1
@@ -552,7 +552,7 @@ def test_a_total_without_a_currency_is_of_the_only_one_there_is(
     assert set(lines) == {*currencies, *([] if len(currencies) == 1 else [None])}
     [total] = [line for line in lines.values() if line["total_amount"] is not None]
     assert total["currency"] == ("EUR" if currencies == ("EUR",) else None)
-    assert total["count_difference"] == len(currencies) - 1
+    assert total["wix_less_booked_count"] == 1 - len(currencies)
 
 
 def test_a_link_nobody_described_and_one_nobody_paid_are_listed(database: Database) -> None:
@@ -717,11 +717,11 @@ def test_a_run_has_a_line_for_each_currency_and_says_what_it_decided_by(database
         "booked_amount": Decimal(20),
         "wix_count": 1,
         "wix_amount": Decimal("10.5"),
-        "amount_difference": Decimal("-9.5"),
+        "wix_less_booked_amount": Decimal("-9.5"),
         "is_reproducible": True,
         "result_digest": (b"d" * 32).hex(),
     }
-    assert (dinar["currency"], dinar["booked_amount"], dinar["amount_difference"]) == (
+    assert (dinar["currency"], dinar["booked_amount"], dinar["wix_less_booked_amount"]) == (
         *("KWD", Decimal("0.125"), Decimal(0)),
     )
 
@@ -741,5 +741,9 @@ def test_a_run_of_an_older_release_or_without_payments_has_a_line_all_the_same(d
     sweep, check = read(database, "runs")
 
     assert (sweep["currency"], sweep["window_to"], sweep["booked_count"]) == (None, LATER, None)
-    assert (check["actor"], check["booked_count"], check["amount_difference"]) == (None, None, Decimal(1))
+    assert (check["actor"], check["booked_count"], check["wix_less_booked_amount"]) == (
+        None,
+        None,
+        Decimal(1),
+    )
     assert not check["is_reproducible"]

@@ -51,7 +51,7 @@ def qr_code(text: str) -> Markup | None:
 class Compared:
     """Wix's totals of a link beside what is booked; None for what Wix does not say.
 
-    differs: whether they are not the same. more, amount: booked minus Wix's, None where that cannot be told.
+    differs: whether they are not the same. more, difference: Wix less booked, None where that cannot be told.
     """
 
     wix_payments: int | None
@@ -76,8 +76,8 @@ def compare(link: Link, booked: Booked) -> Compared:
         wix_amount=link.total_amount,
         payments=booked.payments,
         amount=amount,
-        more=booked.payments - link.payment_count if is_whole and link.payment_count is not None else None,
-        difference=amount - link.total_amount
+        more=link.payment_count - booked.payments if is_whole and link.payment_count is not None else None,
+        difference=link.total_amount - amount
         if is_whole and link.currency and link.total_amount is not None
         else None,
     )

@@ -214,7 +214,8 @@ def test_a_links_totals_that_differ_are_marked(books: Books) -> None:
     page = books.person().read(page_of(books, "yen"))
 
     assert 'class="differs"' in page
-    assert "−5 <span" in page
+    assert "Wix less booked" in page
+    assert "+5 <span" in page
 
 
 def test_the_link_of_an_order_names_it(books: Books) -> None:
