@@ -350,38 +350,6 @@ def steps(connection: Connection, discrepancy_id: UUID, *, at: Position | None) 
     return Slice([StepLine(*list(line)[:-1]) for line in found.items], found.before, found.after)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What one side says of a payment; None for what it does not say."""
-
-    revision: int
-    amount: Decimal
-    currency: str
-    type: str | None
-    payment_link_id: UUID
-    created_at: datetime | None
-    transaction_at: datetime | None
-    receipt_id: UUID | None
-    ecom_order_id: str | None
-
-
-def told_and_booked(
-    connection: Connection, instance_id: UUID, payment_id: UUID
-) -> tuple[Facts | None, Facts | None]:
-    """What the newest webhook told of a payment, and what is booked. None for a side that knows nothing of it."""
-    columns = ", ".join(Facts.__dataclass_fields__)
-    values = {"instance_id": instance_id, "payment_id": payment_id}
-    where = "WHERE instance_id = :instance_id AND payment_id = :payment_id"
-    told = connection.execute(
-        text(f"""
-            SELECT {columns} FROM payment_tellings {where} AND origin = 'webhook'
-            ORDER BY revision DESC, version_id DESC LIMIT 1"""),
-        values,
-    ).one_or_none()
-    booked = connection.execute(text(f"SELECT {columns} FROM payments {where}"), values).one_or_none()
-    return (None if told is None else Facts(*told), None if booked is None else Facts(*booked))
-
-
 # -- Who ---------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from processor.domain.payment import FACTS, Payment
 from processor.store import evidence, listings
 from processor.store.listings import DiscrepancyLine, Narrowing, RefundLine, StepLine
 from processor.store.payments import payment_from
+from processor.store.screens.decided import Decided, with_write_offs
 from processor.store.tables import (
     LinkCheck,
     PaymentLinkRow,
@@ -89,7 +90,8 @@ class Story:
     """A payment and everything about it.
 
     payment, check: rows of payments and link_checks; check is None before the first was asked for. link: None until
-    Wix described it. buyer: personal. is_whole: False when there is more than was read.
+    Wix described it. decided: the same discrepancies, with how they stand. buyer: personal. is_whole: False when there
+    is more than was read.
     """
 
     payment: Row[Any]
@@ -100,6 +102,7 @@ class Story:
     events: list[Event]
     runs: dict[UUID, Run]
     discrepancies: list[tuple[DiscrepancyLine, list[StepLine]]]
+    decided: list[Decided]
     refunds: list[RefundLine]
     buyer: dict[str, Any] | None
     is_whole: bool
@@ -136,6 +139,7 @@ def story(connection: Connection, instance_id: UUID, payment_id: UUID) -> Story 
         events=events,
         runs=_runs(connection, instance_id, {one for one in run_ids if one is not None}),
         discrepancies=list(zip(differences, steps, strict=True)),
+        decided=with_write_offs(connection, differences),
         refunds=refunds,
         buyer=listings.buyer(connection, instance_id, payment_id),
         is_whole=len(tellings) < TELLINGS_MAX

@@ -34,18 +34,19 @@ from processor.domain.discrepancy import (
     is_same_person,
 )
 from processor.domain.money import AMOUNT_MAX
-from processor.domain.money import shown as shown_amount
 from processor.domain.rules import Rules
 from processor.errors import NotAllowed, StoreUnavailable
 from processor.store import rules
 from processor.store.screens import discrepancies
-from processor.store.screens.discrepancies import Approval, Facts, Filter, Found, QueueLine, Sums
+from processor.store.screens import sides as store_sides
+from processor.store.screens.discrepancies import Approval, Filter, Found, QueueLine, Sums
 from processor.store.screens.instances import choices
 from processor.store.screens.keyset import Position, Slice
 from processor.store.screens.sieve import Sifted
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.formats import words
 from processor.web.pages.paging import Pages, around, here, position
+from processor.web.pages.sides import compared
 from processor.web.pages.site import Site, done, in_words, refused
 
 log = structlog.get_logger(__name__)
@@ -399,83 +400,6 @@ def _may_own(site: Site, action: Action, instance_ids: Collection[UUID]) -> Call
     return check
 
 
-# -- Both sides --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One field as each side says it, as text; None where a side says nothing. is_other: they differ."""
-
-    name: str
-    told: str | None
-    booked: str | None
-    wix: str | None
-    is_other: bool
-
-
-_FACTS = {
-    "payment_link_id": "Payment link",
-    "created_at": "Created by Wix",
-    "transaction_at": "Paid",
-    "receipt_id": "Receipt",
-    "ecom_order_id": "Order",
-}
-# What is compared, of types whose name does not say so.
-_FIELDS: dict[str, str] = {
-    DiscrepancyType.MISSING_AT_WIX: "payment",
-    DiscrepancyType.BEHIND_AT_WIX: "revision",
-    DiscrepancyType.VERSION_CONFLICT: "contents",
-    DiscrepancyType.EVENT_CONFLICT: "event",
-    DiscrepancyType.UNREADABLE_AT_WIX: "payment",
-    DiscrepancyType.OVER_LIMIT: "number_of_payments",
-    DiscrepancyType.COUNT_DIFFERS: "number_of_payments",
-    DiscrepancyType.PAID_WHILE_INACTIVE: "time",
-    DiscrepancyType.DUPLICATE_PAYMENT: "payment",
-    DiscrepancyType.LINK_MISSING: "payment_link",
-    DiscrepancyType.PAYMENT_WITHOUT_EVENT: "webhook",
-    DiscrepancyType.UNKNOWN_INSTANCE: "payments",
-    DiscrepancyType.REFUND_ON_ORDER_ONLY: "refund",
-}
-
-
-def compared(found: Found, told: Facts | None, booked: Facts | None) -> list[Compared]:
-    """What differs, first; then what else the webhook and the books say of the payment."""
-    one = found.line.one
-    sides = {name: None if said is None else str(said) for name, said in one.sides.items()}
-    named = sides.get("field") or _FIELDS.get(one.type)
-    rows = [
-        Compared(
-            _FACTS.get(named or "", words(named or one.type.removesuffix("_differs"))),
-            sides.get("told") if "told" in sides else _fact(told, named),
-            sides.get("booked"),
-            sides.get("wix"),
-            True,
-        )
-    ]
-    for name in Facts.__dataclass_fields__:
-        if name in (named, "currency"):
-            continue  # an amount is told with its currency
-        ours, theirs = _fact(booked, name), _fact(told, name)
-        if ours is None and theirs is None:
-            continue
-        is_other = ours is not None and theirs is not None and ours != theirs
-        rows.append(Compared(_FACTS.get(name, words(name)), theirs, ours, None, is_other))
-    return rows
-
-
-def _fact(facts: Facts | None, name: str | None) -> str | None:
-    if facts is None or name is None or name not in Facts.__dataclass_fields__:
-        return None
-    value = getattr(facts, name)
-    if value is None:
-        return None
-    if name == "amount":
-        return f"{shown_amount(value, facts.currency)} {facts.currency}"
-    if name in ("created_at", "transaction_at"):
-        return f"{value:%Y-%m-%d %H:%M:%S} UTC"
-    return str(value)
-
-
 def _pages_of(found: Found, steps: Slice[Any]) -> Pages:
     """The pages of its history, also where a form of it is shown again."""
 
@@ -629,10 +553,8 @@ def blueprint(site: Site) -> Blueprint:
             one = found.line.one
             steps = discrepancies.steps(connection, discrepancy_id, at=at)
             in_force = rules.in_force(connection)
-            told, booked = (
-                discrepancies.told_and_booked(connection, instance_id, one.payment_id)
-                if one.payment_id is not None
-                else (None, None)
+            sides = store_sides.sides(
+                connection, instance_id, one.payment_link_id, one.payment_id, found.last_run_id
             )
             names = discrepancies.workers(connection, Reach(frozenset({instance_id})))
             beside = discrepancies.page(
@@ -657,7 +579,8 @@ def blueprint(site: Site) -> Blueprint:
             type_words=type_words,
             advice=ADVICE[DiscrepancyType(one.type)] if known else "Upgrade this service to see what to do.",
             aging=domain.aging(now - one.aged_from),
-            rows=compared(found, told, booked),
+            rows=compared(one, sides),
+            sides=sides,
             difference=one.sides.get(domain.DIFFERENCE),
             steps=steps,
             pages=_pages_of(found, steps),

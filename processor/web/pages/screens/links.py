@@ -14,8 +14,7 @@ from processor import flows
 from processor.domain.access import Permission
 from processor.domain.link import Link
 from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
-from processor.store import listings
-from processor.store.screens import links, refunded
+from processor.store.screens import decided, links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
 from processor.web.pages import link_forms, link_view, masking, paging
@@ -43,7 +42,10 @@ _FORM = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A link of the list. link: None when Wix describes it in a way we cannot read, as `unreadable` says."""
+    """A link of the list. link: None when Wix describes it in a way we cannot read, as `unreadable` says.
+
+    accepted: how the difference of its totals was: written_off or tolerated, None when it was not.
+    """
 
     id_text: str
     link: Link | None
@@ -51,6 +53,7 @@ class Line:
     compared: Compared | None = None
     booked: Booked = links.NOTHING
     discrepancies: int = 0
+    accepted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +153,13 @@ def blueprint(site: Site) -> Blueprint:
             booked = links.booked(connection, instance_id, [link_id], limit=links.BOOKED_MAX_OF_ONE).get(
                 link_id, links.NOTHING
             )
-            open_ = listings.open_discrepancies(
-                connection, listings.Narrowing(instance_id=instance_id, payment_link_id=link_id), 20
-            )
+            differences = decided.of_link(connection, instance_id, link_id)
             recent = links.recent_payments(connection, instance_id, link_id)
             given_back = links.given_back(connection, instance_id, link_id)
             refunds = refunded.of_payments(
                 connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
             )
-        if live is None and stored is None and not booked.sums and not open_ and why is None:
+        if live is None and stored is None and not booked.sums and not differences and why is None:
             abort(404)
         if live is None and stored is not None:
             live = Detail(stored.link, stored.rest, None, why or _GONE, stored.seen_at)
@@ -178,7 +179,8 @@ def blueprint(site: Site) -> Blueprint:
             link_id=link_id,
             booked=booked,
             compared=link_view.compare(live.link, booked),
-            discrepancies=open_,
+            discrepancies=differences,
+            of_totals=[each for each in differences if each.one.type in decided.OF_TOTALS],
             recent=recent,
             given_back=given_back,
             refunds=refunds,
@@ -446,6 +448,7 @@ def _with_books(connection: Any, instance_id: UUID, lines: list[Line]) -> list[L
     ids = [one.link.payment_link_id for one in lines if one.link is not None]
     booked = links.booked(connection, instance_id, ids)
     open_ = links.open_discrepancies(connection, instance_id, ids)
+    accepted = decided.accepted(connection, instance_id, ids)
     told_ = []
     for one in lines:
         if one.link is None:
@@ -454,6 +457,14 @@ def _with_books(connection: Any, instance_id: UUID, lines: list[Line]) -> list[L
         link_id = one.link.payment_link_id
         ours = booked.get(link_id, links.NOTHING)
         told_.append(
-            Line(one.id_text, one.link, None, link_view.compare(one.link, ours), ours, open_.get(link_id, 0))
+            Line(
+                one.id_text,
+                one.link,
+                None,
+                link_view.compare(one.link, ours),
+                ours,
+                open_.get(link_id, 0),
+                accepted.get(link_id),
+            )
         )
     return told_
