@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, select, text
+from sqlalchemy import ColumnElement, Connection, or_, select, text
 
 from processor.domain.access import Reach
 from processor.store.runs import RunLine
 from processor.store.screens.common import within
 from processor.store.screens.keyset import Position, Slice
 from processor.store.screens.sieve import Sifted, sift
-from processor.store.tables import ReconciliationRun, RunEvidence
+from processor.store.tables import Discrepancy, ReconciliationRun, RunEvidence, is_any_of
 
 KINDS = ("check", "sweep", "backfill")
 STATUSES = ("running", "succeeded", "failed", "abandoned")
@@ -24,6 +25,8 @@ KEY_TYPES = (datetime, UUID)
 PIECES_MAX = 200  # of the evidence of a run that are read for its page
 LINES_BYTES_MAX = 500_000
 SHOWN_MAX = 100
+STEPS_MAX = 5_000
+CLOCKS_APART = timedelta(minutes=1)  # of the machines on which runs begin, and step by step come to their end
 
 _LINE = [getattr(ReconciliationRun, name) for name in RunLine.__dataclass_fields__]
 
@@ -37,9 +40,13 @@ def runs(
     status: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    with_idle: bool = True,
     at: Position | None = None,
 ) -> Sifted[RunLine]:
-    """Runs of an instance that began in [since, until), the newest first; None for what does not matter."""
+    """Runs of an instance that began in [since, until), the newest first; None for what does not matter.
+
+    with_idle: also sweeps and backfills that found nothing, and so asked for no check.
+    """
     row = ReconciliationRun
     conditions: list[ColumnElement[bool]] = [
         row.instance_id == instance_id,
@@ -49,9 +56,11 @@ def runs(
         conditions.append(row.started_at >= since)
     if until is not None:
         conditions.append(row.started_at < until)
-    sieve = [
+    sieve: list[ColumnElement[bool]] = [
         column == value for column, value in ((row.kind, kind), (row.status, status)) if value is not None
     ]
+    if not with_idle:
+        sieve.append(or_(row.kind == "check", row.status != "succeeded", row.link_count > 0))
     found = sift(connection, select(*_LINE).where(*conditions), sieve, (row.started_at, row.run_id), at=at)
     lines = [RunLine(*line[: len(_LINE)]) for line in found.page.items]
     return Sifted(Slice(lines, found.page.before, found.page.after), found.looked_to)
@@ -130,6 +139,83 @@ def _read(record: dict[str, Any]) -> dict[str, Any]:
                 "created_at": datetime.fromisoformat(created) if created else None,
             }
     return record
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A step that a run made with a discrepancy. kind: of the step; state: how the discrepancy stands now."""
+
+    discrepancy_id: UUID
+    kind: str
+    at: datetime
+    type: str
+    payment_link_id: UUID
+    payment_id: UUID | None
+    amount_at_risk: Decimal | None
+    currency: str | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A discrepancy as it stands now. reason: why it was closed, None while it is open."""
+
+    discrepancy_id: UUID
+    state: str
+    reason: str | None
+
+
+def moved(connection: Connection, run: RunLine) -> tuple[list[Moved], bool]:
+    """What a run did to discrepancies, in its order, and whether that is all: SHOWN_MAX of STEPS_MAX looked at.
+
+    Steps have an index by when they were made; other runs and persons may have made some meanwhile.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT s.discrepancy_id, s.kind, s.at, d.type, d.payment_link_id, d.payment_id, s.amount_at_risk,
+                s.currency, d.state, s.looked
+            FROM (SELECT discrepancy_id, kind, at, amount_at_risk, currency, run_id, step_id,
+                    row_number() OVER (ORDER BY at, step_id) AS looked
+                FROM discrepancy_steps
+                WHERE instance_id = :instance_id AND at >= :since AND at <= :until
+                ORDER BY at, step_id LIMIT :looked) AS s
+            LEFT JOIN discrepancies d ON d.discrepancy_id = s.discrepancy_id AND s.run_id = :run_id
+            WHERE s.run_id = :run_id OR s.looked = :looked
+            ORDER BY s.at, s.step_id LIMIT :most"""),
+        {
+            "instance_id": run.instance_id,
+            "run_id": run.run_id,
+            "since": run.started_at - CLOCKS_APART,
+            "until": (run.finished_at or run.beat_at or run.started_at) + CLOCKS_APART,
+            "looked": STEPS_MAX,
+            "most": SHOWN_MAX + 1,
+        },
+    ).all()
+    is_whole = len(rows) <= SHOWN_MAX and all(row.looked < STEPS_MAX for row in rows)
+    return [Moved(*row[:-1]) for row in rows if row.type is not None][:SHOWN_MAX], is_whole
+
+
+def standings(
+    connection: Connection, instance_id: UUID, differences: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, str, str | None], Standing]:
+    """How the discrepancies of differences stand now, by type, link and payment. differences: records of `decided`."""
+    row = Discrepancy
+    links = {UUID(one["payment_link_id"]) for one in differences}
+    if not links:
+        return {}
+    found = connection.execute(
+        select(row.type, row.payment_link_id, row.payment_id, row.discrepancy_id, row.state, row.reason)
+        .where(row.instance_id == instance_id, is_any_of(row.payment_link_id, links))
+        .limit(STEPS_MAX)
+    )
+    return {
+        (
+            one.type,
+            str(one.payment_link_id),
+            None if one.payment_id is None else str(one.payment_id),
+        ): Standing(one.discrepancy_id, one.state, one.reason)
+        for one in found
+    }
 
 
 def is_small(connection: Connection, instance_id: UUID, run_id: UUID) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -33,7 +36,7 @@ def path_of(run: Any) -> str:
 
 
 def test_the_list_shows_runs_with_what_they_found(books: Books) -> None:
-    page = books.person().read("/runs")
+    page = books.person().read("/runs?idle=1")
 
     for kind in ("check", "sweep"):
         assert str(a_run(books, kind).run_id)[:8] in page
@@ -51,6 +54,96 @@ def test_a_run_shows_totals_differences_and_what_it_recovered(books: Books) -> N
     assert run.result_digest.hex() in page
     assert "Amount differs" in page
     assert str(books.payments["recovered"])[:8] in page
+
+
+def test_sweeps_that_found_nothing_are_left_out_until_they_are_asked_for(fresh_books: Books) -> None:
+    books, shop = fresh_books, fresh_books.shop
+    shop.pay(shop.link())
+    for _ in range(3):
+        shop.sweep()
+        shop.pass_time()
+    found, *empty = shop.rows(
+        "SELECT run_id, link_count FROM reconciliation_runs WHERE instance_id = :id AND kind = 'sweep'"
+        " ORDER BY started_at",
+        id=books.instance_id,
+    )
+    assert found.link_count == 1
+    with shop.services.database.begin() as connection:
+        connection.execute(
+            text("UPDATE reconciliation_runs SET link_count = 0 WHERE run_id = ANY(:ids)"),
+            {"ids": [one.run_id for one in empty]},
+        )
+    assert empty
+    person = books.person()
+
+    left_out = person.read(f"/runs?kind=sweep&instance={books.instance_id}")
+    shown = person.read(f"/runs?kind=sweep&instance={books.instance_id}&idle=1")
+
+    assert str(found.run_id) in left_out
+    assert not any(str(one.run_id) in left_out for one in empty)
+    assert all(str(one.run_id) in shown for one in [found, *empty])
+    [address] = re.findall(r'left out. <a href="([^"]+)"', left_out)
+    assert html.unescape(address).startswith("/runs?")
+    assert str(empty[0].run_id) in person.read(html.unescape(address))
+    assert "left out" not in shown
+
+
+def test_a_run_says_what_it_did_to_discrepancies(books: Books) -> None:
+    """Also those of links, which are no differing payments."""
+    step = books.shop.one(
+        "SELECT run_id, discrepancy_id FROM discrepancy_steps WHERE discrepancy_id = :id AND kind = 'opened'",
+        id=books.discrepancies["investigating"],
+    )
+    run = a_run(books, more=f"run_id = '{step.run_id}'")
+
+    page = books.person().read(path_of(run))
+
+    assert run.opened > run.discrepant
+    assert f"/discrepancies/{books.instance_id}/{step.discrepancy_id}" in page
+    moved = page[page.index("Discrepancies it moved") :]
+    assert moved.count('data-label="Step"') == run.opened + run.resolved
+    assert "Investigating" in moved, "how it stands now"
+    assert "Still open now" in page
+    assert f"{run.opened} opened" in books.person().read(f"/runs?kind=check&instance={books.instance_id}")
+
+
+def test_what_another_run_did_is_not_told_of_this_one(books: Books) -> None:
+    other = books.shop.one(
+        "SELECT run_id FROM discrepancy_steps WHERE discrepancy_id = :id AND kind = 'opened'",
+        id=books.discrepancies["other"],
+    )
+    with books.shop.services.database.begin() as connection:
+        for row in books.shop.rows("SELECT * FROM reconciliation_runs WHERE kind = 'check'"):
+            run = store.run(connection, row.instance_id, row.run_id)
+            assert run is not None
+            found, is_whole = store.moved(connection, run)
+            ids = {one.discrepancy_id for one in found}
+            assert is_whole
+            assert (books.discrepancies["other"] in ids) <= (row.instance_id == books.other_instance_id)
+            assert len(found) >= run.opened + run.resolved
+    assert other is not None
+
+
+def test_only_so_many_steps_are_looked_at(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "STEPS_MAX", 1)
+    row = a_run(books, more="opened > 1")
+    with books.shop.services.database.begin() as connection:
+        run = store.run(connection, row.instance_id, row.run_id)
+        assert run is not None
+        found, is_whole = store.moved(connection, run)
+    assert len(found) <= 1
+    assert not is_whole
+
+
+def test_the_difference_of_control_totals_is_wix_less_booked(books: Books) -> None:
+    run = a_run(books, more="discrepant > 0")
+    [sums] = [sums for currency, sums in run.sums.items() if currency == "USD"]
+    page = books.person().read(path_of(run))
+
+    assert "Wix less booked" in page
+    more = Decimal(sums["wix"]) - Decimal(sums["booked"])
+    assert more > 0
+    assert f'<span class="money">{more:,.2f} <span' in page[page.index("Wix less booked") :]
 
 
 def test_a_sweep_says_that_it_decides_nothing(books: Books) -> None:
@@ -107,7 +200,7 @@ ODD = ["\0", "x" * 10_000, "9" * 400, "2026-13-45", "0001-01-01", "9999-12-31", 
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", ["kind", "status", "since", "until", "instance"])
+@pytest.mark.parametrize("name", ["kind", "status", "since", "until", "instance", "idle"])
 def test_odd_filters_are_told_beside_them(books: Books, name: str, odd: str) -> None:
     page = books.person().read(f"/runs?{name}={quote(odd)}&{name}=again")
 
@@ -121,7 +214,7 @@ def test_an_odd_page_is_no_page(books: Books) -> None:
 
 
 def test_filters_narrow(books: Books) -> None:
-    page = books.person().read(f"/runs?kind=sweep&instance={books.instance_id}")
+    page = books.person().read(f"/runs?kind=sweep&idle=1&instance={books.instance_id}")
 
     assert str(a_run(books, "sweep").run_id)[:8] in page
     assert str(a_run(books, "check").run_id)[:8] not in page

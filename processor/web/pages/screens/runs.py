@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from processor.store.screens.sieve import Sifted
 from processor.web.pages import paging
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
-from processor.web.pages.site import Site, done, refused
+from processor.web.pages.site import Site, address, done, refused
 
 BACKFILLS_SHOWN = 10
 PROOF_SECONDS = 5  # of one statement; who needs longer has the command
@@ -41,6 +42,7 @@ def blueprint(site: Site) -> Blueprint:
             owner = asked.instance(owners)
             kind, status = asked.one_of("kind", store.KINDS), asked.one_of("status", store.STATUSES)
             since, until = asked.span(site.clock)
+            with_idle = asked.one_of("idle", ("1",)) is not None
             found: Sifted[RunLine] = Sifted(Slice([], None, None), None)
             polling, filling = None, []
             if owner is not None:
@@ -52,6 +54,7 @@ def blueprint(site: Site) -> Blueprint:
                     status=status,
                     since=since,
                     until=until,
+                    with_idle=with_idle,
                     at=at,
                 )
                 polling = store.polling(connection, owner)
@@ -62,6 +65,14 @@ def blueprint(site: Site) -> Blueprint:
             owners=owners,
             owner=owner,
             found=found,
+            with_idle=with_idle,
+            all_address=address(
+                url_for("runs.index"),
+                {
+                    **{name: text for name, text in asked.values.items() if name not in asked.wrong},
+                    "idle": "1",
+                },
+            ),
             pages=paging.around(found.page),
             polling=polling,
             filling=filling,
@@ -80,7 +91,24 @@ def blueprint(site: Site) -> Blueprint:
                 abort(404)
             decided = store.decided(connection, instance_id, run_id)
             is_small = store.is_small(connection, instance_id, run_id)
-        return render_template("run.html", run=found, decided=decided, is_small=is_small, proof=proof)
+            moved, is_moved_whole = store.moved(connection, found)
+            standings = store.standings(connection, instance_id, decided.differences)
+        now = [
+            standings.get((one["type"], one["payment_link_id"], one["payment_id"]))
+            for one in decided.differences
+        ]
+        return render_template(
+            "run.html",
+            run=found,
+            decided=decided,
+            standings=now,
+            still_open=sum(one is not None and one.state in ("open", "investigating") for one in now),
+            moved=moved,
+            counts=Counter(one.kind for one in moved),
+            is_moved_whole=is_moved_whole,
+            is_small=is_small,
+            proof=proof,
+        )
 
     @routes.post("/<uuid:instance_id>/<uuid:run_id>/again")
     @needs(Permission.OPERATE)
