@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -29,6 +30,8 @@ from processor.domain.sheet import cell
 from processor.store.report_views import REPORTS
 from tests.commands.running import Run, told
 from tests.shop import Shop
+
+_AMOUNT = re.compile(r"-?\d+(\.\d+)?")
 
 
 def in_csv(run: Run, *arguments: object) -> list[dict[str, str]]:
@@ -112,7 +115,11 @@ def test_every_report_is_written_in_every_way_with_the_same_rows(run: Run, shop:
         assert sheet
     for record, line in zip(document["rows"], sheet, strict=True):
         assert list(record) == list(line)
-        assert [cell(value) for value in record.values()] == list(line.values())
+        # An amount is text in JSON, and a number in CSV, below zero as well.
+        assert [
+            value if isinstance(value, str) and _AMOUNT.fullmatch(value) else cell(value)
+            for value in record.values()
+        ] == list(line.values())
     for word in people.splitlines()[0].split() if sheet else ():
         assert word in REPORTS[view].shown
     assert again == document
