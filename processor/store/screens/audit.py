@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, false, select
 
 from processor.domain.access import Reach
 from processor.store.screens.common import within
@@ -41,6 +41,7 @@ def actions(
     reach: Reach,
     *,
     account_id: UUID | None = None,
+    is_nobody: bool = False,
     action: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -48,17 +49,21 @@ def actions(
 ) -> Sifted[ActionLine]:
     """Actions in [since, until), the newest first: those about the instances of `reach`, and with every one all.
 
-    None for what does not matter.
+    None for what does not matter; is_nobody: of an account that is none. Who sees some instances only is answered the
+    same for an account that is none, and for one that did nothing there: also how far back was looked, which tells how
+    much there is to look through, is then the same.
     """
     row = ActionRow
     conditions: list[ColumnElement[bool]] = []
+    sieve: list[ColumnElement[bool]] = [*within(row.instance_id, reach)]
     if account_id is not None:
-        conditions.append(row.account_id == account_id)
+        (conditions if reach.instance_ids is None else sieve).append(row.account_id == account_id)
+    if is_nobody:
+        sieve.append(false())
     if since is not None:
         conditions.append(row.at >= since)
     if until is not None:
         conditions.append(row.at < until)
-    sieve: list[ColumnElement[bool]] = [*within(row.instance_id, reach)]
     if action is not None:
         sieve.append(row.action == action)
     found = sift(connection, select(*_LINE).where(*conditions), sieve, (row.at, row.action_id), at=at)

@@ -28,7 +28,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from processor.config import LOOPBACK, Settings
 from processor.store import accounts
 from processor.web.pages.access import public
-from processor.web.pages.signing import admit, safe_next
+from processor.web.pages.signing import admit, note_throttled, safe_next
 from processor.web.pages.site import Site
 from processor.web.pages.throttle import place_of
 
@@ -270,7 +270,9 @@ def blueprint(site: Site) -> Blueprint:
         next_ = safe_next(request.form.get("next"))
         if g.account is not None:
             return redirect(next_, 303)
-        if not site.throttle.may(BY_ADDRESS, "oidc", place_of(request.remote_addr)):
+        spent = (BY_ADDRESS, "oidc", place_of(request.remote_addr))
+        if not site.throttle.may(*spent):
+            note_throttled(site, spent)
             return again("That was tried too often. Wait ten minutes and try again.", 429)
         started = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
         try:
@@ -288,7 +290,9 @@ def blueprint(site: Site) -> Blueprint:
     def back() -> AnyResponse | tuple[str, int]:
         started = session.pop(_STARTED, None)
         now = site.services.now()
-        if not site.throttle.may(BY_ADDRESS, "oidc_back", place_of(request.remote_addr)):
+        spent = (BY_ADDRESS, "oidc_back", place_of(request.remote_addr))
+        if not site.throttle.may(*spent):
+            note_throttled(site, spent)
             return again("That was tried too often. Wait ten minutes and try again.", 429)
         if not isinstance(started, dict) or now.timestamp() - started["at"] > STARTED_SECONDS:
             return again("That sign-in was not begun in this browser, or too long ago. Try again.", 400)

@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 BY_ADDRESS = "20 per 10 minutes"
 BY_NAME = "50 per 1 hour"
 BY_BOTH = "8 per 10 minutes"
+OF_LIMITS = {
+    BY_ADDRESS: "from one network",
+    BY_NAME: "for one name",
+    BY_BOTH: "for one name from one network",
+}
 KNOWN_SECONDS = 180 * 86_400
 HASH_SECONDS = 5.0  # longest wait for others whose passwords are being checked
 # Letters as JSON has them: it may travel in the session's cookie, which browsers drop beyond 4 KB.
@@ -70,6 +75,26 @@ def _turn() -> Iterator[None]:
         yield
     finally:
         _at_once.release()
+
+
+def note_throttled(site: Site, spent: tuple[str, ...], name: str = "") -> None:
+    """Write down that somebody may try no more, once while the limit holds: whoever tries on does not fill the log.
+
+    spent: the limit, and what it is counted by. name: as it was typed; kept only when it is that of an account.
+    """
+    limit, *about = spent
+    if not site.throttle.may(f"1 per {limit.partition(' per ')[2]}", "sign_in_throttled", *about):
+        return
+    found = None
+    if name and "\0" not in name:
+        with site.read() as connection:
+            found = accounts.named(connection, name)
+    site.guard.note(
+        "sign_in_throttled",
+        by=found and found[0],
+        detail={"limit": f"{limit} {OF_LIMITS.get(limit, OF_LIMITS[BY_ADDRESS])}"},
+        status=429,
+    )
 
 
 def safe_next(text: str | None) -> str:
@@ -124,15 +149,17 @@ def blueprint(site: Site) -> Blueprint:
         def again(words: str, status: int) -> tuple[str, int]:
             return render_template("sign_in.html", wrong=words, name=name[:100], next_=next_), status
 
-        def too_often() -> tuple[str, int]:
+        def too_often(spent: tuple[str, ...]) -> tuple[str, int]:
             log.warning("sign_in_throttled", request_id=g.request_id)
+            note_throttled(site, spent, name)
             return again("That was tried too often. Wait ten minutes and try again.", 429)
 
         place, key = place_of(request.remote_addr), name.casefold()[:100]
         # What fails is counted, so that whoever signs in and out all day is never kept out.
         limits = [(BY_BOTH, "sign_in", place, key), (BY_ADDRESS, "sign_in", place)]
-        if not all(site.throttle.has_left(*one) for one in limits):
-            return too_often()
+        for one in limits:
+            if not site.throttle.has_left(*one):
+                return too_often(one)
         found = None
         if name and "\0" not in name and len(password) <= PASSWORD_MAX:
             with site.read() as connection:
@@ -141,7 +168,7 @@ def blueprint(site: Site) -> Blueprint:
         if not is_known(held):
             limits.append((BY_NAME, "sign_in", "name", key))
             if not site.throttle.has_left(*limits[-1]):
-                return too_often()
+                return too_often(limits[-1])
         if not verify(password_hash, password) or held is None or held.is_disabled:
             for one in limits:
                 site.throttle.may(*one)

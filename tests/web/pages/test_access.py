@@ -252,6 +252,29 @@ def test_guessing_is_throttled_and_a_right_password_too(fresh_books: Books) -> N
     assert late.status_code == 429
 
 
+def test_being_throttled_is_written_down_once_and_not_for_each_try(fresh_books: Books) -> None:
+    fresh_books.person(Role.CLERK, name="maya")
+    give_password(fresh_books, "maya", "a long password")
+    nobody = fresh_books.nobody()
+
+    for n in range(14):
+        nobody.post("/sign-in", {"name": "maya", "password": f"guess {n}"})
+    for n in range(30):
+        nobody.post("/sign-in", {"name": f"my secret password {n}", "password": "x"})
+
+    rows = fresh_books.shop.rows(
+        "SELECT actor, detail, status FROM actions WHERE action = 'sign_in_throttled' ORDER BY action_id"
+    )
+    assert [(row.actor, row.detail["limit"], row.status) for row in rows] == [
+        ("maya", "8 per 10 minutes for one name from one network", 429),
+        (None, "20 per 10 minutes from one network", 429),
+    ]
+    failed = fresh_books.shop.one("SELECT count(*) AS rows FROM actions WHERE action = 'sign_in_failed'")
+    assert failed.rows == 20, "what is tried is bounded by the throttle itself"
+    assert "secret" not in str(fresh_books.shop.rows("SELECT * FROM actions"))
+    assert "Was kept from trying to sign in" in fresh_books.person(Role.AUDITOR).read("/audit")
+
+
 def test_a_typed_name_that_is_none_is_not_written_down(fresh_books: Books) -> None:
     fresh_books.nobody().post("/sign-in", {"name": "my secret password", "password": "x"})
 

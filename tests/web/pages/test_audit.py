@@ -8,10 +8,11 @@ from urllib.parse import quote
 import pytest
 
 from processor.domain.access import EVERYWHERE, Reach, Role
-from processor.store import actions
+from processor.store import accounts, actions
 from processor.store.screens import audit as store
+from processor.store.screens import sieve
 from processor.web.pages.screens.audit import action_words
-from tests.web.pages.books import MARKUP, Books
+from tests.web.pages.books import MARKUP, Books, Person
 from tests.web.pages.test_access import routes
 from tests.web.pages.test_runs import ODD, plans_of
 
@@ -56,6 +57,46 @@ def test_who_sees_some_instances_sees_what_is_about_them_alone(books: Books) -> 
     assert "Asked for a sweep" not in table
     assert "Tried a failed job again" not in table
     assert str(books.instance_id)[:8] not in page
+
+
+def test_who_sees_some_instances_does_not_learn_whose_accounts_there_are(fresh_books: Books) -> None:
+    books = fresh_books
+    omar = books.person(Role.OPERATOR, name="omar")
+    for _ in range(3):
+        omar.post(f"/runs/{books.instance_id}/sweep")
+    some = books.person(Role.AUDITOR, reach=Reach(frozenset({books.other_instance_id})))
+    every = books.person(Role.AUDITOR)
+
+    def table_of(person: Person, name: str) -> str:
+        page = person.read(f"/audit?actor={name}")
+        return page[page.index("</form>", page.index('class="filters"')) :]
+
+    assert table_of(some, "omar") == table_of(some, "nobody-of-this-name")
+    assert "wrong-words" not in some.read("/audit?actor=nobody-of-this-name")
+    assert "Nobody has an account of this name." in every.read("/audit?actor=nobody-of-this-name")
+    assert "Asked for a sweep" in table_of(every, "omar")
+
+
+def test_how_far_back_was_looked_says_nothing_of_what_one_may_not_see(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = fresh_books
+    omar = books.person(Role.OPERATOR, name="omar")
+    for _ in range(6):
+        omar.post(f"/runs/{books.instance_id}/sweep")
+    some = Reach(frozenset({books.other_instance_id}))
+    defaults = sieve.sift.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setattr(sieve.sift, "__kwdefaults__", {**defaults, "looked_max": 3})
+
+    with books.shop.services.database.begin() as connection:
+        found = accounts.named(connection, "omar")
+        assert found is not None
+        of_omar = store.actions(connection, some, account_id=found[0].account_id)
+        of_nobody = store.actions(connection, some, is_nobody=True)
+
+    assert of_omar == of_nobody
+    assert of_omar.looked_to is not None
 
 
 @pytest.mark.parametrize("odd", ODD)

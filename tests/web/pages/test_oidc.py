@@ -403,6 +403,8 @@ def test_it_begins_by_a_form_of_ours_and_not_without_end(
     assert nobody.client.post("/sign-in/oidc").status_code == 400
     statuses = [nobody.post("/sign-in/oidc").status_code for _ in range(4)]
     assert statuses == [200] * 3 + [429]
+    [row] = oidc.shop.rows("SELECT detail FROM actions WHERE action = 'sign_in_throttled'")
+    assert row.detail == {"limit": "3 per 10 minutes from one network"}
 
 
 # -- An issuer that is not as it should be ------------------------------------------------------------

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import Blueprint, current_app, render_template, url_for
 from werkzeug.routing import BuildError
 
-from processor.domain.access import Permission
+from processor.domain.access import EVERYWHERE, Permission
 from processor.store import accounts
 from processor.store.screens import audit as store
 from processor.store.screens.audit import ActionLine
@@ -21,6 +21,7 @@ from processor.web.pages.site import Site
 WORDS = {
     "signed_in": "Signed in",
     "sign_in_failed": "Failed to sign in",
+    "sign_in_throttled": "Was kept from trying to sign in, as it was tried too often",
     "signing.sign_out": "Signed out",
     "signing.change_password": "Changed the password",
     "signing.end_sessions": "Ended other sessions",
@@ -89,18 +90,22 @@ def blueprint(site: Site) -> Blueprint:
         known = _known()
         action = asked.one_of("action", known)
         since, until = asked.span(site.clock)
-        name, account_id = asked.text("actor"), None
+        name, account_id, is_nobody = asked.text("actor"), None, False
         with site.read() as connection:
             if name is not None:
                 found_account = accounts.named(connection, name)
-                if found_account is None:
+                # Who has an account at all is for who sees every instance.
+                if found_account is not None:
+                    account_id = found_account[0].account_id
+                elif reach() == EVERYWHERE:
                     asked.wrong["actor"] = "Nobody has an account of this name."
                 else:
-                    account_id = found_account[0].account_id
+                    is_nobody = True
             found = store.actions(
                 connection,
                 reach(),
                 account_id=account_id,
+                is_nobody=is_nobody,
                 action=action,
                 since=since,
                 until=until,
