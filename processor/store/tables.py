@@ -373,6 +373,9 @@ class PaymentRow(_Facts, Base):
             "instance_id",
             postgresql_where=text("recovery IS NOT NULL"),
         ),
+        # What reports of days are read by: see migration 0023.
+        Index("ix_payments_reported", text("COALESCE(transaction_at, created_at, stored_at)")),
+        Index("ix_payments_polled", "stored_at", postgresql_where=text("first_origin = 'poll'")),
         Index(
             "ix_payments_undated",
             "instance_id",
@@ -408,6 +411,11 @@ class PaymentVersion(_Facts, Base):
         CheckConstraint(one_of("origin", "webhook", "poll", "replay"), "origin"),
         CheckConstraint("num_nonnulls(event_id, run_id) = 1", "one_source"),
         Index("ix_payment_versions_payment", "instance_id", "payment_id", "revision"),
+        Index(
+            "ix_payment_versions_polled",
+            "told_at",
+            postgresql_where=text("origin = 'poll' AND verdict = 'newer'"),
+        ),
         # An event is applied at most once, whoever applies it.
         Index(
             "uq_payment_versions_event",

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, select, text
 
 from processor.domain.access import Reach
 from processor.store import evidence
@@ -84,7 +84,7 @@ def events(
 ) -> Sifted[EventLine]:
     """Events of an instance by when they were first received, the newest first."""
     row = WebhookEvent
-    conditions: list[ColumnElement[bool]] = [
+    conditions: list[Any] = [
         row.instance_id == instance_id,
         *within(row.instance_id, reach),
     ]
@@ -94,9 +94,11 @@ def events(
         conditions.append(row.received_at < by.until)
     if by.entity_id is not None:
         conditions.append(row.entity_id == by.entity_id)  # an index of its own
+    if by.status == "unreadable":
+        conditions.append(text("webhook_events.status = 'unreadable'"))  # an index of its own, of few
     pairs = (
         (row.kind, by.kind),
-        (row.status, by.status),
+        (row.status, None if by.status == "unreadable" else by.status),
         (row.payment_link_id, by.payment_link_id),
     )
     sieve: list[ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]

@@ -235,13 +235,13 @@ def for_approval(connection: Connection, reach: Reach, asker: str) -> int:
 
 
 def assigned(connection: Connection, reach: Reach, asker: str) -> int:
-    """Open discrepancies that `asker` looks after, of the OPEN_MAX that were seen first."""
+    """Open discrepancies that `asker` looks after, of the OPEN_MAX oldest."""
     found: int = connection.execute(
         text(f"""
             SELECT count(*) FROM (
                 SELECT d.owner FROM discrepancies d
                 WHERE d.closed_at IS NULL AND {_seen("d.instance_id", reach)}
-                ORDER BY d.first_seen_at LIMIT :most) o
+                ORDER BY d.aged_from, d.discrepancy_id LIMIT :most) o
             WHERE lower(o.owner) = lower(:asker)"""),
         {**_ids(reach), "asker": asker, "most": OPEN_MAX},
     ).scalar_one()

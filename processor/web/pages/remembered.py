@@ -17,7 +17,7 @@ from datetime import date, datetime, timedelta
 from processor.domain.access import Reach
 from processor.store.screens.overview import Day, DaySum, Delivered
 
-SECONDS_MAX = 0.03  # after so long, a look begins no further days; those it is at may take as long again
+SECONDS_MAX = 0.03  # after so long, a look begins no further day; the one it is at may take longer
 REACHES_MAX = 100  # of so many different people's instances
 LIFE_TODAY = timedelta(seconds=2)
 LIFE_YESTERDAY = timedelta(minutes=1)
@@ -65,7 +65,9 @@ class DaySums:
             seconds = (self._timer() - before) / len(part)
             for day, sums in found.items():
                 fresh[day] = _Kept(tuple(sums), now + _life(day, days[0].day, seconds))
-            number *= 2  # the first ones show how long a day takes
+            # The first ones show how long a day takes, and so how many more there is time for.
+            left = SECONDS_MAX - (self._timer() - begun)
+            number = max(1, min(number * 2, int(left / seconds))) if seconds > 0 else number * 2
         with self._lock:
             ours = self._kept.setdefault(reach, {})
             ours.update(fresh)
