@@ -1,6 +1,6 @@
 """reports of days read those days
 
-Revision: 0023, after 0022. The reports of payments and of missed webhooks read every payment there is, whichever days they
+Revision: 0024, after 0023. The reports of payments and of missed webhooks read every payment there is, whichever days they
 were asked for. Payments are found by when they are reported now, and those that a poll told of first, and updates that
 it did, by when. The latter two indexes hold few rows. The former is entered at its end by nearly every payment. The view
 of missed webhooks looks up what was told of each payment, instead of reading all that was ever told.
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0023"
-down_revision = "0022"
+revision = "0024"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
