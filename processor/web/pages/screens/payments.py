@@ -35,8 +35,7 @@ from processor.web.pages.site import CROWDED, Busy, Site, address, in_words, is_
 
 log = structlog.get_logger(__name__)
 
-# What one adds up without being asked to; a tenth of a second.
-ADDED_MAX = 100_000
+ADDED_MAX = 10_000  # payments that a page adds up without being asked to; all of them on request
 TEXT_MAX = 200
 DAY_MIN, DAY_MAX = date(2000, 1, 1), date(2199, 12, 31)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
