@@ -4,8 +4,8 @@
 
 Sections, each with servers of its own: `intake` (the webhook beside other designs), `slowed` (the same on slower
 disks), `redis` (its faults), `burst`, `scale` (with a year of events stored), `checks` (the worker beside one job for
-each event), `sweeps` (what Wix lists staged and matched, and a whole sweep). Only ratios of one run are goals, since
-numbers of different machines or minutes say little.
+each event), `sweeps` (what Wix lists staged and matched, and a whole sweep), `pages` (each page of a million payments
+beside an empty one). Only ratios of one run are goals, since numbers of different machines or minutes say little.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from benchmarks import burst, checks, goals, intake, machine, scale, sweeps, without_redis
+from benchmarks import burst, checks, goals, intake, machine, pages, scale, sweeps, without_redis
 from benchmarks.designs import ROOT
 from processor.errors import ProcessorError
 
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 ROWS_FULL = 10_000_000
 Result = dict[str, Any]
 # What a run found to be wrong, told as it is; what else may go wrong is told by its kind, since it may hold paths.
-WRONG = (intake.Mismatch, checks.Mismatch, scale.NoRoom, sweeps.Mismatch)
+WRONG = (intake.Mismatch, checks.Mismatch, scale.NoRoom, sweeps.Mismatch, pages.Mismatch)
 BROKEN = (ProcessorError, subprocess.SubprocessError, psycopg.Error, OSError)
 
 
@@ -128,6 +128,13 @@ def _sweeps(options: argparse.Namespace, folder: Path) -> Result:
     return sweeps.run(replace(chosen, rounds=options.rounds or chosen.rounds), folder)
 
 
+def _pages(options: argparse.Namespace, folder: Path) -> Result:
+    chosen = pages.Options()
+    if options.quick:
+        chosen = replace(chosen, payments=20_000, rounds=3)
+    return pages.run(replace(chosen, rounds=options.rounds or chosen.rounds), folder)
+
+
 SECTIONS: Mapping[str, Callable[[argparse.Namespace, Path], Result]] = {
     "intake": _intake,
     "slowed": _slowed,
@@ -136,6 +143,7 @@ SECTIONS: Mapping[str, Callable[[argparse.Namespace, Path], Result]] = {
     "scale": _scale,
     "checks": _checks,
     "sweeps": _sweeps,
+    "pages": _pages,
 }
 
 

@@ -19,6 +19,7 @@ GROWTH_MOST = 0.05
 OF_EMPTY = 0.85
 TIMES_JOBS = 50.0
 TIMES_BARE, LINEAR_MOST, TIMES_FLOOR = 3.5, 1.25, 1.1
+TIMES_EMPTY_PAGE = 5.0
 GROWTH_MB_MOST = 10.0
 NOT_MEASURED = "not measured"
 
@@ -205,6 +206,22 @@ def _sweeps(result: Found) -> _Lines:
     yield "calls to Wix of a sweep vs as few as pages hold it", f"<= {TIMES_FLOOR:g} x", told
 
 
+def _pages(result: Found) -> _Lines:
+    told: _Told = None
+    if slowest := result.get("slowest"):
+        words = f"{slowest['times']:.1f} x ({slowest['screen']}: {slowest['what']})"
+        words += f"; {result['kept']} of {result['judged']} within it"
+        told = words, slowest["times"] <= TIMES_EMPTY_PAGE
+    yield "the slowest page of large books vs the same of empty ones", f"<= {TIMES_EMPTY_PAGE:g} x", told
+    told = None
+    if late := [one for one in result.get("pages", ()) if one["is_on_request"]]:
+        within = sum(one["times"] <= TIMES_EMPTY_PAGE for one in late)
+        slowest = max(late, key=lambda one: one["times"])
+        words = f"{slowest['times']:.0f} x ({slowest['screen']}: {slowest['what']})"
+        told = f"{words}; {within} of {len(late)} within it", within == len(late)
+    yield "the slowest report, or sum of everything, vs an empty one", f"<= {TIMES_EMPTY_PAGE:g} x", told
+
+
 SECTIONS: dict[str, Callable[[Found], _Lines]] = {
     "intake": _intake,
     "slowed": _slowed,
@@ -213,6 +230,7 @@ SECTIONS: dict[str, Callable[[Found], _Lines]] = {
     "scale": _scale,
     "checks": _checks,
     "sweeps": _sweeps,
+    "pages": _pages,
 }
 
 
