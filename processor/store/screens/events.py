@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, select, text
@@ -22,6 +22,7 @@ from processor.store.tables import (
     WebhookEventConflict,
 )
 
+Line = TypeVar("Line")
 KINDS = ("payment", "link", "app_installed", "app_removed", "other")
 STATUSES = ("recorded", "held", "ignored", "unreadable")
 KEY_TYPES = (datetime, UUID)
@@ -174,12 +175,7 @@ class RejectedLine:
 def rejected(connection: Connection) -> list[RejectedLine]:
     """Samples of what was refused, the latest first, at most STRANGE_MAX."""
     row = RejectedDelivery
-    found = connection.execute(
-        select(*_columns(row, RejectedLine))
-        .order_by(row.last_received_at.desc(), row.body_digest)
-        .limit(STRANGE_MAX)
-    )
-    return [RejectedLine(*line) for line in found]
+    return _latest(connection, row, RejectedLine, (row.last_received_at, row.body_digest), STRANGE_MAX)
 
 
 def rejections_by_day(connection: Connection, since: date) -> list[tuple[date, str, int]]:
@@ -210,9 +206,13 @@ class UnreadLine:
 def unread(connection: Connection) -> list[UnreadLine]:
     """The latest of them, at most UNREAD_MAX."""
     row = UnreadDelivery
-    found = connection.execute(
-        select(*_columns(row, UnreadLine))
-        .order_by(row.received_at.desc(), row.token_digest)
-        .limit(UNREAD_MAX)
-    )
-    return [UnreadLine(*line) for line in found]
+    return _latest(connection, row, UnreadLine, (row.received_at, row.token_digest), UNREAD_MAX)
+
+
+def _latest(
+    connection: Connection, row: Any, line: type[Line], by: tuple[Any, Any], limit: int
+) -> list[Line]:
+    """Lines of a table, the latest first. by: when each came, and what tells those of one moment apart."""
+    at, key = by
+    found = connection.execute(select(*_columns(row, line)).order_by(at.desc(), key).limit(limit))
+    return [line(*one) for one in found]

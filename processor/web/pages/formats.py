@@ -21,6 +21,8 @@ from processor.web.pages.masking import masked_but_ids
 
 STATIC = Path(__file__).with_name("static")
 _BREAKS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
+# As checks and commands write a time down.
+_WRITTEN = re.compile(r"\b(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:Z| UTC)\b", re.ASCII)
 # Of what people enter or Wix sends: it would turn the text around it, or hide in it.
 _UNSEEN = dict.fromkeys(
     [
@@ -130,6 +132,17 @@ class Clock:
             value = value.astimezone(self.zone).date()
         return f"{value:%d %b %Y}"
 
+    def zoned(self, text: str) -> str:
+        """Text in which UTC times that were written down are those of the zone, which is named beside each."""
+        return _WRITTEN.sub(self._of_zone, text)
+
+    def _of_zone(self, found: re.Match[str]) -> str:
+        try:
+            moment = datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00").astimezone(self.zone)
+        except (ValueError, OverflowError):
+            return found[0]
+        return f"{moment:%d %b %Y, %H:%M:%S} {moment.tzname()}"
+
     def midnight(self, day: date) -> datetime:
         """The moment the day begins, in UTC."""
         return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
@@ -158,6 +171,7 @@ def install(app: Flask, clock: Clock) -> None:
         moment=clock.moment,
         ago=clock.ago,
         age=clock.age,
+        zoned=clock.zoned,
         day=clock.day,
     )
     app.jinja_env.globals.update(asset=asset, escape=escape, zone=clock.zone_name)

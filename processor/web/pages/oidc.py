@@ -142,7 +142,7 @@ class Issuer:
     def _ask_for_keys(self) -> KeySet:
         told = _json(self.metadata()["jwks_uri"])
         try:
-            return KeySet.import_key_set(told)  # type: ignore[arg-type]
+            return KeySet.import_key_set({"keys": told["keys"]})
         except (JoseError, ValueError, KeyError, TypeError) as why:
             raise NotSignedIn("the issuer's keys cannot be read") from why
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -9,6 +10,7 @@ from flask import Flask, session
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.web.pages.formats import Clock
 from processor.web.pages.site import LONG_READS, NOTES_BYTES_MAX, Busy, Site, notes, told
 from processor.wiring import PAGES_POOL_SIZE
 from tests.web.pages.books import Books
@@ -56,3 +58,15 @@ def test_what_takes_long_leaves_connections_to_what_does_not() -> None:
     for _ in range(LONG_READS + 1):
         with site.long_read(one):
             pass
+
+
+def test_times_that_checks_wrote_down_are_those_of_the_zone() -> None:
+    clock = Clock("Europe/Berlin", lambda: datetime(2026, 11, 28, tzinfo=UTC))
+
+    assert clock.zoned("2026-11-28T23:30:03Z") == "29 Nov 2026, 00:30:03 CET"
+    assert clock.zoned("from 2026-07-01 10:00:00 UTC on") == "from 01 Jul 2026, 12:00:00 CEST on"
+    assert (
+        clock.zoned("2026-13-28T23:30:03Z, 9999-12-31T23:30:03Z")
+        == "2026-13-28T23:30:03Z, 9999-12-31T23:30:03Z"
+    )
+    assert clock.zoned("12.00 USD") == "12.00 USD"

@@ -30,7 +30,8 @@ from processor.wix.signature import decode_segment
 
 DAYS_SHOWN = 30
 CUT_MAX = 10_000  # letters
-REPLAYED = {
+UNDERSTOOD = "It is understood now, and its link will be checked."
+REPLAYED: dict[Verdict | None, str] = {
     Verdict.NEW: "The payment was not booked yet, and is now.",
     Verdict.NEWER: "The payment was moved forward to the revision that the event tells of.",
 }
@@ -120,7 +121,7 @@ def blueprint(site: Site) -> Blueprint:
         if told.left is not None:
             return refused(where, f"{LEFT[told.left]}{_detail(told)}")
         services.queue.wake_up()
-        return done(where, REPLAYED.get(told.verdict, "It is understood now, and its link will be checked."))  # type: ignore[arg-type]
+        return done(where, REPLAYED.get(told.verdict, UNDERSTOOD))
 
     @routes.get("/rejected")
     @needs(Permission.READ)
