@@ -25,6 +25,7 @@ from processor.wix.wire import PATH_LINKS, PATH_PAYMENTS, PATH_TOKEN, NotJson, d
 
 TOKEN_SECONDS = 14_400
 CONTACTS_MAX = 1_000  # a page of Query Contacts
+ORDERS_MAX = 100  # a page of Search Orders
 PRODUCTS_MAX = 100  # a page of Query Products
 DRIPS = 20
 _WHOLE_FLOATS = 2.0**53  # beyond, a float does not know its last digit
@@ -339,6 +340,12 @@ def blueprint(
         """Get Order (Wix eCommerce)."""
         return jsonify(order=world.order_answer(g.instance_id, order_id))
 
+    @routes.post("/ecom/v1/orders/search")
+    def search_orders() -> Response:
+        """Search Orders (Wix eCommerce): the newest ones, as far as one page goes."""
+        found = world.newest_orders(g.instance_id, _newest(body_json()))
+        return jsonify(orders=found, metadata={"count": len(found), "hasNext": False, "cursors": {}})
+
     @routes.get("/ecom/v1/payments/orders/<order_id>")
     def order_transactions(order_id: str) -> Response:
         """List Transactions For Single Order (Wix eCommerce)."""
@@ -367,6 +374,19 @@ def _offset_paging(asked: Any, most: int) -> tuple[int, int]:
             raise invalid(Violation(f"query.paging.{name}", f"must be from {least} to {largest}", "MAX"))
         found.append(value)
     return found[0], found[1]
+
+
+def _newest(asked: Any) -> int:
+    """How many are asked for by a search that has neither words nor filter: others are refused, not ignored."""
+    wanted = as_part(as_object(asked, "").get("search"), "search")
+    if wanted.get("sort") not in (None, [], [{"fieldName": "createdDate", "order": "DESC"}]):
+        raise invalid(Violation("search.sort", "is imitated by the sandbox for createdDate, DESC alone"))
+    if wanted.get("filter") not in (None, {}) or wanted.get("search") not in (None, {}):
+        raise invalid(Violation("search.filter", "is not imitated by the sandbox"))
+    value = as_part(wanted.get("cursorPaging"), "search.cursorPaging").get("limit", ORDERS_MAX)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= ORDERS_MAX:
+        raise invalid(Violation("search.cursorPaging.limit", f"must be from 1 to {ORDERS_MAX}", "MAX"))
+    return value
 
 
 def _contact(contact: Document) -> Document:

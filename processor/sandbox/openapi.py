@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from processor.sandbox import links, query
-from processor.sandbox.api import CONTACTS_MAX, PRODUCTS_MAX, TOKEN_SECONDS
+from processor.sandbox.api import CONTACTS_MAX, ORDERS_MAX, PRODUCTS_MAX, TOKEN_SECONDS
 from processor.sandbox.checkout import VAT_TYPES
 from processor.sandbox.core import AMOUNT_MAX
 from processor.wix.wire import (
@@ -953,6 +953,16 @@ def _neighbours() -> dict[str, Schema]:
         "Order": _object(
             {
                 "id": _GUID,
+                "number": _text(),
+                "buyerInfo": _object({"email": _text()}, "email"),
+                "billingInfo": _object(
+                    {
+                        "contactDetails": _object(
+                            {"firstName": _text(), "lastName": _text()}, "firstName lastName"
+                        )
+                    },
+                    "contactDetails",
+                ),
                 "createdDate": _DATE,
                 "currency": _CURRENCY,
                 "status": _const("APPROVED"),
@@ -1574,6 +1584,42 @@ OPERATIONS: tuple[Operation, ...] = (
         "confirmed",
         _wrapped("order", "Order"),
         "order",
+    ),
+    Operation(
+        method="post",
+        path=f"{PATH_ORDERS}/search",
+        name="Search Orders",
+        tag="Neighbours",
+        summary="Orders, the newest first",
+        certainty="third-party",
+        note="One page. The sandbox refuses filters and words.",
+        body=_object(
+            {
+                "search": _or_null(
+                    _object(
+                        {
+                            "filter": {"enum": [None, {}]},
+                            "search": {"enum": [None, {}]},
+                            "sort": {"enum": [None, [], [{"fieldName": "createdDate", "order": "DESC"}]]},
+                            "cursorPaging": _or_null(
+                                _object({"limit": _whole(1, ORDERS_MAX, default=ORDERS_MAX)})
+                            ),
+                        }
+                    )
+                )
+            }
+        ),
+        example={"search": {"cursorPaging": {"limit": 50}}},
+        answer=_object(
+            {
+                "orders": _list(_ref("Order"), ORDERS_MAX),
+                "metadata": _object(
+                    {"count": _whole(0), "hasNext": {"const": False}, "cursors": _object({})},
+                    "count hasNext cursors",
+                ),
+            },
+            "orders metadata",
+        ),
     ),
     Operation(
         method="get",

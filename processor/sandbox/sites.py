@@ -130,10 +130,14 @@ class Sites(Core):
 
     def _new_order(self, instance_id: str, currency: str, total: str) -> Document:
         nothing = money(Decimal(0), currency)
+        # Whoever made it: the site's first contact will do.
+        buyer = self._documents.find("contact", {"instance": instance_id}, limit=1)
         return self._belongs(
             "order",
             {
                 "instanceId": instance_id,
+                "number": str(self._last_number(instance_id) + 1),
+                "buyer": {name: buyer[0][name] for name in ("name", "email")} if buyer else None,
                 "createdDate": self._time(),
                 "currency": currency,
                 "total": total,
@@ -144,6 +148,11 @@ class Sites(Core):
                 "refunds": [],
             },
         )
+
+    def _last_number(self, instance_id: str) -> int:
+        """Of the instance's orders, counted as shops do: from 10001 on."""
+        newest = self._documents.find("order", {"instance": instance_id}, newest_first=True, limit=1)
+        return int(newest[0].get("number", 10_000)) if newest else 10_000
 
     def _belongs(self, kind: str, document: Document) -> Document:
         with self._documents.transaction():

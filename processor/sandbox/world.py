@@ -109,6 +109,11 @@ class World(Payments):
         """An order as the eCommerce API shows it."""
         return shown_order(self._owned("order", order_id, instance_id))
 
+    def newest_orders(self, instance_id: str, limit: int) -> list[Entity]:
+        """The instance's orders as the eCommerce API shows them, the newest first."""
+        found = self._documents.find("order", {"instance": instance_id}, newest_first=True, limit=limit)
+        return [shown_order(one) for one in found]
+
     def transactions(self, instance_id: str, order_id: str) -> Entity:
         """An order's payments and refunds (Wix docs, "Order Transactions"): the only place refunds show."""
         order = self._owned("order", order_id, instance_id)

@@ -474,10 +474,35 @@ class BalanceSummary(Struct):
     refunded: Price | None = None
 
 
+class OrderContact(Struct, rename="camel"):
+    """Personal."""
+
+    first_name: str | None = None
+    last_name: str | None = None
+
+
+class BillingInfo(Struct, rename="camel"):
+    contact_details: OrderContact | None = None
+
+
+class BuyerInfo(Struct):
+    """Personal."""
+
+    email: str | None = None
+
+
 class Order(Struct, rename="camel"):
-    """`payment_status`: NOT_PAID, UNPAID, PAID, PARTIALLY_PAID, PARTIALLY_REFUNDED, FULLY_REFUNDED and others."""
+    """`payment_status`: NOT_PAID, UNPAID, PAID, PARTIALLY_PAID, PARTIALLY_REFUNDED, FULLY_REFUNDED and others.
+
+    `number`: what people call it by. Who bought it is personal.
+    """
 
     id: str
+    # Wix writes it as text; programs of others read it as a number too.
+    number: str | int | None = None
+    created_date: Instant | None = None
+    buyer_info: BuyerInfo | None = None
+    billing_info: BillingInfo | None = None
     currency: str | None = None
     payment_status: str | None = None
     price_summary: PriceSummary | None = None
@@ -486,6 +511,10 @@ class Order(Struct, rename="camel"):
 
 class OrderAnswer(Struct):
     order: Order
+
+
+class OrdersPage(Struct):
+    orders: list[Order]
 
 
 class RegularPaymentDetails(Struct, rename="camel"):

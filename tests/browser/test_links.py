@@ -54,7 +54,7 @@ def test_the_fields_are_those_of_what_is_paid_for(seen: Seen, new_page: NewPage)
     page.goto(f"{seen.url}/links/{seen.books.instance_id}/new")
     shown = []
 
-    for kind in ("Your own items", "Products of Wix Stores", "An order"):
+    for kind in ("Your own items", "Products of Wix Stores", "Items and products", "An order"):
         page.get_by_label(kind).check()
         shown.append(
             [
@@ -64,7 +64,63 @@ def test_the_fields_are_those_of_what_is_paid_for(seen: Seen, new_page: NewPage)
             ]
         )
 
-    assert shown == [["Items"], ["Products"], ["Order"]]
+    assert shown == [["Items"], ["Products"], ["Items", "Products"], ["Order"]]
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_orders_and_contacts_are_chosen_without_losing_what_was_typed(
+    seen: Seen, new_page: NewPage, has_scripts: bool
+) -> None:
+    world, us = seen.books.shop.sandbox.world, str(seen.books.instance_id)
+    total = "412.50" if has_scripts else "612.50"
+    order = world.add_order(us, {"currency": "EUR", "total": total})
+    mail = f"maya.{has_scripts}@example.com"
+    contact_id = world.add_contact(us, {"name": "Maya Berg", "email": mail})["id"]
+    page = new_page(PHONE, java_script_enabled=has_scripts)
+    sign_in(page, seen.url)
+    page.goto(f"{seen.url}/links/{us}/new")
+    page.get_by_label("Title").fill("The rest")
+    page.get_by_label("An order").check()
+    if has_scripts:
+        page.evaluate("window.isTheSamePage = true")
+
+    page.get_by_label("Look for the order").fill(total)
+    if has_scripts:
+        page.get_by_label("Look for the order").press("Enter")
+    else:
+        page.locator("#find-order").click()
+    page.get_by_role("button", name=f"Choose Order {order['number']}").click()
+    expect(page.get_by_label("Id of the order")).to_have_value(order["id"])
+    page.get_by_label("Look up a contact").fill(mail)
+    page.locator("#find-contact").click()
+    page.get_by_role("button", name="Choose M").click()
+    expect(page.get_by_label("Recipients", exact=True)).to_have_value(contact_id)
+
+    expect(page.get_by_label("Title")).to_have_value("The rest")
+    expect(page.get_by_label("Currency")).to_have_value("EUR")
+    if has_scripts:
+        assert page.evaluate("window.isTheSamePage") is True
+        assert violations(page) == []
+    assert not is_too_wide(page)
+    page.get_by_role("button", name="Preview").last.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Look at it once more")
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_contact_is_chosen_where_a_link_is_sent(seen: Seen, new_page: NewPage, has_scripts: bool) -> None:
+    world, us = seen.books.shop.sandbox.world, str(seen.books.instance_id)
+    mail = f"jo.{has_scripts}@example.com"
+    contact_id = world.add_contact(us, {"name": "Jo Berg", "email": mail})["id"]
+    page = new_page(PHONE, java_script_enabled=has_scripts)
+    sign_in(page, seen.url)
+    page.goto(f"{seen.url}/links/{us}/{seen.books.shop.link()}")
+
+    page.get_by_label("Look up a contact").fill(mail)
+    page.get_by_label("Look up a contact").press("Enter")
+    page.get_by_role("button", name="Choose J").click()
+
+    expect(page.get_by_label("Contacts", exact=True)).to_have_value(contact_id)
+    assert not is_too_wide(page)
 
 
 def test_what_is_shown_while_a_link_is_made_is_for_everybody(seen: Seen, new_page: NewPage) -> None:
@@ -75,8 +131,9 @@ def test_what_is_shown_while_a_link_is_made_is_for_everybody(seen: Seen, new_pag
     wrong = violations(page)
     page.get_by_label("Products of Wix Stores").check()
     page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("button", name="Choose Stoneware mug")).to_be_visible()
     wrong += violations(page)
-    page.get_by_role("button", name="Add Stoneware mug").click()
+    page.get_by_role("button", name="Choose Stoneware mug").click()
     page.get_by_label("Title").fill("Mug")
     page.get_by_role("button", name="Preview").last.click()
     expect(page.get_by_text("Stoneware mug")).to_be_visible()

@@ -389,6 +389,37 @@ def test_an_order_may_have_been_paid_in_any_way(wix: Scripted, client: WixClient
     assert payment.regular_payment_details.payment_method == method
 
 
+@pytest.mark.fact("R28")
+def test_orders_are_found_the_newest_first(our_client: Ours, site: Site) -> None:
+    client, us = our_client
+    first = site.control(f"instances/{us}/orders", {"total": "80.00"})["id"]
+    second = site.control(f"instances/{us}/orders", {"total": "81.00"})["id"]
+
+    found = client.newest_orders(us)
+
+    assert [one.id for one in found][:2] == [second, first]
+    assert found[0].number is not None
+    assert found[0].created_date is not None
+
+
+@pytest.mark.fact("R28")
+def test_an_order_says_who_bought_it_and_what_it_is_called(wix: Scripted, client: WixClient) -> None:
+    told = {
+        "id": "o",
+        "number": "10001",
+        "createdDate": "2026-11-28T10:00:00.000Z",
+        "buyerInfo": {"email": "maya@example.com", "contactId": "c"},
+        "billingInfo": {"contactDetails": {"firstName": "Maya", "lastName": "Berg"}},
+    }
+    wix.plan(f"{wire.PATH_ORDERS}/search", Reply(body={"orders": [told], "metadata": {"count": 1}}))
+
+    [order] = client.newest_orders(INSTANCE)
+
+    assert (order.number, order.buyer_info and order.buyer_info.email) == ("10001", "maya@example.com")
+    assert order.billing_info is not None
+    assert order.billing_info.contact_details == wire.OrderContact("Maya", "Berg")
+
+
 @pytest.mark.fact("S10")
 def test_a_part_of_an_order_is_paid_and_the_rest_stays_open(our_client: Ours, site: Site) -> None:
     client, us = our_client

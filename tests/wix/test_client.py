@@ -189,6 +189,7 @@ READS: dict[str, Call] = {
         f"{wire.PATH_PRODUCTS}/query",
         lambda client: list(client.query_products(INSTANCE, pages_max=1)),
     ),
+    "newest_orders": (f"{wire.PATH_ORDERS}/search", lambda client: client.newest_orders(INSTANCE)),
     "get_order": (f"{wire.PATH_ORDERS}/o1", lambda client: client.get_order(INSTANCE, "o1")),
     "order_transactions": (
         f"{wire.PATH_ORDER_PAYMENTS}/o1",
@@ -906,6 +907,7 @@ def test_after_a_401_a_new_token_is_tried_once(wix: Scripted, make: Make, operat
         "product": {"id": "p1"},
         "products": [],
         "order": {"id": "o1"},
+        "orders": [],
         "orderTransactions": {},
         "jobId": "j1",
     }

@@ -17,7 +17,13 @@ from processor.web.pages.formats import seen
 from processor.wix import wire
 from processor.wix.parse import guid
 
-KINDS = (("items", "Your own items"), ("products", "Products of Wix Stores"), ("order", "An order"))
+KINDS = (
+    ("items", "Your own items"),
+    ("products", "Products of Wix Stores"),
+    ("both", "Items and products"),
+    ("order", "An order"),
+)
+HAS_ITEMS, HAS_PRODUCTS = ("items", "both"), ("products", "both")
 CHANNELS = (("EMAIL_METHOD", "By e-mail"), ("", "As Wix chooses"))  # no other method is documented
 ROWS, ROWS_MORE, ROWS_MAX = 3, 3, 30
 TITLE_MAX = 200
@@ -126,12 +132,18 @@ def _clean(text: str) -> str:
 # -- What it asks Wix for --------------------------------------------------------------------------
 
 
+Rows = tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request for Wix. rows: of its line items, the number of each in the form; total: None unless items say it."""
+    """A request for Wix. rows: of its line items, "item" or "product" and the number of each in the form.
+
+    total: None unless all lines are items, whose prices the form says.
+    """
 
     new: wire.NewPaymentLink
-    rows: tuple[int, ...]
+    rows: Rows
     total: Decimal | None
 
 
@@ -151,18 +163,19 @@ def check(draft: Draft, zone: ZoneInfo, now: datetime) -> Asked | None:
     if words:
         wrong["recipients"] = words
     ecom = order = None
-    rows: tuple[int, ...] = ()
+    rows: Rows = ()
     total: Decimal | None = None
-    match draft.kind:
-        case "items":
+    if draft.kind == "order":
+        order = _order(draft)
+        limit = 1  # Wix wants it said, and takes nothing else (Wix's recipe "Create Payment Links")
+    else:
+        lines: list[wire.LineItem] = []
+        if draft.kind in HAS_ITEMS:
             lines, rows, total = _items(draft)
-            ecom = wire.EcomPaymentLink(lines)
-        case "products":
-            lines, rows = _products(draft)
-            ecom = wire.EcomPaymentLink(lines)
-        case _:
-            order = _order(draft)
-            limit = 1  # Wix wants it said, and takes nothing else (Wix's recipe "Create Payment Links")
+        if draft.kind in HAS_PRODUCTS:
+            more, more_rows = _products(draft)
+            lines, rows, total = lines + more, rows + more_rows, None
+        ecom = wire.EcomPaymentLink(lines)
     if wrong:
         return None
     new = wire.NewPaymentLink(
@@ -204,7 +217,7 @@ def _expires(draft: Draft, zone: ZoneInfo, now: datetime) -> datetime | None:
     return moment
 
 
-def _items(draft: Draft) -> tuple[list[wire.LineItem], tuple[int, ...], Decimal]:
+def _items(draft: Draft) -> tuple[list[wire.LineItem], Rows, Decimal]:
     lines, rows, total = [], [], Decimal(0)
     wrong = draft.wrong
     for number, row in enumerate(draft.items):
@@ -219,15 +232,15 @@ def _items(draft: Draft) -> tuple[list[wire.LineItem], tuple[int, ...], Decimal]
         total += quantity * (price or 0)
         item = wire.CustomItem(row.name, quantity, row.price, row.extra or None)
         lines.append(wire.LineItem("CUSTOM", custom_item=item))
-        rows.append(number)
+        rows.append(("item", number))
     if not lines:
         wrong["item_name-0"] = "Say what is to be paid."
-    elif not total and not any(name.startswith("item_") for name in wrong):
+    elif not total and draft.kind == "items" and not any(name.startswith("item_") for name in wrong):
         wrong["item_price-0"] = "There would be nothing to pay."
     return lines, tuple(rows), total
 
 
-def _products(draft: Draft) -> tuple[list[wire.LineItem], tuple[int, ...]]:
+def _products(draft: Draft) -> tuple[list[wire.LineItem], Rows]:
     lines, rows = [], []
     wrong = draft.wrong
     for number, row in enumerate(draft.products):
@@ -253,7 +266,7 @@ def _products(draft: Draft) -> tuple[list[wire.LineItem], tuple[int, ...]]:
                 options["options"] = choices
         reference = wire.CatalogReference(wire.WIX_STORES_APP_ID, row.name, options or None)
         lines.append(wire.LineItem("CATALOG", catalog_item=wire.CatalogItem(reference, quantity)))
-        rows.append(number)
+        rows.append(("product", number))
     if not lines:
         wrong["product_name-0"] = "Choose a product: search for it, or paste its id."
     return lines, tuple(rows)
@@ -358,22 +371,23 @@ _FIELDS_OF_CODES = {
 }
 
 
-def field_of(path: str, kind: str, rows: tuple[int, ...]) -> str | None:
-    """The field of the form that Wix's path means, None when there is none. rows: see `Asked`."""
+def field_of(path: str, kind: str, rows: Rows) -> str | None:
+    """The field of the form that Wix's path means, None when there is none. kind: of the draft; rows: see `Asked`."""
     path = path.removeprefix("paymentLink.")
     if path.startswith("recipients"):
         return "recipients"
     prefix = "ecomPaymentLink.lineItems"
     if path.startswith(prefix):
-        first = f"{'item' if kind == 'items' else 'product'}_name"
         rest = path.removeprefix(prefix)
         index = _INDEX.match(rest) or re.match(r"\.(\d{1,6})(?=\.|$)", rest)
         if index is None or int(index[1]) >= len(rows):
-            return f"{first}-0" if not rest else None
+            return f"{'item' if kind in HAS_ITEMS else 'product'}_name-0" if not rest else None
+        prefix, number = rows[int(index[1])]
+        first = f"{prefix}_name"
         inner = rest[index.end() :].lstrip(".")
         name = _longest(inner, _FIELDS_OF_ITEMS) if inner else first
-        is_shown = name is not None and name.startswith("item" if kind == "items" else "product")
-        return f"{name}-{rows[int(index[1])]}" if is_shown else f"{first}-{rows[int(index[1])]}"
+        is_shown = name is not None and name.startswith(prefix)
+        return f"{name if is_shown else first}-{number}"
     return _longest(path, _FIELDS)
 
 

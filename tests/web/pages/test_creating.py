@@ -186,7 +186,7 @@ def test_a_form_of_everything_is_what_wix_takes() -> None:
     asked = check(draft, ZONE, NOW)
 
     assert asked is not None
-    assert asked.rows == (1, 2)
+    assert asked.rows == (("product", 1), ("product", 2))
     new = asked.new
     assert (new.currency, new.type, new.payments_limit, new.description) == ("EUR", "ECOM", 3, "a\nb")
     assert new.ecom_payment_link is not None
@@ -241,6 +241,10 @@ def test_a_form_has_a_bounded_number_of_lines(rows: str) -> None:
             "product_name-4",
         ),
         ("paymentLink.ecomPaymentLink.lineItems[1].customItem.name", "products", "product_name-4"),
+        ("paymentLink.ecomPaymentLink.lineItems[0].customItem.price", "both", "item_price-2"),
+        ("paymentLink.ecomPaymentLink.lineItems[1].catalogItem.quantity", "both", "product_quantity-4"),
+        ("paymentLink.ecomPaymentLink.lineItems[1].customItem.price", "both", "product_name-4"),
+        ("paymentLink.ecomPaymentLink.lineItems", "both", "item_name-0"),
         ("paymentLink.ecomOrderPaymentLink.amount", "order", "order_amount"),
         ("paymentLink.ecomOrderPaymentLink.orderId", "order", "order_id"),
         ("paymentLink.displayData.colour", "items", None),
@@ -249,7 +253,14 @@ def test_a_form_has_a_bounded_number_of_lines(rows: str) -> None:
     ],
 )
 def test_wixs_paths_lead_to_fields(path: str, kind: str, field: str | None) -> None:
-    assert field_of(path, kind, (2, 4)) == field
+    rows = {
+        "items": (("item", 2), ("item", 4)),
+        "both": (("item", 2), ("product", 4)),
+        "products": (("product", 2), ("product", 4)),
+        "order": (),
+    }
+
+    assert field_of(path, kind, rows[kind]) == field
 
 
 def test_wixs_words_are_beside_the_field_they_belong_to(fresh_books: Books, clerk: Person) -> None:
@@ -380,7 +391,7 @@ def test_more_lines_are_there_when_asked_for(fresh_books: Books, clerk: Person) 
 
 
 def test_products_are_searched_in_the_catalog_and_added(fresh_books: Books, clerk: Person) -> None:
-    form = {**a_form(), "step": "find", "find": "MUG"}
+    form = {**a_form(), "step": "find_product", "find": "MUG"}
 
     found = clerk.post(at(fresh_books, "draft"), form).text
     product_id = re.findall(r'name="add" value="([^"]+)"', found)
@@ -404,6 +415,187 @@ def test_products_are_searched_in_the_catalog_and_added(fresh_books: Books, cler
     }
 
 
+def test_items_and_products_are_in_one_link(fresh_books: Books, clerk: Person) -> None:
+    found = clerk.post(
+        at(fresh_books, "draft"), {**a_form(kind="both"), "step": "find_product", "find": "mug"}
+    ).text
+    [product_id] = re.findall(r'name="add" value="([^"]+)"', found)
+    added = clerk.post(at(fresh_books, "draft"), {**a_form(kind="both"), "add": product_id}).text
+    form = a_form(kind="both", **{"product_name-0": product_id, "product_quantity-0": "3"})
+
+    preview = clerk.post(at(fresh_books, "draft"), {**form, "step": "preview"}).text
+    clerk.post(at(fresh_books, "create"), fields_of(preview))
+
+    assert re.search(r'value="both" checked', added)
+    assert "Tea" in preview
+    assert "Stoneware mug" in preview
+    assert "Together, before tax" not in preview  # the shop says what a product costs
+    [link] = made(fresh_books)
+    items = link["ecomPaymentLink"]["lineItems"]
+    assert [one["type"] for one in items] == ["CUSTOM", "CATALOG"]
+    assert items[1]["catalogItem"]["quantity"] == 3
+
+
+def test_of_items_and_products_neither_may_be_missing(fresh_books: Books, clerk: Person) -> None:
+    answer = clerk.post(at(fresh_books, "draft"), {**a_form(kind="both"), "step": "preview"})
+
+    assert answer.status_code == 422
+    assert "Choose a product" in wrong_of(answer.text)["product_name-0"]
+
+
+# -- Choosing what has an id ---------------------------------------------------------------------------
+
+
+def orders(books: Books, *totals: str) -> list[dict[str, Any]]:
+    world = books.shop.sandbox.world
+    return [world.add_order(str(books.instance_id), {"currency": "EUR", "total": one}) for one in totals]
+
+
+def test_an_order_is_found_by_its_amount_and_chosen(fresh_books: Books, clerk: Person) -> None:
+    small, large = orders(fresh_books, "18.00", "412.50")
+
+    found = clerk.post(
+        at(fresh_books, "draft"), {**a_form(), "step": "find_order", "find_order": "412.50"}
+    ).text
+    values = re.findall(r'name="add_order" value="([^"]+)"', found)
+    chosen = clerk.post(at(fresh_books, "draft"), {**a_form(), "add_order": values[0]}).text
+
+    assert values == [f"{large['id']} EUR"]
+    assert f"Order {large['number']}" in found
+    assert f"Order {small['number']}" not in found
+    assert f'name="order_id" type="text" value="{large["id"]}"' in chosen
+    assert 'name="currency" type="text" value="EUR"' in chosen
+    assert re.search(r'value="order" checked', chosen)
+    for page in (found, chosen):
+        assert 'value="Green tea"' in page
+        assert 'value="6.25"' in page
+
+
+def test_orders_are_found_by_number_and_by_day(fresh_books: Books, clerk: Person) -> None:
+    first, second = orders(fresh_books, "18.00", "19.00")
+    day = first["createdDate"][:10]
+
+    by_number = clerk.post(
+        at(fresh_books, "draft"), {**a_form(), "step": "find_order", "find_order": second["number"]}
+    ).text
+    by_day = clerk.post(at(fresh_books, "draft"), {**a_form(), "step": "find_order", "find_order": day}).text
+    none = clerk.post(
+        at(fresh_books, "draft"), {**a_form(), "step": "find_order", "find_order": "no such"}
+    ).text
+
+    assert re.findall(r'name="add_order" value="([^ ]+) ', by_number) == [second["id"]]
+    assert {first["id"], second["id"]} <= set(re.findall(r'name="add_order" value="([^ ]+) ', by_day))
+    assert "name=&#34;add_order" not in none
+    assert "None of the newest 100 orders that are still to be paid is so" in none
+
+
+def test_a_paid_order_is_not_offered(fresh_books: Books, clerk: Person) -> None:
+    [order] = orders(fresh_books, "18.00")
+    documents = fresh_books.shop.sandbox.documents
+    documents.put("order", order["id"], {**order, "paid": "18.00", "paymentStatus": "PAID"})
+
+    found = clerk.post(at(fresh_books, "draft"), {**a_form(), "step": "find_order", "find_order": "18.00"})
+
+    assert order["id"] not in found.text
+
+
+def test_who_bought_is_found_and_masked(
+    fresh_books: Books, clerk: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.wix import wire
+    from processor.wix.client import WixClient
+
+    contact = wire.BillingInfo(wire.OrderContact("Maya", "Berg"))
+    order = wire.Order(
+        id="o-1",
+        number=7,
+        currency="EUR",
+        billing_info=contact,
+        buyer_info=wire.BuyerInfo("maya@example.com"),
+    )
+    monkeypatch.setattr(WixClient, "newest_orders", lambda *_, **__: [order])
+    personal = fresh_books.person(Role.CLERK, personal=True)
+
+    def found(person: Person, sought: str) -> str:
+        form = {**a_form(), "step": "find_order", "find_order": sought}
+        return re.sub(r"<input[^>]*>", "", person.post(at(fresh_books, "draft"), form).text)
+
+    assert "Maya Berg" in found(personal, "maya")
+    assert "Order 7" not in found(clerk, "maya")
+    whole = found(clerk, "Maya Berg")
+    assert "Order 7" in whole
+    assert "Maya" not in whole
+    assert "example.com" not in whole
+
+
+def test_contacts_are_chosen_one_after_the_other(fresh_books: Books) -> None:
+    person = fresh_books.person(Role.CLERK, personal=True)
+    contact_id, other_id = contact_of(fresh_books, "Maya <Example>"), str(uuid4())
+
+    found = person.post(
+        at(fresh_books, "draft"),
+        a_form(step="find_contact", find_contact="EXAMP maya", recipients=other_id),
+    ).text
+    chosen = person.post(at(fresh_books, "draft"), a_form(add_contact=contact_id, recipients=other_id)).text
+    again = person.post(
+        at(fresh_books, "draft"), a_form(add_contact=contact_id, recipients=f"{other_id}\n{contact_id}")
+    ).text
+
+    assert re.findall(r'name="add_contact" value="([^"]+)"', found) == [contact_id]
+    assert "Maya &lt;Example&gt;" in found
+    for page in (chosen, again):
+        assert f">\n{other_id}\n{contact_id}</textarea>" in page
+        assert 'value="Green tea"' in page
+
+
+def test_who_may_not_see_contacts_finds_one_by_the_whole_name_alone(
+    fresh_books: Books, clerk: Person
+) -> None:
+    contact_id = contact_of(fresh_books, "Maya <Example>")
+
+    def found(sought: str) -> str:
+        return clerk.post(at(fresh_books, "draft"), a_form(step="find_contact", find_contact=sought)).text
+
+    part, whole = found("maya"), found(" maya  <EXAMPLE>")
+
+    assert contact_id not in part
+    assert "the whole name or the whole mail address is needed" in part
+    assert contact_id in whole
+    shown = re.sub(r"<input[^>]*>", "", whole)
+    assert "Example" not in shown.replace("wix.example", "")
+    assert "M•" in shown
+
+
+def test_what_is_sought_is_not_written_down(fresh_books: Books, clerk: Person) -> None:
+    clerk.post(at(fresh_books, "draft"), a_form(step="find_contact", find_contact="Maya Berg"))
+
+    [row] = fresh_books.shop.rows("SELECT action, detail, status FROM actions WHERE action = 'links.draft'")
+    assert row.detail["step"] == "find_contact"
+    assert "maya" not in str(row).lower()
+
+
+@pytest.mark.parametrize("kind", ["contact", "order", "product"])
+@pytest.mark.parametrize("sought", ["\0", "x" * 10_000, "<b onclick=alert(1)>", "\u202e"])
+def test_odd_words_are_looked_for_without_failing(
+    fresh_books: Books, clerk: Person, kind: str, sought: str
+) -> None:
+    field = "find" if kind == "product" else f"find_{kind}"
+
+    answer = clerk.post(at(fresh_books, "draft"), a_form(step=f"find_{kind}", **{field: sought}))
+
+    assert answer.status_code == 200
+    assert "<b onclick" not in answer.text
+    assert "\u202e" not in answer.text
+
+
+@pytest.mark.parametrize("value", ["", " ", "o ZZZ", "x" * 10_000, "\0 EUR"])
+def test_an_odd_choice_of_an_order_is_told_later(fresh_books: Books, clerk: Person, value: str) -> None:
+    answer = clerk.post(at(fresh_books, "draft"), a_form(add_order=value, step="edit"))
+
+    assert answer.status_code == 200
+    assert 'value="USD"' in answer.text or value == "\0 EUR"
+
+
 def test_a_product_that_is_not_there_is_told_before_anything_is_made(
     fresh_books: Books, clerk: Person
 ) -> None:
@@ -417,7 +609,7 @@ def test_a_product_that_is_not_there_is_told_before_anything_is_made(
 
 def test_without_wix_a_catalog_is_not_searched_but_an_id_is_pasted(fresh_books: Books, clerk: Person) -> None:
     with fault(fresh_books, kind="status", status=503):
-        found = clerk.post(at(fresh_books, "draft"), {**a_form(), "step": "find", "find": "mug"})
+        found = clerk.post(at(fresh_books, "draft"), {**a_form(), "step": "find_product", "find": "mug"})
         preview = clerk.post(
             at(fresh_books, "draft"), a_form(kind="products", **{"product_name-0": "p", "step": "preview"})
         )

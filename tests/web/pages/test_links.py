@@ -572,37 +572,55 @@ def test_names_are_shown_to_who_may_and_that_is_recorded(fresh_books: Books, cle
     ]
 
 
-def test_ids_of_contacts_are_looked_up_by_who_may(fresh_books: Books, clerk: Person) -> None:
+def test_contacts_are_looked_up_while_a_link_is_sent(fresh_books: Books) -> None:
     contact_id = contact_of(fresh_books, "Maya <Example>")
-    path = f"/links/{fresh_books.instance_id}/contacts"
     privileged = fresh_books.person(Role.CLERK, personal=True)
+    where = page_of(fresh_books, fresh_books.shop.link())
+    path, other_id = f"{where}/recipients/find", str(uuid4())
 
-    found = privileged.post(path, {"sought": "EXAMP maya"})
-    nothing = privileged.post(path, {"sought": "nobody of that name"})
-    empty = privileged.post(path, {"sought": " "})
-    refused = clerk.post(path, {"sought": "Maya"})
+    found = privileged.post(
+        path, {"find_contact": "EXAMP maya", "contacts": other_id, "step": "find_contact"}
+    ).text
+    chosen = privileged.post(path, {"add_contact": contact_id, "contacts": other_id}).text
+    nothing = privileged.post(path, {"find_contact": "nobody of that name"}).text
+    empty = privileged.post(path, {"find_contact": " "}).text
 
-    assert contact_id in found.text
-    assert "Maya &lt;Example&gt;" in found.text
-    assert "No contact is called so." in nothing.text
-    assert empty.status_code == 422
-    assert contact_id not in refused.text
-    assert "may not see personal data" in clerk.read(path)
-    kept = fresh_books.shop.rows(
-        "SELECT * FROM actions WHERE action = 'links.find_contacts' ORDER BY action_id"
-    )
-    assert [row.status for row in kept] == [200, 200, 422, 403]
+    assert re.findall(r'name="add_contact" value="([^"]+)"', found) == [contact_id]
+    assert "Maya &lt;Example&gt;" in found
+    assert f">\n{other_id}</textarea>" in found
+    assert f">\n{other_id}\n{contact_id}</textarea>" in chosen
+    assert "No contact is called so." in nothing
+    assert "Write the name or the mail address first." in empty
+    kept = fresh_books.shop.rows("SELECT * FROM actions WHERE action = 'links.find_recipients'")
+    assert [row.status for row in kept] == [200] * 4
     assert "maya" not in str(kept).lower()
 
 
 def test_contacts_are_not_looked_up_while_wix_is_away(fresh_books: Books) -> None:
     person = fresh_books.person(Role.CLERK, personal=True)
+    where = page_of(fresh_books, fresh_books.shop.link())
+    person.read(where)
 
     with fault(fresh_books, kind="status", status=503):
-        answer = person.post(f"/links/{fresh_books.instance_id}/contacts", {"sought": "Maya"})
+        answer = person.post(f"{where}/recipients/find", {"find_contact": "Maya"})
 
-    assert answer.status_code == 200
+    assert answer.status_code in (200, 503)
     assert "Wix does not answer now." in answer.text
+    assert "Paste the contact" in answer.text
+
+
+def test_looking_up_is_bounded_as_other_displays_are(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages.site import Site
+
+    person = fresh_books.person(Role.CLERK, personal=True)
+    where = page_of(fresh_books, fresh_books.shop.link())
+    monkeypatch.setattr(Site, "may_display", lambda *_: False)
+
+    answer = person.post(f"{where}/recipients/find", {"find_contact": "Maya"})
+
+    assert CROWDED in html.unescape(answer.text)
 
 
 def test_initiating_leads_to_the_checkout(fresh_books: Books, clerk: Person) -> None:

@@ -24,15 +24,13 @@ from processor.errors import (
     WixRefused,
     WixUnavailable,
 )
-from processor.web.pages import link_forms, link_view
+from processor.web.pages import link_forms, link_view, pickers
 from processor.web.pages.access import needs
 from processor.web.pages.link_forms import Asked, Draft, Row
+from processor.web.pages.pickers import Found
 from processor.web.pages.site import Site, done
-from processor.wix.client import TooManyPages
 from processor.wix.parse import guid
 
-CATALOG_PAGES_MAX = 5  # of 100 products
-FOUND_MAX = 20
 LOOKED_UP_MAX = 10  # products whose names a preview asks Wix for
 
 _PAGE = tuple[str, int]
@@ -48,24 +46,33 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         return _form(instance_id, Draft(uuid4()))
 
     @routes.post("/links/<uuid:instance_id>/draft")
-    @needs(Permission.LINKS, keeps=("reference",))
+    @needs(Permission.LINKS, keeps=("reference", "step"))
     def draft(instance_id: UUID) -> _PAGE:
         form = request.form
         entered = link_forms.read(form, uuid4())
-        if product_id := form.get("add"):
-            _add_product(entered, product_id)
+        if is_chosen(entered, form):
             return _form(instance_id, entered)
         match form.get("step"):
-            case "rows":
-                rows = entered.items if entered.kind == "items" else entered.products
+            case "rows" | "product_rows" as step:
+                rows = entered.items if step == "rows" else entered.products
                 count = min(len(rows) + link_forms.ROWS_MORE, link_forms.ROWS_MAX)
                 rows.extend(Row() for _ in range(count - len(rows)))
                 return _form(instance_id, entered)
             case "edit":
                 return _form(instance_id, entered)
-            case "find":
-                entered.kind = "products"
-                return _form(instance_id, entered, **_find(instance_id, form.get("find", "").strip()))
+            case "find_product":
+                if entered.kind not in ("products", "both"):
+                    entered.kind = "products"
+                return _form(
+                    instance_id, entered, found=_find(instance_id, pickers.PRODUCT, form.get("find", ""))
+                )
+            case "find_order":
+                entered.kind = "order"
+                sought = form.get("find_order", "")
+                return _form(instance_id, entered, found=_find(instance_id, pickers.ORDER, sought))
+            case "find_contact":
+                sought = form.get("find_contact", "")
+                return _form(instance_id, entered, found=_find(instance_id, pickers.CONTACT, sought))
         asked = link_forms.check(entered, site.clock.zone, services.now())
         if asked is None:
             return _form(instance_id, entered, status=422)
@@ -126,9 +133,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         *,
         status: int = 200,
         top: list[str] | None = None,
-        found: list[link_view.Product] | None = None,
-        sought: str = "",
-        found_words: str = "",
+        found: Found | None = None,
     ) -> _PAGE:
         entered.has_room()
         return render_template(
@@ -140,8 +145,6 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             rows_max=link_forms.ROWS_MAX,
             top=top or [],
             found=found,
-            sought=sought,
-            found_words=found_words,
         ), status
 
     def _unclear(instance_id: UUID, entered: Draft, seconds: float | None) -> _PAGE:
@@ -149,29 +152,8 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             "link_unclear.html", instance_id=instance_id, draft=entered, seconds=seconds
         ), 503
 
-    def _find(instance_id: UUID, sought: str) -> Mapping[str, Any]:
-        """Products with these words in their names, and words when that cannot be all."""
-        sought = sought[:100]
-        words = sought.casefold().split()
-        found: list[link_view.Product] = []
-        told = ""
-        try:
-            for page in services.wix.query_products(instance_id, pages_max=CATALOG_PAGES_MAX):
-                found += [
-                    link_view.product(one)
-                    for one in page
-                    if all(word in (one.name or "").casefold() for word in words)
-                ]
-                if len(found) > FOUND_MAX:
-                    told = f"There are more: only {FOUND_MAX} are shown."
-                    break
-        except TooManyPages:
-            told = "Only a part of the catalog was searched: paste the product's id if it is not here."
-        except (WixError, ConfigurationError) as why:
-            told = f"{link_view.not_asked(why)} Paste the product's id."
-        if not found and not told:
-            told = "No product has these words in its name."
-        return {"found": found[:FOUND_MAX], "sought": sought, "found_words": told}
+    def _find(instance_id: UUID, kind: str, sought: str) -> Found:
+        return pickers.find(site, instance_id, kind, sought)
 
     def _look_up(instance_id: UUID, entered: Draft, asked: Asked) -> dict[str, Any]:
         """What Wix says of the products or the order, as far as it can be asked; what it does not know is wrong."""
@@ -181,8 +163,9 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         try:
             if asked.new.ecom_order_payment_link:
                 order = link_view.order(services.wix.get_order(instance_id, entered.order_id))
-            elif entered.kind == "products":
-                for number in asked.rows[:LOOKED_UP_MAX]:
+            else:
+                numbers = [number for kind, number in asked.rows if kind == "product"]
+                for number in numbers[:LOOKED_UP_MAX]:
                     name = f"product_name-{number}"
                     product_id = entered.products[number].name
                     products[product_id] = link_view.product(
@@ -198,9 +181,25 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         return {"products": products, "order": order, "looked_up": told}
 
 
+def is_chosen(entered: Draft, form: Mapping[str, str]) -> bool:
+    """Whether a button of something that was found was pressed; then it is in the draft."""
+    if product_id := form.get("add"):
+        _add_product(entered, product_id)
+    elif contact_id := form.get("add_contact"):
+        entered.recipients = pickers.with_contact(entered.recipients, contact_id[: link_forms.ID_MAX])
+    elif order := form.get("add_order"):
+        entered.kind = "order"
+        entered.order_id, currency = pickers.order_chosen(order[: 2 * link_forms.ID_MAX])
+        entered.currency = currency or entered.currency
+    else:
+        return False
+    return True
+
+
 def _add_product(entered: Draft, product_id: str) -> None:
     """Put a product on the first line that is free."""
-    entered.kind = "products"
+    if entered.kind not in ("products", "both"):
+        entered.kind = "products"
     free = next((row for row in entered.products if row.is_empty), None)
     if free is None:
         if len(entered.products) >= link_forms.ROWS_MAX:

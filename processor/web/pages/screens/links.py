@@ -17,12 +17,12 @@ from processor.errors import ConfigurationError, Unreadable, WixError, WixRefuse
 from processor.store.screens import decided, links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
-from processor.web.pages import link_forms, link_view, masking, paging
+from processor.web.pages import link_forms, link_view, masking, paging, pickers
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
-from processor.web.pages.screens import contacts, creating
-from processor.web.pages.screens.contacts import name_of
+from processor.web.pages.pickers import Found, name_of
+from processor.web.pages.screens import creating
 from processor.web.pages.site import CROWDED, Site, done, refused, told
 from processor.wix import wire
 from processor.wix.client import UnreadableItem
@@ -145,8 +145,12 @@ def blueprint(site: Site) -> Blueprint:
         names: Mapping[str, str] | None = None,
         told: tuple[Detail | None, str | None] | None = None,
         personal: bool = False,
+        found: Found | None = None,
     ) -> tuple[str, int]:
-        """The page of a link. told: what `_ask` said, where it was asked; personal: the note is shown whole."""
+        """The page of a link. told: what `_ask` said, where it was asked; personal: the note is shown whole.
+
+        found: contacts to be chosen from.
+        """
         live, why = told or _ask(instance_id, link_id)
         with site.read() as connection:
             stored = links.stored(connection, instance_id, link_id)
@@ -198,6 +202,7 @@ def blueprint(site: Site) -> Blueprint:
             once=uuid4(),
             wrong=wrong or {},
             given=given or {},
+            found=found,
         ), status
 
     def _ask(instance_id: UUID, link_id: UUID) -> tuple[Detail | None, str | None]:
@@ -352,6 +357,20 @@ def blueprint(site: Site) -> Blueprint:
         to = f"{len(chosen)} contact{'' if len(chosen) == 1 else 's'}" if chosen else "its recipients"
         return done(where(instance_id, payment_link_id), f"Wix sends the link to {to}.")
 
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/recipients/find")
+    @needs(Permission.LINKS, keeps=("step",))
+    def find_recipients(instance_id: UUID, payment_link_id: UUID) -> _FORM:
+        """The form of sending as it was typed, with contacts to choose from, or with the one that was chosen."""
+        form = request.form
+        given = {name: form.get(name, "").replace("\0", "") for name in ("contacts", "channel")}
+        given["to"] = "chosen"
+        found = None
+        if contact_id := form.get("add_contact"):
+            given["contacts"] = pickers.with_contact(given["contacts"], contact_id[: link_forms.ID_MAX])
+        else:
+            found = pickers.find(site, instance_id, pickers.CONTACT, form.get("find_contact", ""))
+        return shown(instance_id, payment_link_id, given=given, found=found)
+
     @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/initiate")
     @needs(Permission.LINKS)
     def initiate(instance_id: UUID, payment_link_id: UUID) -> Response | str:
@@ -391,7 +410,6 @@ def blueprint(site: Site) -> Blueprint:
         return done(back, f"{made}; it shows here when Wix's event about it has arrived.")
 
     creating.add_routes(routes, site)
-    contacts.add_routes(routes, site)
     return routes
 
 

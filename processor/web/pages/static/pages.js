@@ -36,6 +36,13 @@
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });
 
+  // Enter in a search within a form searches, and does not send the form.
+  document.addEventListener("keydown", (event) => {
+    const name = event.key === "Enter" && !event.isComposing && event.target.dataset?.enter;
+    const button = name && document.getElementById(name);
+    if (button) { event.preventDefault(); button.click(); }
+  });
+
   // Filters apply as soon as one is chosen.
   document.addEventListener("change", (event) => {
     const form = event.target.closest("form[data-apply]");
