@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,10 +25,10 @@ from processor.errors import (
     WixError,
     WixUnavailable,
 )
-from processor.store import checks, creations, instances, links
+from processor.store import checks, creations, instances, links, sends
 from processor.store.creations import Creation, Hold
 from processor.wiring import Services
-from processor.wix import wire
+from processor.wix import advice, wire
 from processor.wix.client import TooManyPages, UnreadableItem
 from processor.wix.parse import guid, seen_link
 
@@ -336,6 +336,72 @@ def keep(services: Services, instance_id: UUID, link: wire.PaymentLink | Unreada
             links.save(connection, [seen], services.now())
         if is_new:
             checks.request(connection, instance_id, [link_id], services.now())
+
+
+# -- Sending -----------------------------------------------------------------------------------------
+
+REASON_MAX = 500
+
+
+def send_link(
+    services: Services,
+    instance_id: UUID,
+    link_id: UUID,
+    recipients: Sequence[wire.Recipient],
+    *,
+    actor: str,
+    door: str,
+    reference: UUID,
+) -> bool:
+    """Let Wix send a link, to those whom it names when `recipients` is empty. False when it is not done a second time.
+
+    It is written down before Wix is asked and when it has answered; door: `page` or `command`. What died meanwhile may
+    have been sent, so the same reference never sends again. Raises WixError, ConfigurationError.
+    """
+    contact_ids = [_text_of(one.contact_id) for one in recipients] or None
+    methods = dict.fromkeys(_text_of(method) for one in recipients for method in one.send_methods or ())
+    with services.database.begin() as connection:
+        send_id = sends.begin(
+            connection,
+            instance_id,
+            link_id,
+            reference=reference,
+            actor=actor,
+            door=door,
+            contact_ids=contact_ids,
+            methods=list(methods),
+            now=services.now(),
+        )
+    if send_id is None:
+        return False
+    outcome, reason = "unclear", "the process was stopped while Wix was asked"
+    try:
+        services.wix.send_link(instance_id, link_id, recipients)
+        outcome, reason = "sent", ""
+    except (WixError, ConfigurationError) as why:
+        is_unclear = isinstance(why, WixUnavailable) and not why.is_unsent
+        words = advice.in_words(why, "send") if isinstance(why, WixError) else str(why)
+        outcome, reason = "unclear" if is_unclear else "refused", _text_of(words)[:REASON_MAX]
+        raise
+    finally:
+        with services.database.begin() as connection:
+            sends.finish(connection, send_id, outcome, reason=reason or None, now=services.now())
+    return True
+
+
+def delete_link(services: Services, instance_id: UUID, link_id: UUID) -> None:
+    """Delete a link that nothing was paid by, at Wix; one that is gone is deleted. Raises WixError.
+
+    What is held here of it stays, and says since when Wix does not know it.
+    """
+    services.wix.delete_link(instance_id, link_id)
+    with services.database.begin() as connection:
+        links.mark_missing(connection, instance_id, [link_id], services.now())
+
+
+def _text_of(text: str) -> str:
+    """The text as far as a database can hold it."""
+    return "".join(letter for letter in text if letter != "\x00" and not "\ud800" <= letter <= "\udfff")
 
 
 # -- Whether a link is the one that was asked for ----------------------------------------------------

@@ -17,6 +17,7 @@ import click
 from processor.commands.common import (
     Impossible,
     Moment,
+    actor_option,
     echo_fields,
     echo_json,
     echo_table,
@@ -281,15 +282,21 @@ def _recipients(given: tuple[str, ...]) -> list[wire.Recipient]:
     metavar="CONTACT[:METHOD]",
     help=f"May be given often; those named at its creation without it. {METHODS_HELP}",
 )
+@actor_option
 @instance_option
 @json_option
-def send(link_id: UUID, recipients: tuple[str, ...], instance_id: UUID | None, as_json: bool) -> None:
+def send(
+    link_id: UUID, recipients: tuple[str, ...], actor: str, instance_id: UUID | None, as_json: bool
+) -> None:
     """Let Wix send a link to contacts."""
+    from processor import flows
     from processor.errors import WixRefused
 
+    to = _recipients(recipients)
     services, owner = _at(instance_id)
     try:
-        services.wix.send_link(owner, link_id, _recipients(recipients))
+        # A command that is given again is meant again: each has a reference of its own.
+        flows.send_link(services, owner, link_id, to, actor=actor, door="command", reference=uuid4())
     except WixRefused as why:
         # Whether a link shows its recipients is not documented, so only Wix can say that it has none.
         if recipients or not _blames_recipients(why):
@@ -551,14 +558,12 @@ def note(link_id: UUID, text: str, instance_id: UUID | None, as_json: bool) -> N
 @click.option("--yes", "is_sure", is_flag=True, help="Do not ask first.")
 def delete(link_id: UUID, instance_id: UUID | None, as_json: bool, is_sure: bool) -> None:
     """Delete a link nothing was paid by."""
-    from processor.store import links as stored
+    from processor import flows
 
     if not is_sure:
         _confirm("Delete it at Wix?", "not deleted", as_json)
     services, owner = _at(instance_id)
-    services.wix.delete_link(owner, link_id)
-    with services.database.begin() as connection:
-        stored.mark_missing(connection, owner, [link_id], services.now())
+    flows.delete_link(services, owner, link_id)
     if as_json:
         echo_json({"id": link_id, "deleted": True})
     else:

@@ -217,6 +217,18 @@ TABLES: dict[str, dict[str, str]] = {
         "last_asked_at": "When Wix was last asked (UTC, our clock).",
         "finished_at": "When it was created or refused (UTC). NULL before that.",
     },
+    "link_sends": {
+        "send_id": "Number in the order they were asked for.",
+        "reference": "Of the form or command that asked: it is not done twice.",
+        "asked_at": "When it was asked for (UTC).",
+        "actor": "Who asked for it.",
+        "door": "page or command: by which of them.",
+        "contact_ids": "Ids of the contacts it went to. NULL for those whom the link names.",
+        "methods": "How it was to be sent, in Wix's words; empty: as Wix chooses.",
+        "outcome": "asking (or the process died), sent, refused, or unclear: no answer came, it may have been sent.",
+        "reason": "Why it was not sent, or not known to be. NULL otherwise.",
+        "answered_at": "When Wix answered, or did not (UTC). NULL before that.",
+    },
     "listed_payments": {
         "lease_id": "The check under way.",
         "payment_link_id": "Link under which Wix lists it.",

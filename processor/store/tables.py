@@ -1236,6 +1236,39 @@ class SessionRow(Base):
     )
 
 
+class LinkSend(Base):
+    """One sending of a payment link, written before Wix is asked for it.
+
+    reference: of the form or command that asked, which is not done twice. door: whether a page or a command was used.
+    contact_ids: to whom; NULL for those whom the link names. outcome: `asking` while it is done, and when the process
+    died meanwhile; `unclear` when no answer came, so that Wix may have sent it.
+    """
+
+    __tablename__ = "link_sends"
+
+    send_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    reference: Mapped[UUID] = mapped_column(unique=True)
+    instance_id: Mapped[UUID]
+    payment_link_id: Mapped[UUID]
+    asked_at: Mapped[datetime]
+    actor: Mapped[str]
+    door: Mapped[str]
+    contact_ids: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
+    methods: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    outcome: Mapped[str]
+    reason: Mapped[str | None]
+    answered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(one_of("door", "page", "command"), "door"),
+        CheckConstraint(one_of("outcome", "asking", "sent", "refused", "unclear"), "outcome"),
+        CheckConstraint("cardinality(contact_ids) > 0", "somebody"),
+        CheckConstraint("(outcome = 'asking') = (answered_at IS NULL)", "answered_when_decided"),
+        CheckConstraint("(outcome IN ('refused', 'unclear')) = (reason IS NOT NULL)", "reason_when_not_sent"),
+        Index("ix_link_sends_link", "instance_id", "payment_link_id", "send_id"),
+    )
+
+
 class ActionRow(Base):
     """What a person asked for on the pages, written before it was done. Append-only, but for the answer.
 

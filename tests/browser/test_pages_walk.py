@@ -106,7 +106,8 @@ def test_from_a_new_link_to_a_write_off_by_two_people(system: System, new_page: 
     create(page, "Ceramic bowl", **{"Name": "Bowl", "Price of one": "24.00"})
     link_id = link_of(page)
     page.get_by_label("Contacts").fill(site["contactIds"][0])
-    press(page, "Send to these")
+    page.locator("summary", has_text="Send to these").click()
+    press(page, "Send it to these now")
     expect(page.get_by_role("status").first).to_contain_text("Wix sends the link")
     mails = system.control.get("mails", instanceId=site["instanceId"])["mails"]
     assert [one["linkId"] for one in mails] == [link_id]

@@ -192,6 +192,20 @@ def test_a_wrong_recipient_is_not_taken_for_none(run: Run) -> None:
     assert "names no recipients" not in result.stderr
 
 
+def test_a_sending_is_kept_with_who_asked_for_it(run: Run, shop: Shop) -> None:
+    contact_id = shop.sandbox.world.add_contact(str(shop.instance_id), {"name": "Jo"})["id"]
+    link_id = created(run)
+
+    run("links", "send", link_id, "--recipient", contact_id, "--as", "ada")
+    run("links", "send", link_id, "--as", "ada", code=2)
+
+    rows = shop.rows("SELECT actor, door, contact_ids, methods, outcome FROM link_sends ORDER BY send_id")
+    assert [tuple(row) for row in rows] == [
+        ("ada", "command", [contact_id], ["EMAIL_METHOD"], "sent"),
+        ("ada", "command", None, [], "refused"),
+    ]
+
+
 @pytest.mark.parametrize("command", ["create", "send"])
 def test_the_methods_of_sending_are_named(command: str) -> None:
     assert "EMAIL_METHOD" in CliRunner().invoke(cli, ["links", command, "--help"]).stdout

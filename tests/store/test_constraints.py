@@ -29,6 +29,7 @@ from processor.store import (
     rules,
     run_evidence,
     runs,
+    sends,
     silences,
 )
 from processor.store.database import Database
@@ -112,6 +113,11 @@ IMPOSSIBLE = {
     "ck_accounts_password_whole": "password_hash = 'x'",
     "ck_accounts_person": "name = 'Automation'",
     "ck_accounts_roles": "roles = '{king}'",
+    "ck_link_sends_door": "door = 'window'",
+    "ck_link_sends_outcome": "outcome = 'lost', answered_at = now()",
+    "ck_link_sends_somebody": "contact_ids = '{}'",
+    "ck_link_sends_answered_when_decided": "answered_at = now()",
+    "ck_link_sends_reason_when_not_sent": "reason = 'x'",
     "ck_actions_actor_whole": "actor = NULL",
     "ck_actions_status_possible": "status = 99",
     "ck_sessions_ended_after_begin": "ended_at = begun_at - interval '1 s'",
@@ -270,6 +276,17 @@ def fill(database: Database) -> None:
         accounts.begin_session(connection, account_id, b"t" * 32, NOW)
         account = accounts.of_subject(connection, "https://id.example.com ada")
         actions.note(connection, account, "payments.index", request_id="r", now=NOW)
+        sends.begin(
+            connection,
+            INSTANCE,
+            LINK,
+            reference=uuid4(),
+            actor="ada",
+            door="page",
+            contact_ids=["c"],
+            methods=[],
+            now=NOW,
+        )
         link = make_link()
         connection.execute(
             text(

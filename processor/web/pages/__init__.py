@@ -6,6 +6,7 @@ Each screen is a module: a route, a template and a query of one name. `access` s
 from __future__ import annotations
 
 from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from processor.web.doors import IN_MEMORY
 from processor.web.pages import formats, screens, signing
 from processor.web.pages.access import Guard, needs_of
 from processor.web.pages.formats import Clock
-from processor.web.pages.site import POLICY, Site, is_part, notes
+from processor.web.pages.site import FILE_PART, POLICY, Site, is_part, notes
 from processor.web.pages.throttle import Throttle
 from processor.wiring import Services
 
@@ -61,7 +62,13 @@ def create_pages(services: Services) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
     clock = Clock(settings.report_time_zone, services.now)
     formats.install(app, clock)
-    site = Site(services, Guard(app, services), clock, Throttle(settings.redis_url))
+    site = Site(
+        services,
+        Guard(app, services),
+        clock,
+        Throttle(settings.redis_url),
+        files=BoundedSemaphore(max(1, settings.web_threads // FILE_PART)),
+    )
     app.register_blueprint(signing.blueprint(site))
     if settings.oidc_issuer is not None:
         app.register_blueprint(_oidc(site))

@@ -28,12 +28,14 @@ from xlsxwriter.exceptions import FileCreateError
 
 from processor.domain import money, sheet
 from processor.web.pages.formats import seen
+from processor.web.pages.site import Place
 
 ROWS_AT_ONCE = 2_000
 # Of one file, as it is written: what is beside it in TMPDIR is not ours to fill, however long the texts of others are.
 BYTES_MAX = 512 * 1024 * 1024
 _ROWS_BETWEEN = 500  # looks at how large it is
 _PART = 64 * 1024  # of a file, as it is sent
+SMALL_BYTES = 256 * 1024  # a few of these in memory are nothing
 _CELL_MAX = 32_767  # letters in a cell of XLSX
 _DIGITS_MAX = 15  # that a number of a spreadsheet holds exactly
 _CODE_MAX = 64  # letters of what is likely to come again
@@ -153,22 +155,32 @@ def making() -> Iterator[IO[bytes]]:
         raise
 
 
-def answer(format_: Format, file: IO[bytes], name: str) -> Response:
-    """Send a file that was written, and close it in the end. name: without its ending, plain ASCII."""
+def answer(format_: Format, file: IO[bytes], name: str, place: Place) -> Response:
+    """Send a file that was written, and in the end close it and leave its place. name: without its ending, ASCII.
+
+    What is small is sent from memory, so that no reader of it holds anything.
+    """
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
-
-    response = Response(_Parts(file), content_type=MEDIA_TYPES[format_])
+    body: bytes | _Parts
+    if length <= SMALL_BYTES:
+        body = file.read()
+        file.close()
+        place.leave()
+    else:
+        body = _Parts(file, place)
+    response = Response(body, content_type=MEDIA_TYPES[format_])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{format_}"'
     response.content_length = length
     return response
 
 
 class _Parts:
-    """A file in parts. It is closed after the last, by `close`, and when nobody wants it any more."""
+    """A file in parts. It is closed after the last, by `close`, and when nobody wants it any more; so is its place."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], place: Place) -> None:
         self._file = file
+        self._place = place
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -182,6 +194,7 @@ class _Parts:
 
     def close(self) -> None:
         self._file.close()
+        self._place.leave()
 
     def __del__(self) -> None:
         self.close()

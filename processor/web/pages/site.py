@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from flask import Response, redirect, request, session
+from flask import Response, redirect, render_template, request, session
 from sqlalchemy import Connection, text
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -50,19 +50,39 @@ POLICY = (
 LONG_READS = 4
 
 
+# Files that are sent at the same time hold a part of the pages' rooms, for as long as their readers take: one in so
+# many of the threads, half of which are rooms of pages. The others are left to pages.
+FILE_PART = 8
+RETRY_SECONDS = 60  # when to ask again for what others stand in the way of
+
+
 class Busy(Exception):
     """As much as may be is being read or written for others."""
 
 
+class Place:
+    """One of the places of files that are sent, to be left once, however that ends."""
+
+    def __init__(self, places: BoundedSemaphore) -> None:
+        self._places: BoundedSemaphore | None = places
+
+    def leave(self) -> None:
+        """Give it back; does nothing the second time."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.release()
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The parts that screens are built with."""
+    """The parts that screens are built with. files: places of files, see `file_place`."""
 
     services: Services
     guard: Guard
     clock: Clock
     throttle: Throttle
     _long: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LONG_READS))
+    files: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(1))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -83,6 +103,21 @@ class Site:
                     raise Busy
                 held.callback(one.release)
             yield
+
+    @contextmanager
+    def file_place(self) -> Iterator[Place]:
+        """A place for a file from before it is written until its reader has it; left by the block only when that fails.
+
+        Raises Busy when there is none: slow readers of files hold threads, and pages need some, too.
+        """
+        if not self.files.acquire(blocking=False):
+            raise Busy
+        place = Place(self.files)
+        try:
+            yield place
+        except BaseException:
+            place.leave()
+            raise
 
     def has_budget(self, what: str, part: int, instance_id: UUID, *more: str) -> bool:
         """Whether one more of Wix's calls may be taken, and count it if so.
@@ -120,6 +155,12 @@ def told(words: str, *, is_bad: bool = False) -> None:
 def notes() -> list[tuple[str, str]]:
     """What was `told` since the last page: ("good" or "bad", words)."""
     return [(kind, words) for kind, words in session.pop("notes", [])]
+
+
+def busy(back: str, words: str) -> tuple[str, int, dict[str, str]]:
+    """The answer 503 to who asked for a file while others stand in the way: what to do, and where to go back to."""
+    page = render_template("error.html", status=503, title="Not just now", words=words, back=back)
+    return page, 503, {"Retry-After": str(RETRY_SECONDS)}
 
 
 def done(where: str, words: str) -> AnyResponse:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import re
 import tempfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,8 +22,11 @@ import openpyxl
 import pytest
 
 from processor.domain.access import Reach
-from processor.web.pages import exports
+from processor.web import doors
+from processor.web.doors import Doors
+from processor.web.pages import create_pages, exports
 from processor.web.pages.exports import Column, Format, Kind, Table
+from processor.web.pages.site import FILE_PART
 from tests.web.pages.books import MARKUP, Books, Person
 
 Rows = list[dict[str, Any]]
@@ -306,6 +311,64 @@ def test_without_room_for_a_file_there_is_none(
 
     assert person.get(f"/payments/export.{format_}").status_code == 303
     assert "the file cannot be written here" in person.read("/payments")
+
+
+@pytest.mark.parametrize("how", ["read", "closed", "forgotten"])
+@pytest.mark.parametrize("path", ["/payments/export.csv", "/reports/{report}/csv?{span}"])
+def test_slow_readers_of_files_leave_room_for_pages(
+    books: Books, monkeypatch: pytest.MonkeyPatch, path: str, how: str
+) -> None:
+    today = books.shop.services.now().date()
+    path = path.format(report="completeness", span=f"since={today}&until={today}")
+    monkeypatch.setattr(exports, "SMALL_BYTES", 0)
+    monkeypatch.setattr(exports, "_PART", 10)
+    monkeypatch.setattr(doors, "WAIT_SECONDS", 0)
+    settings = replace(books.shop.services.settings, web_threads=16)
+    app = create_pages(replace(books.shop.services, settings=settings))
+    application = app.wsgi_app
+    app.wsgi_app = Doors(application, application, at_once=8)  # type: ignore[method-assign]
+    person = books.person(app=app)
+
+    slow = [person.get(path) for _ in range(16 // FILE_PART)]
+    for one in slow:
+        assert len(next(one.iter_encoded())) == 10
+    refused = person.get(path)
+    page = person.read("/account")
+    if how == "read":
+        assert all(one.data for one in slow)
+    elif how == "closed":
+        for one in slow:
+            one.close()
+    else:
+        del one
+        slow.clear()
+        gc.collect()
+    afterwards = person.get(path)
+
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "60")
+    assert "Try again in a" in refused.text
+    assert "Sign out" in page
+    assert afterwards.status_code == 200
+    afterwards.close()
+
+
+def test_small_files_hold_nothing_while_they_are_read(books: Books) -> None:
+    person = books.person()
+
+    kept = [person.get("/payments/export.csv") for _ in range(20)]
+
+    assert {one.status_code for one in kept} == {200}
+
+
+def test_a_file_that_could_not_be_made_leaves_its_place(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = books.person()
+    monkeypatch.setitem(exports.ROWS_MAX, Format.CSV, 1)
+
+    answers = [person.get("/payments/export.csv").status_code for _ in range(20)]
+
+    assert set(answers) == {303}
 
 
 def test_without_pyarrow_there_is_no_parquet(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

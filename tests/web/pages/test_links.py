@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -306,7 +307,7 @@ def test_what_wix_refuses_is_told_with_what_to_do(fresh_books: Books, clerk: Per
 def test_nothing_is_done_with_a_link_that_is_not_there(
     fresh_books: Books, clerk: Person, action: str
 ) -> None:
-    form = {"note": "x", "to": "recipients"}
+    form = {"note": "x", "to": "recipients", "once": str(uuid4())}
 
     assert clerk.post(f"/links/{fresh_books.instance_id}/{uuid4()}/{action}", form).status_code == 404
 
@@ -499,9 +500,13 @@ def test_contacts_are_chosen_at_sending(fresh_books: Books, clerk: Person) -> No
     where = page_of(fresh_books, fresh_books.shop.link())
 
     form = {"to": "chosen", "contacts": f" {first},\n{second} ; {first}", "channel": "EMAIL_METHOD"}
-    clerk.post(f"{where}/send", form)
+    clerk.post(f"{where}/send", {**form, "once": str(uuid4())})
 
-    assert "Wix sends the link to 2 contacts" in clerk.read(where)
+    page = clerk.read(where)
+    assert "Wix sends the link to 2 contacts" in page
+    assert "To 2 contacts" in page
+    assert f">{first[:8]}<" in page
+    assert "by e-mail" in page
     assert sorted(mails(fresh_books)) == sorted([first, second])
 
 
@@ -520,7 +525,7 @@ def test_wrong_contacts_are_told_beside_the_field(
 ) -> None:
     where = page_of(fresh_books, fresh_books.shop.link())
 
-    answer = clerk.post(f"{where}/send", {"to": "chosen", "contacts": contacts})
+    answer = clerk.post(f"{where}/send", {"to": "chosen", "contacts": contacts, "once": str(uuid4())})
 
     assert answer.status_code == 422
     assert words in answer.text
@@ -533,7 +538,7 @@ def test_wrong_contacts_are_told_beside_the_field(
 def test_a_link_without_recipients_asks_for_them(fresh_books: Books, clerk: Person) -> None:
     where = page_of(fresh_books, fresh_books.shop.link())
 
-    answer = clerk.post(f"{where}/send", {"to": "recipients"})
+    answer = clerk.post(f"{where}/send", {"to": "recipients", "once": str(uuid4())})
 
     assert answer.status_code == 422
     assert "names no recipients" in answer.text
@@ -543,11 +548,158 @@ def test_a_lost_answer_to_sending_is_not_called_undone(fresh_books: Books, clerk
     contact_id = contact_of(fresh_books)
     where = page_of(fresh_books, fresh_books.shop.link())
 
+    once = str(uuid4())
     with fault(fresh_books, kind="status", status=503, path="send", count=1):
-        clerk.post(f"{where}/send", {"to": "chosen", "contacts": contact_id})
+        clerk.post(f"{where}/send", {"to": "chosen", "contacts": contact_id, "once": once})
         page = clerk.read(where)
+    clerk.post(f"{where}/send", {"to": "chosen", "contacts": contact_id, "once": once})
+    again = clerk.read(where)
 
     assert "may or may not be done" in page
+    assert "Not known whether sent" in page
+    assert "is not done a second time" in again
+    assert mails(fresh_books) == []
+
+
+def sends(books: Books) -> list[tuple[Any, ...]]:
+    rows = books.shop.rows("SELECT actor, door, contact_ids, outcome FROM link_sends ORDER BY send_id")
+    return [tuple(row) for row in rows]
+
+
+def test_every_sending_is_kept_and_shown(fresh_books: Books, clerk: Person) -> None:
+    contact_id, nobody = contact_of(fresh_books), str(uuid4())
+    where = page_of(fresh_books, fresh_books.shop.link())
+    before = clerk.read(where)
+
+    for to in (contact_id, nobody):
+        clerk.post(f"{where}/send", {"to": "chosen", "contacts": to, "once": str(uuid4())})
+    page = fresh_books.person(Role.AUDITOR).read(where)
+
+    assert "What was sent by Wix's own pages does not show" in before
+    name = fresh_books.shop.rows("SELECT actor FROM actions LIMIT 1")[0].actor
+    assert sends(fresh_books) == [
+        (name, "page", [contact_id], "sent"),
+        (name, "page", [nobody], "refused"),
+    ]
+    assert page.index("Not sent") < page.index(">Sent</span>")
+    assert "no contact of the site" in page
+    assert "Maya" not in page
+
+
+def test_two_clicks_at_once_send_once(fresh_books: Books) -> None:
+    contact_id = contact_of(fresh_books)
+    where, once = page_of(fresh_books, fresh_books.shop.link()), str(uuid4())
+    people = [fresh_books.person(Role.CLERK) for _ in range(3)]
+    for person in people:
+        person.post("/theme", {"theme": "auto"})  # the token is at hand
+
+    with ThreadPoolExecutor(3) as pool:
+        list(
+            pool.map(
+                lambda one: (
+                    one.post(
+                        f"{where}/send", {"to": "chosen", "contacts": contact_id, "once": once}
+                    ).status_code
+                ),
+                people,
+            )
+        )
+
+    assert mails(fresh_books) == [contact_id]
+    assert len(sends(fresh_books)) == 1
+
+
+@pytest.mark.parametrize("once", ["", "odd", "\0"])
+def test_a_form_without_its_reference_sends_nothing(fresh_books: Books, clerk: Person, once: str) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    clerk.post(f"{where}/send", {"to": "chosen", "contacts": contact_of(fresh_books), "once": once})
+
+    assert "came without its reference" in clerk.read(where)
+    assert mails(fresh_books) == []
+
+
+def test_what_died_while_it_was_sent_is_not_known(
+    fresh_books: Books, clerk: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor import flows
+    from processor.wix.client import WixClient
+
+    shop, link_id = fresh_books.shop, fresh_books.shop.link()
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WixClient, "send_link", die)
+    with pytest.raises(KeyboardInterrupt):
+        flows.send_link(
+            shop.services, shop.instance_id, link_id, [], actor="ada", door="command", reference=uuid4()
+        )
+
+    page = clerk.read(page_of(fresh_books, link_id))
+    assert "Not known whether sent" in page
+    assert "To its recipients" in page
+    assert "from the command line" in page
+
+
+def test_a_link_is_deleted_once_and_kept_here(fresh_books: Books, clerk: Person) -> None:
+    link_id = fresh_books.shop.link()
+    where = page_of(fresh_books, link_id)
+
+    page = clerk.read(where)
+    answers = [clerk.post(f"{where}/delete") for _ in range(2)]
+    after = clerk.read(f"/links?instance={fresh_books.instance_id}")
+
+    assert "That cannot be taken back" in page
+    assert [one.status_code for one in answers] == [303, 303]
+    assert f"The link {link_id} is deleted at Wix." in after
+    assert fresh_books.shop.sandbox.documents.all("link") == []
+    [row] = fresh_books.shop.rows("SELECT missing_since FROM payment_links")
+    assert row.missing_since is not None
+    kept = fresh_books.shop.rows("SELECT object, status FROM actions WHERE action = 'links.delete'")
+    assert [(one.object, one.status) for one in kept] == [(str(link_id), 303)] * 2
+
+
+def test_a_link_that_was_paid_by_is_not_deleted(fresh_books: Books, clerk: Person) -> None:
+    shop = fresh_books.shop
+    link_id = shop.link()
+    shop.pay(link_id)
+    where = page_of(fresh_books, link_id)
+
+    page = clerk.read(where)
+    clerk.post(f"{where}/delete")
+    after = clerk.read(where)
+
+    assert "Delete the link" not in page
+    assert "nothing was paid by" in after
+    assert len(shop.sandbox.documents.all("link")) == 1
+
+
+def test_a_lost_answer_to_deleting_may_be_tried_again(fresh_books: Books, clerk: Person) -> None:
+    where = page_of(fresh_books, fresh_books.shop.link())
+
+    with fault(fresh_books, kind="status", status=503):
+        clerk.post(f"{where}/delete")
+    page = clerk.read(where)
+    clerk.post(f"{where}/delete")
+
+    assert "Wix answered 503" in page or "may or may not be done" in page
+    assert fresh_books.shop.sandbox.documents.all("link") == []
+
+
+def test_what_has_consequences_is_asked_once_more(fresh_books: Books, clerk: Person) -> None:
+    from processor.wix import wire
+
+    shop = fresh_books.shop
+    link_id = shop.link(recipients=[wire.Recipient(contact_of(fresh_books))])
+    shop.pay(link_id)
+    shop.deliver()
+    page = clerk.read(page_of(fresh_books, link_id))
+
+    for button in ("Deactivate the link", "Send it now", "Send it to these now", "Issue the receipt"):
+        before = page[: page.index(f">{button}</button>")]
+        assert before.rindex("<details") > before.rindex("</details>") if "</details>" in before else True
+        assert '<details class="confirm"' in before
 
 
 def test_names_are_shown_to_who_may_and_that_is_recorded(fresh_books: Books, clerk: Person) -> None:

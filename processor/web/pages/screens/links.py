@@ -14,6 +14,7 @@ from processor import flows
 from processor.domain.access import Permission
 from processor.domain.link import Link
 from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
+from processor.store import sends
 from processor.store.screens import decided, links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
@@ -34,6 +35,7 @@ WORDS_MAX = 100  # Wix's own limit of a search
 # Wix's place in a list travels in the address; servers and proxies cut those that are longer.
 CURSOR_MAX = 6_000
 NOTE_MAX = 500
+SENDS_MAX = 20
 NAMES_MAX = 20  # each is a call to Wix
 ONCE = "1 per 1 hour"
 
@@ -163,6 +165,7 @@ def blueprint(site: Site) -> Blueprint:
             refunds = refunded.of_payments(
                 connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
             )
+            sent = sends.of_link(connection, instance_id, link_id, SENDS_MAX + 1)
         if live is None and stored is None and not booked.sums and not differences and why is None:
             abort(404)
         if live is None and stored is not None:
@@ -188,6 +191,8 @@ def blueprint(site: Site) -> Blueprint:
             recent=recent,
             given_back=given_back,
             refunds=refunds,
+            sent=sent[:SENDS_MAX],
+            is_more_sent=len(sent) > SENDS_MAX,
             items=link_view.items(live.rest),
             contact_ids=link_view.contact_ids(live.rest),
             names=names,
@@ -306,6 +311,18 @@ def blueprint(site: Site) -> Blueprint:
 
         return act(instance_id, payment_link_id, "deactivate", do)
 
+    @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/delete")
+    @needs(Permission.LINKS)
+    def delete(instance_id: UUID, payment_link_id: UUID) -> Response:
+        back = where(instance_id, payment_link_id)
+        try:
+            flows.delete_link(services, instance_id, payment_link_id)
+        except (WixError, ConfigurationError) as why:
+            return refused(back, link_view.said(why, "delete"))
+        return done(
+            url_for("links.index", instance=instance_id), f"The link {payment_link_id} is deleted at Wix."
+        )
+
     @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/note")
     @needs(Permission.LINKS)
     def note(instance_id: UUID, payment_link_id: UUID) -> Response | _FORM:
@@ -338,10 +355,19 @@ def blueprint(site: Site) -> Blueprint:
             wrong = {"contacts": words} if words else {}
         if wrong:
             return shown(instance_id, payment_link_id, status=422, wrong=wrong, given=given)
-        if is_again():
-            return refused(where(instance_id, payment_link_id), _AGAIN)
+        once = guid(form.get("once"))
+        if once is None:
+            return refused(where(instance_id, payment_link_id), _NO_REFERENCE)
         try:
-            services.wix.send_link(instance_id, payment_link_id, chosen)
+            is_done = flows.send_link(
+                services,
+                instance_id,
+                payment_link_id,
+                chosen,
+                actor=account().name,
+                door="page",
+                reference=once,
+            )
         except (WixError, ConfigurationError) as why:
             if isinstance(why, WixError) and link_view.is_link_missing(why):
                 abort(404)
@@ -354,6 +380,8 @@ def blueprint(site: Site) -> Blueprint:
                     instance_id, payment_link_id, status=422, wrong=wrong, given={**given, "to": "chosen"}
                 )
             return refused(where(instance_id, payment_link_id), link_view.said(why, "send"))
+        if not is_done:
+            return refused(where(instance_id, payment_link_id), _AGAIN)
         to = f"{len(chosen)} contact{'' if len(chosen) == 1 else 's'}" if chosen else "its recipients"
         return done(where(instance_id, payment_link_id), f"Wix sends the link to {to}.")
 
@@ -414,6 +442,7 @@ def blueprint(site: Site) -> Blueprint:
 
 
 _GONE = "Wix does not know this link (any more)."
+_NO_REFERENCE = "The form came without its reference, and nothing was done: send it once more."
 _AGAIN = "This form was sent before, and is not done a second time. Below is how the link stands now."
 
 

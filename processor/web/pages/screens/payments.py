@@ -31,7 +31,7 @@ from processor.web.pages.exports import Kind
 from processor.web.pages.formats import Clock, words
 from processor.web.pages.masking import masked_but_ids
 from processor.web.pages.screens import payment as one
-from processor.web.pages.site import CROWDED, Busy, Site, address, in_words, is_part, refused
+from processor.web.pages.site import CROWDED, Busy, Site, address, busy, in_words, is_part, refused
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +80,7 @@ COLUMNS = (
     exports.Column("revision", "Revision", Kind.WHOLE, 9),
     exports.Column("instance_id", "App instance", Kind.ID, 38),
 )
+_Answer = Response | tuple[str, int, dict[str, str]]
 _EXPORTED = tuple(column.name for column in COLUMNS)
 
 
@@ -322,14 +323,19 @@ def blueprint(site: Site) -> Blueprint:
             **answer,
         )
 
-    def _export(format_: exports.Format) -> Response:
+    def _export(format_: exports.Format) -> _Answer:
         asked = read_filter(site.clock)
         list_ = asked.address("payments.index")
         if asked.wrong:
             return refused(list_, "Nothing was exported: a filter cannot be read.")
         most = exports.ROWS_MAX[format_]
         try:
-            with exports.making() as file, site.long_read(writing), site.read() as connection:
+            with (
+                site.file_place() as place,
+                exports.making() as file,
+                site.long_read(writing),
+                site.read() as connection,
+            ):
                 sought = payments.seek(connection, asked.by, reach())
                 if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
                     raise _TooMany
@@ -339,9 +345,7 @@ def blueprint(site: Site) -> Blueprint:
                 table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
                 exports.write(format_, file, table, _rows(connection, lines))
         except Busy:
-            return refused(
-                list_, "The service writes or adds up for others right now. Try again in a minute."
-            )
+            return busy(list_, _BUSY)
         except _TooMany:
             return refused(list_, _too_many(format_, most))
         except exports.TooLarge:
@@ -349,11 +353,11 @@ def blueprint(site: Site) -> Blueprint:
         except OSError as why:
             log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
             return refused(list_, "Nothing was exported: the file cannot be written here. Tell an operator.")
-        return exports.answer(format_, file, f"payments-{_today(site)}")
+        return exports.answer(format_, file, f"payments-{_today(site)}", place)
 
-    def _of(format_: exports.Format) -> Callable[[], Response]:
+    def _of(format_: exports.Format) -> Callable[[], _Answer]:
         @needs(Permission.READ, keeps=KEPT, is_recorded=True)
-        def export() -> Response:
+        def export() -> _Answer:
             return _export(format_)
 
         return export
@@ -390,6 +394,12 @@ def blueprint(site: Site) -> Blueprint:
 
 def _today(site: Site) -> date:
     return site.services.now().astimezone(site.clock.zone).date()
+
+
+_BUSY = (
+    "Nothing was exported: as many files as may be are written for others, or still on their way to them, and the pages"
+    " need room, too. Try again in a minute; the filter is kept."
+)
 
 
 def _too_many(format_: exports.Format, most: int) -> str:

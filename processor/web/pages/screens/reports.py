@@ -28,7 +28,7 @@ from processor.web.pages.access import check_instance, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.formats import amount as grouped
 from processor.web.pages.formats import words
-from processor.web.pages.site import Busy, Site, address
+from processor.web.pages.site import RETRY_SECONDS, Busy, Site, address
 
 log = structlog.get_logger(__name__)
 
@@ -466,6 +466,7 @@ def blueprint(site: Site) -> Blueprint:
             # The place, the connection and the books as of one moment are held while it is written, not while it is
             # sent: a file that broke off half way would look like a shorter report.
             with (
+                site.file_place() as place,
                 exports.making() as file,
                 reading(FILE_SECONDS) as connection,
                 reports.lines(
@@ -482,11 +483,12 @@ def blueprint(site: Site) -> Blueprint:
             if isinstance(why, OSError):
                 log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
             problem, status = _no_file(report, why)
-            return page(question, problem=problem, status=status)
+            answer = page(question, problem=problem, status=status)
+            return (*answer, {"Retry-After": str(RETRY_SECONDS)}) if status == 503 else answer
         name = "-".join(
             str(one) for one in (report.replace("_", "-"), question.since, question.until) if one is not None
         )
-        return exports.answer(exports.Format.CSV, file, name)
+        return exports.answer(exports.Format.CSV, file, name, place)
 
     return routes
 
