@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+import structlog
+from sqlalchemy.exc import DataError
+
 from processor.domain.event import Event, Kind
 from processor.domain.payment import Origin, Verdict, judge
-from processor.errors import StoreUnavailable, Unreadable
-from processor.store import checks, events, instances, listings, payments
+from processor.errors import Rejected, StoreUnavailable, Unreadable
+from processor.store import checks, events, inbox, instances, listings, payments
 from processor.store.listings import EventLine, Narrowing
 from processor.wiring import Services
 from processor.wix.parse import parse_claims, parse_event
-from processor.wix.signature import decode_segment
+from processor.wix.signature import decode_segment, refuse_expired
+
+log = structlog.get_logger(__name__)
 
 PAGE = 500
 LATE = ("unreadable", "ignored")  # how an event stands that an earlier release could make nothing of
@@ -138,3 +143,61 @@ def one(services: Services, event_id: UUID, instance_id: UUID | None) -> list[Ev
     """The stored events of this id."""
     with services.database.begin() as connection:
         return listings.event(connection, event_id, instance_id)
+
+
+# -- Deliveries that became no event -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """What came of a delivery that could not be read. left: why it still cannot, then `event_id` is None.
+
+    outcome: what the inbox made of it, None when it is dry or still unread.
+    """
+
+    token_digest: bytes
+    instance_id: UUID | None = None
+    event_id: UUID | None = None
+    outcome: inbox.Outcome | None = None
+    left: str | None = None
+
+
+def unread(services: Services, limit: int = PAGE) -> list[bytes]:
+    """Digests of the deliveries of which not even the instance can be read, the oldest first."""
+    with services.database.begin() as connection:
+        return inbox.unread(connection, limit)
+
+
+def read_again(services: Services, token_digest: bytes, *, is_dry: bool = False) -> ReadAgain | None:
+    """Read such a delivery with the code of today, and store it as if it came now; then it is unread no more.
+
+    None when there is none (any more): it was read by another, or is cleaned away. What was received before its
+    expiry stays in time. An event that is known already, by a later delivery, is counted as told once more.
+    """
+    with services.database.begin() as connection:
+        held = inbox.lock_unread(connection, token_digest)
+        if held is None:
+            return None
+        try:
+            claims = parse_claims(decode_segment(held.token.split(".")[1].encode()))
+            refuse_expired(
+                claims,
+                now=held.received_at.timestamp(),
+                grace_seconds=services.settings.expiry_grace_seconds,
+            )
+            event = parse_event(claims, link_fqdn=services.settings.wix_link_fqdn)
+        except (Unreadable, Rejected) as why:
+            return ReadAgain(token_digest, left=why.reason)
+        except (ValueError, IndexError):
+            return ReadAgain(token_digest, left="not_a_token")
+        if is_dry:
+            return ReadAgain(token_digest, event.instance_id, event.event_id)
+        delivery = inbox.Delivery(event, held.token, token_digest)
+        try:
+            with connection.begin_nested():
+                [stored] = inbox.record(connection, [delivery], services.now())
+        except DataError:
+            return ReadAgain(token_digest, left="not_storable")
+        inbox.forget_unread(connection, token_digest)
+    log.info("delivery_read_again", event_id=str(event.event_id), instance_id=str(event.instance_id))
+    return ReadAgain(token_digest, event.instance_id, event.event_id, stored.outcome)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 EXIT_NO = 1
 WAIT_SECONDS = 600
+UNREAD_MAX = 500  # deliveries that one command reads again
 NOBODY = "unnamed person"
 """Who works here without a login and without --as."""
 
@@ -385,9 +386,14 @@ def _say_discrepancies(
 )
 @window_options
 @click.option("--all", "is_all", is_flag=True, help="Every event there is.")
+@click.option(
+    "--unread", "is_unread", is_flag=True, help="Deliveries of which not even the app instance could be read."
+)
 @click.option("--dry-run", "is_dry", is_flag=True, help="Only say what would change.")
 @json_option
-def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **narrowing: Any) -> None:
+def replay(
+    event_id: UUID | None, is_all: bool, is_unread: bool, is_dry: bool, as_json: bool, **narrowing: Any
+) -> None:
     """Read stored events anew and book what is news.
 
     Over good data nothing changes.
@@ -397,6 +403,11 @@ def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **n
     from processor.store.listings import Narrowing
 
     services = open_services()
+    if is_unread:
+        if event_id is not None or is_all or any(value is not None for value in narrowing.values()):
+            raise Impossible("--unread stands alone: nothing more is known of what could not be read")
+        _read_again(services, is_dry=is_dry, as_json=as_json)
+        return
     if event_id is not None:
         found = one(services, event_id, narrowing["instance_id"])
         if not found:
@@ -405,7 +416,7 @@ def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **n
     elif is_all or any(value is not None for value in narrowing.values()):
         told = replay_all(services, Narrowing(**narrowing), is_dry=is_dry)
     else:
-        raise Impossible("say which: --event, a window, another option, or --all")
+        raise Impossible("say which: --event, a window, another option, --all, or --unread")
     counts: Counter[str] = Counter()
     news: list[Any] = []
     for step in told:
@@ -440,4 +451,44 @@ def replay(event_id: UUID | None, is_all: bool, is_dry: bool, as_json: bool, **n
     click.echo(
         ", ".join(f"{number} {words.get(name, name)}" for name, number in sorted(counts.items()))
         or "no event"
+    )
+
+
+def _read_again(services: Services, *, is_dry: bool, as_json: bool) -> None:
+    """Of the oldest UNREAD_MAX: what is left says why, and is found again the next time."""
+    from processor import replay
+
+    told = [replay.read_again(services, one, is_dry=is_dry) for one in replay.unread(services, UNREAD_MAX)]
+    lines = [one for one in told if one is not None]
+    if not is_dry and any(one.left is None for one in lines):
+        services.queue.wake_up()
+    if as_json:
+        echo_json(
+            {
+                "is_dry_run": is_dry,
+                "deliveries": [
+                    {
+                        "token_digest": one.token_digest.hex(),
+                        "instance_id": one.instance_id,
+                        "event_id": one.event_id,
+                        "outcome": one.outcome,
+                        "left": one.left,
+                    }
+                    for one in lines
+                ],
+            }
+        )
+        return
+    echo_table(
+        ("delivery", "event", "instance", "what became of it"),
+        [
+            (
+                one.token_digest.hex()[:16],
+                one.event_id,
+                one.instance_id,
+                f"left: {one.left.replace('_', ' ')}" if one.left else one.outcome or "would be read",
+            )
+            for one in lines
+        ],
+        nothing="no delivery is unread",
     )

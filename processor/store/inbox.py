@@ -671,6 +671,39 @@ def keep_unread(
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """An authentic delivery whose instance could not be read."""
+
+    token: str
+    received_at: datetime
+
+
+def unread(connection: Connection, limit: int) -> list[bytes]:
+    """Digests of such deliveries, the oldest first."""
+    found = connection.execute(
+        text("SELECT token_digest FROM unread_deliveries ORDER BY received_at, token_digest LIMIT :limit"),
+        {"limit": limit},
+    )
+    return [bytes(one) for one in found.scalars()]
+
+
+def lock_unread(connection: Connection, token_digest: bytes) -> Unread | None:
+    """One of them, for this transaction alone; None when there is none (any more)."""
+    found = connection.execute(
+        text("SELECT token, received_at FROM unread_deliveries WHERE token_digest = :digest FOR UPDATE"),
+        {"digest": token_digest},
+    ).one_or_none()
+    return None if found is None else Unread(*found)
+
+
+def forget_unread(connection: Connection, token_digest: bytes) -> None:
+    """Take it from those that cannot be read: the event that it became has the token."""
+    connection.execute(
+        text("DELETE FROM unread_deliveries WHERE token_digest = :digest"), {"digest": token_digest}
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Deliveries refused as not Wix's, gathered by reason; samples: digest by reason, capped by the caller."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,11 +23,13 @@ from sqlalchemy import text
 from processor import jobs, logs, wiring
 from processor.cli import cli
 from processor.commands import common
+from processor.errors import Unreadable
 from processor.replay import replay_one
 from processor.store import inbox, listings
 from processor.wix import wire
 from processor.wix.parse import parse_claims, parse_event
 from processor.wix.signature import verify
+from tests.builders import claims, envelope, event, of_today, payment_entity, sign
 from tests.commands.running import Run, told
 from tests.shop import Shop, a_shop
 
@@ -674,6 +677,33 @@ def good_books(shop: Shop) -> None:
     shop.deliver()
     shop.deliver()
     shop.check()
+
+
+def test_deliveries_that_could_not_be_read_are_read_again(run: Run, shop: Shop) -> None:
+    event_id = str(uuid4())
+    inner = event(payment_entity(id=str(uuid4())), id=event_id)
+    read = sign(of_today(claims(envelope(inner, instanceId=str(shop.instance_id))))).decode()
+    with shop.services.database.begin() as connection:
+        for token in (read, "not.a.token"):
+            inbox.keep_unread(
+                connection,
+                token=token,
+                token_digest=hashlib.sha256(token.encode()).digest(),
+                why=Unreadable("instance_id_missing"),
+                now=shop.services.now(),
+            )
+
+    dry = run("replay", "--unread", "--dry-run").stdout
+    assert len(shop.rows("SELECT 1 AS one FROM unread_deliveries")) == 2
+    done = told(run("replay", "--unread", "--json"))["deliveries"]
+    again = run("replay", "--unread").stdout
+
+    assert "would be read" in dry
+    assert event_id in dry
+    assert {one["event_id"] for one in done} == {event_id, None}
+    assert [one["left"] for one in done if one["left"]] == ["not_a_token"]
+    assert event_id not in again
+    assert run("replay", "--unread", "--all", code=2).stderr.startswith("processor: --unread stands alone")
 
 
 def test_a_replay_of_good_data_changes_no_row(run: Run, shop: Shop) -> None:

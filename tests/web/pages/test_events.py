@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 
+from processor import replay
 from processor.domain.access import EVERYWHERE, Reach, Role
+from processor.errors import Unreadable
+from processor.store import inbox
 from processor.store.screens import events as store
 from processor.store.screens.events import Narrowing
 from processor.web.pages.masking import MASK, taken_apart
-from tests.builders import sign
+from tests.builders import claims, envelope, event, of_today, payment_entity, sign
 from tests.web.pages.books import Books
 from tests.web.pages.test_runs import ODD, plans_of
 
@@ -291,6 +296,108 @@ def test_unread_deliveries_are_shown_without_what_is_personal(fresh_books: Books
     assert "x.y_created" in page
     assert "Philomena" not in page
     assert "It is no readable JSON" in page
+
+
+def keep_unread(books: Books, token: str) -> str:
+    """A delivery that an earlier release could not read; its digest."""
+    digest = hashlib.sha256(token.encode()).digest()
+    with books.shop.services.database.begin() as connection:
+        inbox.keep_unread(
+            connection,
+            token=token,
+            token_digest=digest,
+            why=Unreadable("instance_id_missing"),
+            now=books.shop.services.now(),
+        )
+    return digest.hex()
+
+
+def a_token(books: Books) -> tuple[str, UUID]:
+    """A delivery about a payment of the shop, as this release can read it."""
+    event_id = uuid4()
+    return sign(told_by(books, event_id)).decode(), event_id
+
+
+def told_by(books: Books, event_id: UUID) -> dict[str, Any]:
+    inner = event(payment_entity(id=str(uuid4())), id=str(event_id))
+    return of_today(claims(envelope(inner, instanceId=str(books.instance_id))))
+
+
+def unread_of(books: Books) -> int:
+    return len(books.shop.rows("SELECT 1 AS one FROM unread_deliveries"))
+
+
+def test_an_unread_delivery_is_read_again_and_becomes_its_event_once(fresh_books: Books) -> None:
+    token, event_id = a_token(fresh_books)
+    digest = keep_unread(fresh_books, token)
+    operator = fresh_books.person(Role.OPERATOR)
+
+    page = operator.read("/events/unread")
+    answers = [operator.post("/events/unread/again", {"digest": digest}) for _ in range(2)]
+
+    assert "Read again" in page
+    assert answers[0].headers["Location"] == f"/events/{fresh_books.instance_id}/{event_id}"
+    assert answers[1].headers["Location"] == "/events/unread"
+    assert "as if it was read before" in operator.read("/events/unread")
+    assert unread_of(fresh_books) == 0
+    [row] = fresh_books.shop.rows(f"SELECT delivery_count FROM webhook_events WHERE event_id = '{event_id}'")
+    assert row.delivery_count == 1
+    kept = fresh_books.shop.rows("SELECT actor, status FROM actions WHERE action = 'events.read_again'")
+    assert [one.status for one in kept] == [303, 303]
+
+
+def test_two_who_read_at_once_make_one_event(fresh_books: Books) -> None:
+    token, event_id = a_token(fresh_books)
+    digest = bytes.fromhex(keep_unread(fresh_books, token))
+    services = fresh_books.shop.services
+
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda _: replay.read_again(services, digest), range(4)))
+
+    assert [one.event_id for one in told if one is not None] == [event_id]
+
+
+def test_what_still_cannot_be_read_stays_with_its_reason(fresh_books: Books) -> None:
+    token, _ = a_token(fresh_books)
+    for one in (token, "not.a.token", "x", sign({"data": "{}"}).decode()):
+        keep_unread(fresh_books, one)
+    operator = fresh_books.person(Role.OPERATOR)
+
+    operator.post("/events/unread/again")
+    page = operator.read("/events/unread")
+
+    assert "1 of 4 could be read" in page
+    assert "are left as they are" in page
+    assert unread_of(fresh_books) == 3
+
+
+def test_a_delivery_that_had_expired_when_it_came_is_not_read(fresh_books: Books) -> None:
+    keep_unread(fresh_books, sign({**told_by(fresh_books, uuid4()), "exp": 1}).decode())
+
+    [told] = [
+        replay.read_again(fresh_books.shop.services, one) for one in replay.unread(fresh_books.shop.services)
+    ]
+
+    assert told is not None
+    assert told.left == "expired"
+
+
+@pytest.mark.parametrize("digest", ["x", "\0", "A" * 64, "0" * 64, "0" * 10_000])
+def test_an_odd_delivery_is_not_there(fresh_books: Books, digest: str) -> None:
+    operator = fresh_books.person(Role.OPERATOR)
+
+    assert operator.post("/events/unread/again", {"digest": digest}).status_code == 303
+    assert "there is no such delivery" in operator.read("/events/unread").lower()
+
+
+def test_only_operators_who_see_every_instance_read_again(fresh_books: Books) -> None:
+    digest = keep_unread(fresh_books, a_token(fresh_books)[0])
+    narrow = fresh_books.person(Role.OPERATOR, reach=Reach(frozenset({fresh_books.instance_id})))
+
+    assert fresh_books.person(Role.CLERK).post("/events/unread/again", {"digest": digest}).status_code == 403
+    assert narrow.post("/events/unread/again", {"digest": digest}).status_code == 404
+    assert "Read again</button>" not in fresh_books.person(Role.CLERK).read("/events/unread")
+    assert unread_of(fresh_books) == 1
 
 
 def test_what_is_taken_apart_is_all_there() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, abort, render_template, url_for
+from flask import Blueprint, abort, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from processor import replay
@@ -29,6 +30,7 @@ from processor.wix.parse import parse_claims
 from processor.wix.signature import decode_segment
 
 DAYS_SHOWN = 30
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 CUT_MAX = 10_000  # letters
 UNDERSTOOD = "It is understood now, and its link will be checked."
 REPLAYED: dict[Verdict | None, str] = {
@@ -144,6 +146,34 @@ def blueprint(site: Site) -> Blueprint:
             lines=[(one, _cut(_body(one.token, is_open=False))) for one in lines],
             is_full=len(lines) == store.UNREAD_MAX,
         )
+
+    @routes.post("/unread/again")
+    @needs(Permission.OPERATE, keeps=("digest",))
+    def read_again() -> Response:
+        """Read one of them again, or, without a digest, the oldest UNREAD_MAX."""
+        _only_who_sees_every_instance()
+        where, given = url_for("events.unread"), request.form.get("digest", "")
+        if given and not _DIGEST.fullmatch(given):
+            return refused(where, "There is no such delivery.")
+        digests = [bytes.fromhex(given)] if given else replay.unread(services, store.UNREAD_MAX)
+        told = [replay.read_again(services, one) for one in digests]
+        read = [one for one in told if one is not None and one.left is None]
+        left = [one for one in told if one is not None and one.left is not None]
+        if read:
+            services.queue.wake_up()
+        if len(read) == 1 and not left:
+            [one] = read
+            where = url_for("events.event", instance_id=one.instance_id, event_id=one.event_id)
+            return done(where, "The delivery is read: it is this event now.")
+        if not read and not left:
+            return refused(
+                where, "Nothing was read: there is no such delivery any more, as if it was read before."
+            )
+        words = f"{len(read)} of {len(read) + len(left)} could be read, and became events."
+        if not left:
+            return done(where, words)
+        reasons = ", ".join(sorted({str(one.left).replace("_", " ") for one in left}))
+        return refused(where, f"{words} The others are left as they are: {reasons}.")
 
     return routes
 
