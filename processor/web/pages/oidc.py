@@ -22,7 +22,8 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from requests import RequestException, Session
+from requests import ConnectionError as RequestsConnectionError
+from requests import RequestException, Session, Timeout
 from werkzeug.wrappers import Response as AnyResponse
 
 from processor.config import LOOPBACK, Settings
@@ -40,6 +41,9 @@ KEYS_AGAIN_SECONDS = 30.0  # a key we do not know makes us ask for its keys, at 
 FAILED_SECONDS = 10.0  # for so long an issuer that did not answer is not asked again
 # An issuer that is well answers sooner. Who comes while it is asked waits for that, and not for one that hangs.
 BRIEF_SECONDS = 0.5
+# People whose codes the issuer is asked about at once: each holds a thread that pages want, too, for ANSWER_SECONDS if
+# it hangs. Who finds none of these places free for BRIEF_SECONDS is told to try again.
+EXCHANGES_AT_ONCE = 4
 STARTED_SECONDS = 900  # who took longer to sign in there begins anew
 LEEWAY_SECONDS = 60  # that two clocks may differ
 SUBJECT_MAX = 255  # letters, by OpenID Connect Core 1.0, section 2
@@ -52,6 +56,10 @@ _STARTED = "oidc"
 
 class NotSignedIn(Exception):
     """The issuer did not answer as it should, or what came back proves nothing. The message says why, for the log."""
+
+
+class NotAnswered(NotSignedIn):
+    """The issuer did not answer in time, or others wait for it already: nothing is known of who wants to sign in."""
 
 
 T = TypeVar("T")
@@ -117,6 +125,8 @@ class Issuer:
         self.settings = settings
         self._metadata = Said(self._ask_for_metadata)
         self._keys = Said(self._ask_for_keys)
+        self._exchanges = threading.BoundedSemaphore(EXCHANGES_AT_ONCE)
+        self._hung_at = float("-inf")
 
     @property
     def name(self) -> str:
@@ -155,9 +165,21 @@ class Issuer:
 
     def subject_of(self, code: str, back: str, *, nonce: str, verifier: str, now: datetime) -> str:
         """Who signed in, as the issuer proves in exchange for a code. Raises NotSignedIn."""
+        token = self._exchanged(code, back, verifier)
+        proof = token.get("id_token") if isinstance(token, dict) else None
+        if not isinstance(proof, str):
+            raise NotSignedIn("the issuer gave no ID token")
+        return self._subject(proof, nonce, now)
+
+    def _exchanged(self, code: str, back: str, verifier: str) -> Any:
+        """What the issuer gives for a code. Raises NotSignedIn."""
         metadata = self.metadata()
+        self._leave_one_alone_that_hangs()
+        if not self._exchanges.acquire(timeout=BRIEF_SECONDS):
+            raise NotAnswered("the issuer is asked for others, and takes long to answer")
         try:
-            token = self._client(back).fetch_token(
+            self._leave_one_alone_that_hangs()  # it may have shown meanwhile that it does
+            return self._client(back).fetch_token(
                 metadata["token_endpoint"],
                 code=code,
                 code_verifier=verifier,
@@ -165,13 +187,19 @@ class Issuer:
                 timeout=ANSWER_SECONDS,
                 allow_redirects=False,
             )
+        except (Timeout, RequestsConnectionError) as why:
+            if isinstance(why, Timeout):
+                self._hung_at = time.monotonic()
+            raise NotAnswered(f"the issuer does not answer about a code: {type(why).__name__}") from why
         except (AuthlibBaseError, RequestException, ValueError) as why:
             # Not the message: it may hold what the issuer was sent.
             raise NotSignedIn(f"the issuer gave nothing for the code: {type(why).__name__}") from why
-        proof = token.get("id_token") if isinstance(token, dict) else None
-        if not isinstance(proof, str):
-            raise NotSignedIn("the issuer gave no ID token")
-        return self._subject(proof, nonce, now)
+        finally:
+            self._exchanges.release()
+
+    def _leave_one_alone_that_hangs(self) -> None:
+        if time.monotonic() - self._hung_at < FAILED_SECONDS:
+            raise NotAnswered("the issuer did not answer about a code a moment ago")
 
     def _client(self, back: str) -> Any:
         known = self.metadata().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
@@ -312,6 +340,9 @@ def blueprint(site: Site) -> Blueprint:
                 verifier=started["verifier"],
                 now=now,
             )
+        except NotAnswered as why:
+            log.warning("oidc_failed", error=str(why), request_id=g.request_id)
+            return again("Your organisation's sign-in does not answer. Try again in a minute.", 503)
         except NotSignedIn as why:
             return unproved(why)
         with site.read() as connection:

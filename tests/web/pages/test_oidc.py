@@ -470,6 +470,67 @@ def test_while_an_issuer_hangs_one_waits_for_it_and_the_others_are_told(
     assert len(issuer.asked) == 1
 
 
+def test_an_issuer_that_hangs_over_codes_holds_few_threads(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(module, "BRIEF_SECONDS", 0.05)
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    people = [oidc.nobody() for _ in range(module.EXCHANGES_AT_ONCE + 2)]
+    addresses = [back_from(leave(one)) for one in people]
+    let_go = issuer.held["/token"] = threading.Event()
+    found: list[int] = []
+
+    def come_back(number: int) -> None:
+        found.append(people[number].get(addresses[number]).status_code)
+
+    threads = [threading.Thread(target=come_back, args=(n,)) for n in range(module.EXCHANGES_AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            assert issuer.arrived.acquire(timeout=30)
+        other = people[-1].get(addresses[-1])
+        assert not found, "nobody waited for those who hang"
+    finally:
+        let_go.set()
+        for thread in threads:
+            thread.join()
+    del issuer.held["/token"]
+
+    assert other.status_code == 503
+    assert "does not answer" in other.text
+    assert found == [303] * module.EXCHANGES_AT_ONCE
+    assert people[-2].get(addresses[-2]).status_code == 303, "the places are free again"
+
+
+def test_an_issuer_that_timed_out_over_a_code_is_left_alone_for_a_while(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    first, second, third = (oidc.nobody() for _ in range(3))
+    addresses = [back_from(leave(one)) for one in (first, second, third)]
+    let_go = issuer.held["/token"] = threading.Event()
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    try:
+        timed_out = first.get(addresses[0])
+        asked = issuer.asked.count("/token")
+        left_alone = second.get(addresses[1])
+        assert issuer.asked.count("/token") == asked
+    finally:
+        let_go.set()
+    del issuer.held["/token"]
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(module, "FAILED_SECONDS", 0.0)
+
+    assert (timed_out.status_code, left_alone.status_code) == (503, 503)
+    assert third.get(addresses[2]).status_code == 303
+
+
 def test_an_issuer_that_failed_is_left_alone_for_a_while(
     oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
