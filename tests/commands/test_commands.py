@@ -256,7 +256,7 @@ def test_initiate_opens_the_browser_only_when_asked(
         opened.append(url)
         return True
 
-    monkeypatch.setattr("processor.commands.links._is_shown_in_browser", show)
+    monkeypatch.setattr("processor.commands.links.sending._is_shown_in_browser", show)
     link_id = created(run)["id"]
 
     run("links", "initiate", link_id)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from processor.cli import cli
-from processor.commands import links
+from processor.commands.links import sending, shared
 from tests.commands.running import Run, told
 from tests.shop import Shop
 
@@ -79,14 +79,14 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(run: Run, more: list[str])
 
 
 def test_a_program_at_a_terminal_is_not_asked_either(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    monkeypatch.setattr("processor.commands.links.changing._is_person_there", lambda: True)
 
     assert "say --yes" in run("links", "delete", created(run), "--json", code=2, input="y\n").stderr
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n"])
 def test_a_no_deletes_nothing_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    monkeypatch.setattr("processor.commands.links.changing._is_person_there", lambda: True)
     link_id = created(run)
 
     assert run("links", "delete", link_id, code=1, input=answer).stdout.endswith("\nnot deleted\n")
@@ -96,7 +96,7 @@ def test_a_no_deletes_nothing_and_says_so(run: Run, monkeypatch: pytest.MonkeyPa
 def test_an_interrupted_question_is_closed_and_deletes_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    monkeypatch.setattr("processor.commands.links.changing._is_person_there", lambda: True)
     link_id = created(run)
 
     assert "\nnot deleted\n" in run("links", "delete", link_id, code=1, input="").stderr
@@ -104,7 +104,7 @@ def test_an_interrupted_question_is_closed_and_deletes_nothing(
 
 
 def test_a_yes_deletes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.commands.links._is_person_there", lambda: True)
+    monkeypatch.setattr("processor.commands.links.changing._is_person_there", lambda: True)
 
     assert run("links", "delete", created(run), input="y\n").stdout.endswith("\ndeleted\n")
     assert told(run("links", "delete", link_id := created(run), "--yes", "--json"))["id"] == link_id
@@ -261,7 +261,7 @@ def test_what_was_booked_and_what_wix_received_are_told_alike(
 def test_a_sum_is_told_as_far_as_it_is_known(
     told_by_wix: tuple[str | None, str | None, int | None], said: str
 ) -> None:
-    assert links._sum_words(*told_by_wix) == said
+    assert shared.sum_words(*told_by_wix) == said
 
 
 def starter(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_without_a_browser_that_alone_is_said(
 def test_without_even_a_starter_of_browsers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert not links._is_shown_in_browser("https://example.com")
+    assert not sending._is_shown_in_browser("https://example.com")
 
 
 @pytest.mark.parametrize("script", ["exit 0", "exec sleep 1"])
@@ -296,6 +296,6 @@ def test_a_browser_may_stay_or_hand_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     starter(tmp_path, script, monkeypatch)
-    monkeypatch.setattr(links, "BROWSER_SECONDS", 0.3)
+    monkeypatch.setattr(sending, "BROWSER_SECONDS", 0.3)
 
-    assert links._is_shown_in_browser("https://example.com")
+    assert sending._is_shown_in_browser("https://example.com")

@@ -303,7 +303,7 @@ def test_what_wix_refuses_is_told_with_what_to_do(fresh_books: Books, clerk: Per
     assert "takes no payment now" in again
 
 
-@pytest.mark.parametrize("action", ["activate", "deactivate", "initiate", "note", "send"])
+@pytest.mark.parametrize("action", ["activate", "deactivate", "delete", "initiate", "note", "send"])
 def test_nothing_is_done_with_a_link_that_is_not_there(
     fresh_books: Books, clerk: Person, action: str
 ) -> None:

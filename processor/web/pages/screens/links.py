@@ -315,9 +315,15 @@ def blueprint(site: Site) -> Blueprint:
     @needs(Permission.LINKS)
     def delete(instance_id: UUID, payment_link_id: UUID) -> Response:
         back = where(instance_id, payment_link_id)
+        with site.read() as connection:
+            is_known = links.stored(connection, instance_id, payment_link_id) is not None
         try:
+            if not is_known:  # one that is gone counts as deleted, one that never was here does not
+                services.wix.get_link(instance_id, payment_link_id)
             flows.delete_link(services, instance_id, payment_link_id)
         except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                abort(404)
             return refused(back, link_view.said(why, "delete"))
         return done(
             url_for("links.index", instance=instance_id), f"The link {payment_link_id} is deleted at Wix."
