@@ -820,7 +820,9 @@ def test_a_payment_that_wix_does_not_know_has_no_receipt(fresh_books: Books, cle
     path = f"=/payment-links/v1/payment-link-payments/{payment_id}/issue-receipt"
 
     with fault(fresh_books, kind="status", status=404, path=path, count=1):
-        answer = clerk.post(f"{page_of(fresh_books, link_id)}/payments/{payment_id}/receipt")
+        answer = clerk.post(
+            f"{page_of(fresh_books, link_id)}/payments/{payment_id}/receipt", {"once": str(uuid4())}
+        )
 
     assert answer.status_code == 303
     assert f"Wix knows no payment {payment_id}" in clerk.read(page_of(fresh_books, link_id))

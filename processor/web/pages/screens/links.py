@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -280,6 +281,18 @@ def blueprint(site: Site) -> Blueprint:
         once = guid(request.form.get("once"))
         return once is not None and not site.throttle.may(ONCE, "once", str(once))
 
+    def demand_known(instance_id: UUID, link_id: UUID) -> None:
+        """Answers 404 for a link that neither we nor Wix know of this instance. Raises WixError, ConfigurationError."""
+        with site.read() as connection:
+            if links.stored(connection, instance_id, link_id) is not None:
+                return
+        try:
+            services.wix.get_link(instance_id, link_id)
+        except WixError as why:
+            if link_view.is_link_missing(why):
+                abort(404)
+            raise
+
     def act(instance_id: UUID, link_id: UUID, action: str, do: Callable[[], str]) -> Response:
         """Do it at Wix and go back to the link, with the words that `do` returns or those of its error."""
         try:
@@ -315,15 +328,12 @@ def blueprint(site: Site) -> Blueprint:
     @needs(Permission.LINKS)
     def delete(instance_id: UUID, payment_link_id: UUID) -> Response:
         back = where(instance_id, payment_link_id)
-        with site.read() as connection:
-            is_known = links.stored(connection, instance_id, payment_link_id) is not None
         try:
-            if not is_known:  # one that is gone counts as deleted, one that never was here does not
-                services.wix.get_link(instance_id, payment_link_id)
+            demand_known(
+                instance_id, payment_link_id
+            )  # one that is gone counts as deleted, a stranger does not
             flows.delete_link(services, instance_id, payment_link_id)
         except (WixError, ConfigurationError) as why:
-            if isinstance(why, WixError) and link_view.is_link_missing(why):
-                abort(404)
             return refused(back, link_view.said(why, "delete"))
         return done(
             url_for("links.index", instance=instance_id), f"The link {payment_link_id} is deleted at Wix."
@@ -363,6 +373,8 @@ def blueprint(site: Site) -> Blueprint:
             return shown(instance_id, payment_link_id, status=422, wrong=wrong, given=given)
         once = guid(form.get("once"))
         if once is None:
+            with suppress(WixError, ConfigurationError):
+                demand_known(instance_id, payment_link_id)
             return refused(where(instance_id, payment_link_id), _NO_REFERENCE)
         try:
             is_done = flows.send_link(
@@ -434,6 +446,8 @@ def blueprint(site: Site) -> Blueprint:
                 abort(404)
 
         back = where(instance_id, payment_link_id)
+        if guid(request.form.get("once")) is None:
+            return refused(back, _NO_REFERENCE)
         if is_again():
             return refused(back, _AGAIN)
         try:
