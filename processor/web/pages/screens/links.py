@@ -334,6 +334,8 @@ def blueprint(site: Site) -> Blueprint:
             )  # one that is gone counts as deleted, a stranger does not
             flows.delete_link(services, instance_id, payment_link_id)
         except (WixError, ConfigurationError) as why:
+            if isinstance(why, WixError) and link_view.is_link_missing(why):
+                return done(back, "The link was deleted before: Wix does not know it any more.")
             return refused(back, link_view.said(why, "delete"))
         return done(
             url_for("links.index", instance=instance_id), f"The link {payment_link_id} is deleted at Wix."

@@ -1,6 +1,6 @@
 """sends are kept
 
-Revision: 0023, after 0022. Who sent which payment link to whom, when, and what Wix said: `link_sends`, written before
+Revision: 0025, after 0024. Who sent which payment link to whom, when, and what Wix said: `link_sends`, written before
 Wix is asked, under a reference that is not done twice.
 
 It only adds a table: the release before runs on beside it, and writes nothing there.
@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0023"
-down_revision = "0022"
+revision = "0025"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 
