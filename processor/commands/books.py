@@ -266,13 +266,13 @@ def _follow(
     follow(step)
 
 
-def _line(record: dict[str, Any], row: Sequence[Any], as_json: bool) -> None:
+def _line(record: dict[str, Any], row: Sequence[Any], as_json: bool, currency: str | None = None) -> None:
     from processor.commands.common import printable, shown
 
     if as_json:
         echo_json(record, indent=None)
     else:
-        click.echo("  ".join(printable(shown(value)) for value in row))
+        click.echo("  ".join(printable(shown(value, currency)) for value in row))
 
 
 def _only(found: list[Any], what: str) -> Any:
@@ -349,6 +349,7 @@ def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
 
     The sums are those of all that fit, per currency, whatever the limit.
     """
+    from processor.commands.common import shown
     from processor.store import listings
 
     services = open_services()
@@ -364,7 +365,7 @@ def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
         return
     echo_table(_PAYMENT_COLUMNS, map(_payment_row, found), nothing="no such payment")
     for currency, number, amount in sums:
-        click.echo(f"{number} payment{'' if number == 1 else 's'}: {amount:f} {currency}")
+        click.echo(f"{number} payment{'' if number == 1 else 's'}: {shown(amount, currency)} {currency}")
     if len(found) == limit < sum(number for _, number, _ in sums):
         click.echo(f"only the newest {limit} are listed; --limit shows more")
 
@@ -463,7 +464,7 @@ def follow_payments(as_json: bool, **narrowing: Any) -> None:
         services.now,
         lambda after: look(after, by),
         lambda payment: (payment.stored_at, payment.payment_id, payment.instance_id),
-        lambda payment: _line(plain(payment), _payment_row(payment), as_json),
+        lambda payment: _line(plain(payment), _payment_row(payment), as_json, payment.currency),
     )
 
 

@@ -137,8 +137,8 @@ def plain(value: Any) -> Any:
     return shown(value)
 
 
-def shown(value: Any) -> str:
-    """`value` in a table."""
+def shown(value: Any, currency: str | None = None) -> str:
+    """`value` in a table. currency: of an amount, which has its decimals then ("12.50", "1200", "3.250")."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -146,6 +146,10 @@ def shown(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, Decimal):
+        if currency:
+            from processor.domain import money
+
+            return money.shown(value, currency)
         return f"{value:f}"
     return str(value.value if isinstance(value, Enum) else value)
 
@@ -175,12 +179,16 @@ def echo_table(
     nothing: str,
     numbers: Collection[str] = NUMBERS,
 ) -> None:
-    """A table, or `nothing` when it would be empty. What may be copied is never cut off. numbers: set to the right."""
+    """A table, or `nothing` when it would be empty. What may be copied is never cut off. numbers: set to the right.
+
+    Decimals are amounts in the currency of the row's column `currency`, where there is one.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[shown(value) for value in row] for row in rows]
+    at = columns.index("currency") if "currency" in columns else None
+    lines = [[shown(value, None if at is None else row[at]) for value in row] for row in rows]
     if not lines:
         click.echo(nothing)
         return
@@ -204,8 +212,10 @@ def echo_table(
 
 
 def echo_fields(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Names and values, one a line; what is None is left out."""
-    known = [(name, printable(shown(value))) for name, value in pairs if value is not None]
+    """Names and values, one a line; what is None is left out. Decimals are amounts in `currency`, if that is named."""
+    given = list(pairs)
+    currency = next((value for name, value in given if name == "currency"), None)
+    known = [(name, printable(shown(value, currency))) for name, value in given if value is not None]
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         click.echo(f"{name:<{width}}  {value}")

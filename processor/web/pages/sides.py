@@ -130,6 +130,8 @@ def _fact(facts: dict[str, Any], name: str) -> str | None:
         return None
     if name == "amount":
         return _money(value, facts["currency"])
+    if name in ("type", "method"):
+        return words(value)
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return str(value)

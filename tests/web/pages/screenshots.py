@@ -57,6 +57,27 @@ def person_of_pictures(books: Books) -> None:
         )
 
 
+def some_refunds(books: Books) -> None:
+    """What a few payments of the pictures gave back, as if events had told of it."""
+    told = [("matched", "4.00", "SUCCEEDED"), ("matched", "1.50", "REVERSED"), ("yen", "1200", "SUCCEEDED")]
+    with books.shop.services.database.begin() as connection:
+        for name, amount, status in told:
+            connection.execute(
+                text("""
+                    INSERT INTO refunds (instance_id, refund_id, payment_id, amount, currency, status, occurred_at,
+                        event_id, told_at)
+                    SELECT instance_id, gen_random_uuid(), payment_id, CAST(:amount AS numeric), currency, :status,
+                        CAST(:now AS timestamptz), event_id, :now
+                    FROM payments WHERE payment_id = :payment_id"""),
+                {
+                    "amount": amount,
+                    "status": status,
+                    "payment_id": books.payments[name],
+                    "now": books.shop.services.now(),
+                },
+            )
+
+
 def _asked(books: Books) -> dict[str, str]:
     """What is asked for on pages that show nothing else."""
     today = books.shop.services.now().date()
@@ -87,6 +108,7 @@ def take(books: Books, folder: Path, only: str) -> int:
     if chromium is None:
         sys.exit(MISSING)
     person_of_pictures(books)
+    some_refunds(books)
     wanted = {name: path for name, path in paths(books).items() if only in name}
     count = 0
     with served(books.app) as url, sync_playwright() as playwright:
@@ -165,6 +187,7 @@ def take_best(books: Books, folder: Path) -> int:
     if chromium is None:
         sys.exit(MISSING)
     person_of_pictures(books)
+    some_refunds(books)
     live_on(books)
     where = paths(books)
     with served(books.app) as url, sync_playwright() as playwright:

@@ -94,6 +94,31 @@ def test_nothing_of_another_instance_is_shown_as_decided(books: Books) -> None:
         assert len(decided.of_link(connection, books.instance_id, books.links["yen"])) == 1
 
 
+def test_what_came_up_again_says_so_and_when_it_was_first_seen(written_off: Books) -> None:
+    path = f"/discrepancies/{written_off.instance_id}/{written_off.discrepancies['investigating']}"
+    person = written_off.person()
+    before = words(person.read(path)), words(person.read("/discrepancies"))
+    with written_off.shop.services.database.begin() as connection:
+        connection.execute(
+            text("""
+                UPDATE discrepancies SET first_seen_at = '2026-01-02Z', times_seen = 7, times_reopened = 1
+                WHERE discrepancy_id = :id"""),
+            {"id": written_off.discrepancies["investigating"]},
+        )
+
+    page, queue = words(person.read(path)), person.read("/discrepancies")
+
+    assert "It had gone and came up again on" in page
+    assert (
+        "First seen on 02 Jan 2026, 00:00:00 , seen 7 times; its age counts from when it came up again."
+        in page
+    )
+    assert "First seen on 02 Jan 2026, seen 7 times." in queue
+    assert " again " in words(queue)
+    assert "came up again" not in before[0]
+    assert " again " not in before[1]
+
+
 # -- Sides -------------------------------------------------------------------------------------------
 
 
@@ -116,7 +141,7 @@ def test_every_side_says_all_that_was_compared(books: Books, auditor: Person) ->
     assert rows["Amount"] == ["24.00 USD", "24.00 USD", "99.00 USD"]
     assert rows["Revision"] == ["1", "1", "1"]
     assert len(set(rows["Created by Wix"])) == 1, "Wix's word at the check stands beside the others"
-    assert rows["Type"] == ["REGULAR"] * 3
+    assert rows["Type"] == ["Regular"] * 3
     assert page.count('<tr class="differs">') == 1
     assert "Wix's side is what it said to the check of" in page
 
