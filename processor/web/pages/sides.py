@@ -14,6 +14,7 @@ from processor.domain.payment import FACTS, Payment
 from processor.store.listings import DiscrepancyLine
 from processor.store.screens.sides import Sides
 from processor.web.pages.formats import words
+from processor.web.pages.masking import masked_but_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +131,8 @@ def _fact(facts: dict[str, Any], name: str) -> str | None:
         return None
     if name == "amount":
         return _money(value, facts["currency"])
-    if name in ("type", "method"):
-        return words(value)
+    if name in ("type", "method", "payment_method"):
+        return masked_but_ids(words(value))
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    return str(value)
+    return masked_but_ids(str(value))  # Wix's words, in which a merchant's may be
