@@ -83,6 +83,43 @@ def test_pages_serve_without_scripts(seen: Seen, new_page: NewPage) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
 
+def test_discrepancies_are_worked_on_by_the_keyboard_alone(seen: Seen, new_page: NewPage) -> None:
+    page = new_page(reduced_motion="reduce")
+    sign_in(page, seen.url)
+    page.goto(f"{seen.url}/discrepancies")
+
+    def tab_to(selector: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert outline != "none", f"one sees that {selector} has the focus"
+                return
+        pytest.fail(f"the keyboard does not reach {selector}")
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # past the navigation
+    tab_to("input[name=chosen]")
+    page.keyboard.press("Space")
+    tab_to("#together-action")
+    page.keyboard.press("C")  # chooses "Comment", without opening the list
+    assert page.locator("#together-action").input_value() == "comment"
+    tab_to("#together-comment")
+    page.keyboard.type("looked at without a mouse")
+    tab_to("#together button:not([name])")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("status")).to_contain_text("Comment: 1 of 1.")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('.skip')"), "after it one begins at the top again"
+    moving = page.evaluate("getComputedStyle(document.querySelector('.places a')).transitionDuration")
+    assert moving == "0s", "who wants no motion gets none"
+    page.emulate_media(media="print")
+    assert not page.locator("#together").is_visible()
+    assert not page.locator(".side").is_visible()
+    assert page.get_by_role("table").is_visible()
+
+
 def test_one_goes_through_a_page_by_the_keyboard(seen: Seen, new_page: NewPage) -> None:
     page = new_page()
     sign_in(page, seen.url)
