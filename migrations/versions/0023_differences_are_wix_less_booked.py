@@ -117,4 +117,6 @@ def _turn(old: dict[str, str], new: dict[str, str], *, is_wix_less_booked: bool)
 
 def _rename(view: str, before: str, after: str) -> None:
     # That it breaks queries on the old name is what it is for.
-    op.execute(f"-- squawk-ignore renaming-column\nALTER VIEW report.{view} RENAME COLUMN {before} TO {after}")
+    op.execute(
+        f"-- squawk-ignore renaming-column\nALTER VIEW report.{view} RENAME COLUMN {before} TO {after}"
+    )

@@ -16,13 +16,11 @@ from processor.store.screens import refunded
 from processor.store.screens.common import keep_to_order, let_plan
 from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_any_of
 
-# Of links in a list; a link with more payments shows its sum on its own page.
+# Payments added up of each link: in a list, on the page of a link, and there when it is asked for.
 BOOKED_MAX = 1_000
-BOOKED_MAX_OF_ONE = 50_000
+BOOKED_MAX_OF_ONE = 2_500
+BOOKED_MAX_ASKED = 50_000
 RECENT = 10
-RECENT_OF_MAX = (
-    5_000  # links with more payments show their latest in the list of payments, which an index sorts
-)
 STORED_MAX = 50
 STORED_LOOKED_AT = 1_000  # of the newest links, when they are searched here
 
@@ -81,9 +79,9 @@ class GivenBack:
 
 
 def given_back(
-    connection: Connection, instance_id: UUID, link_id: UUID, *, limit: int = BOOKED_MAX_OF_ONE
+    connection: Connection, instance_id: UUID, link_id: UUID, *, limit: int
 ) -> dict[str, GivenBack]:
-    """What was refunded of a link's payments, by currency, of the payments that `booked` looks at."""
+    """What was refunded of a link's payments, by currency, of as many payments as `booked` looks at."""
     row = PaymentRow
     some = (
         select(row.instance_id, row.payment_id, row.currency)

@@ -197,6 +197,19 @@ def test_booked_sums_stop_at_a_limit(books: Books) -> None:
     assert whole[books.links["mug"]].payments == 3
 
 
+def test_the_page_of_a_link_adds_up_all_payments_when_asked(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BOOKED_MAX_OF_ONE", 2)
+    person, path = books.person(), f"/links/{books.instance_id}/{books.links['mug']}"
+
+    page, whole = person.read(path), person.read(f"{path}?totals=all")
+
+    assert "2 payments of it were added up" in page
+    assert "totals=all" in page
+    assert "were added up" not in whole
+
+
 # -- One link ----------------------------------------------------------------------------------------
 
 

@@ -155,14 +155,16 @@ def blueprint(site: Site) -> Blueprint:
         found: contacts to be chosen from.
         """
         live, why = told or _ask(instance_id, link_id)
+        is_asked = request.args.get("totals") == "all"
+        added_max = links.BOOKED_MAX_ASKED if is_asked else links.BOOKED_MAX_OF_ONE
         with site.read() as connection:
             stored = links.stored(connection, instance_id, link_id)
-            booked = links.booked(connection, instance_id, [link_id], limit=links.BOOKED_MAX_OF_ONE).get(
+            booked = links.booked(connection, instance_id, [link_id], limit=added_max).get(
                 link_id, links.NOTHING
             )
             differences = decided.of_link(connection, instance_id, link_id)
             recent = links.recent_payments(connection, instance_id, link_id)
-            given_back = links.given_back(connection, instance_id, link_id)
+            given_back = links.given_back(connection, instance_id, link_id, limit=added_max)
             refunds = refunded.of_payments(
                 connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
             )
@@ -186,6 +188,8 @@ def blueprint(site: Site) -> Blueprint:
             instance_id=instance_id,
             link_id=link_id,
             booked=booked,
+            added_max=added_max,
+            is_asked=is_asked,
             compared=link_view.compare(live.link, booked),
             discrepancies=differences,
             of_totals=[each for each in differences if each.one.type in decided.OF_TOTALS],
