@@ -199,6 +199,19 @@ def test_the_same_is_not_proposed_twice(fresh_books: Books) -> None:
     assert f"Version {version} proposes just these" in answer.text
 
 
+def test_what_was_passed_over_is_proposed_anew(fresh_books: Books) -> None:
+    maya = fresh_books.person(Role.CLERK, name="maya")
+    noor = fresh_books.person(Role.APPROVER, name="noor")
+    propose(fresh_books.person(Role.CLERK, name="gone"), DOCUMENT)
+    newer = propose(maya, {"write_off_limits": {"USD": "1.00"}})
+    noor.post(f"/rules/{newer}/approve", {"in_force": "0"})
+
+    again = propose(maya, DOCUMENT)
+    noor.post(f"/rules/{again}/approve", {"in_force": str(newer)})
+
+    assert in_force(fresh_books) == again
+
+
 def test_what_others_wrote_is_harmless(fresh_books: Books) -> None:
     maya = fresh_books.person(Role.CLERK, name="maya")
     version = propose(maya, DOCUMENT, MARKUP)

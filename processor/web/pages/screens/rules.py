@@ -342,9 +342,11 @@ def blueprint(site: Site) -> Blueprint:
 
     def objection(connection: Connection, rule_set: RuleSet) -> str:
         """Why there is no point in proposing these rules, "" when there is."""
-        if store.in_force(connection).rule_set == rule_set:
+        in_force = store.in_force(connection)
+        if in_force.rule_set == rule_set:
             return "These rules are in force already: change something."
-        for one in screen.waiting(connection, 0, WAITING_MAX):
+        # One that was passed over waits for nobody: it has to be proposed anew.
+        for one in screen.waiting(connection, in_force.version or 0, WAITING_MAX):
             if read(one.document) == rule_set:
                 return f"Version {one.version} proposes just these, and waits for approval."
         return ""
