@@ -121,11 +121,26 @@ class Shop:
 
 @contextmanager
 def a_shop(
-    database_url: str, redis_url: str, *, assumed: Mapping[str, Any] | None = None, **settings: str
+    database_url: str,
+    redis_url: str,
+    *,
+    assumed: Mapping[str, Any] | None = None,
+    at_noon: bool = False,
+    **settings: str,
 ) -> Iterator[Shop]:
-    """assumed: of the sandbox's Rules, those that are otherwise than it has them."""
+    """assumed: of the sandbox's Rules, those that are otherwise than it has them.
+
+    at_noon: it is noon (UTC) of today for sandbox and service when they begin, for tests of what a day holds. That of
+    the database is another.
+    """
     ahead: list[timedelta] = []
-    with running_sandbox(seed=1, calls_per_minute=10_000, rules=Rules(**(assumed or {}))) as sandbox:
+    begun = datetime.now(UTC)
+    shift = begun.replace(hour=12, minute=0, second=0, microsecond=0) - begun if at_noon else timedelta()
+
+    def now() -> datetime:
+        return datetime.now(UTC) + shift
+
+    with running_sandbox(seed=1, calls_per_minute=10_000, rules=Rules(**(assumed or {})), now=now) as sandbox:
         app = sandbox.documents.get("app", "app")
         assert app is not None
         environ = {
@@ -141,7 +156,7 @@ def a_shop(
             **settings,
         }
         services = wiring.build(
-            Settings.read(environ), role="worker", now=lambda: datetime.now(UTC) + sum(ahead, timedelta())
+            Settings.read(environ), role="worker", now=lambda: now() + sum(ahead, timedelta())
         )
         instance_id = UUID(sandbox.world.install({})["instanceId"])
         try:

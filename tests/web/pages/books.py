@@ -113,10 +113,12 @@ class Books:
 
 
 @contextmanager
-def empty_books(database_url: str, redis_url: str, **settings: str) -> Iterator[Books]:
-    """Two shops in which nothing happened yet."""
+def empty_books(
+    database_url: str, redis_url: str, *, at_noon: bool = False, **settings: str
+) -> Iterator[Books]:
+    """Two shops in which nothing happened yet. at_noon: see `a_shop`."""
     given = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1", **settings}
-    with a_shop(database_url, redis_url, assumed=None, **given) as shop:
+    with a_shop(database_url, redis_url, assumed=None, at_noon=at_noon, **given) as shop:
         other = UUID(shop.sandbox.world.install({})["instanceId"])
         shop.deliver()
         app = create_pages(shop.services)
@@ -126,10 +128,15 @@ def empty_books(database_url: str, redis_url: str, **settings: str) -> Iterator[
 
 @contextmanager
 def some_books(
-    database_url: str, redis_url: str, *, titles: Mapping[str, str] | None = None, **settings: str
+    database_url: str,
+    redis_url: str,
+    *,
+    titles: Mapping[str, str] | None = None,
+    at_noon: bool = False,
+    **settings: str,
 ) -> Iterator[Books]:
-    """Books with something on every screen; see `fill`."""
-    with empty_books(database_url, redis_url, **settings) as books:
+    """Books with something on every screen; see `fill`. at_noon: see `a_shop`."""
+    with empty_books(database_url, redis_url, at_noon=at_noon, **settings) as books:
         fill(books, titles or {})
         yield books
 

@@ -142,7 +142,7 @@ def oidc(issuer: Provider, database_url: str, redis_url: str) -> Iterator[Books]
     fresh = Provider(url=issuer.url, key=issuer.key, stranger=issuer.stranger)
     issuer.__dict__.update(fresh.__dict__)
     settings = {"OIDC_ISSUER": issuer.url, "OIDC_CLIENT_ID": CLIENT, "OIDC_CLIENT_SECRET": SECRET}
-    with empty_books(database_url, redis_url, **settings) as books:
+    with empty_books(database_url, redis_url, at_noon=False, **settings) as books:
         yield books
 
 

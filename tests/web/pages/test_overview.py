@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html import unescape
@@ -26,10 +26,30 @@ from processor.web.pages.charts import HEIGHT, brief, ceiling, chart
 from processor.web.pages.formats import Clock
 from processor.web.pages.remembered import DayDeliveries, DaySums
 from processor.web.pages.screens.overview import DAYS, last_days, trends
-from tests.web.pages.books import Books
+from tests.conftest import Owner, a_database
+from tests.web.pages.books import Books, empty_books, some_books
+from tests.web.pages.conftest import shared_redis
 
 NOW = datetime(2026, 11, 28, 19, 30, tzinfo=UTC)
 LATE = timedelta(minutes=15)
+
+
+@pytest.fixture(scope="module")
+def books(_owner: Owner, _template: str) -> Iterator[Books]:
+    """Two shops with something on every screen, at noon: what is of today stays so while their time passes."""
+    url = shared_redis(_owner)
+    with (
+        a_database(_owner.get().database_url, _owner.new_database(), template=_template) as database_url,
+        some_books(database_url, url, at_noon=True) as filled,
+    ):
+        yield filled
+
+
+@pytest.fixture
+def fresh_books(database_url: str, redis_url: str) -> Iterator[Books]:
+    """Two shops of one test in which nothing happened yet, at noon."""
+    with empty_books(database_url, redis_url, at_noon=True) as made:
+        yield made
 
 
 # -- The sentence ------------------------------------------------------------------------------------
