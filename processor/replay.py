@@ -12,7 +12,7 @@ from enum import StrEnum
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from processor.domain.event import Event, Kind
 from processor.domain.payment import Origin, Verdict, judge
@@ -165,7 +165,24 @@ class ReadAgain:
 def unread(services: Services, limit: int = PAGE) -> list[bytes]:
     """Digests of the deliveries of which not even the instance can be read, the oldest first."""
     with services.database.begin() as connection:
-        return inbox.unread(connection, limit)
+        return [digest for _, digest in inbox.unread(connection, limit)]
+
+
+def read_all_again(services: Services, *, is_dry: bool = False) -> Iterator[ReadAgain]:
+    """Read every such delivery again, the oldest first, each in a transaction of its own.
+
+    What cannot be read stands in nobody's way: the next one is read whatever became of those before it.
+    """
+    after: inbox.UnreadAt | None = None
+    while True:
+        with services.database.begin() as connection:
+            page = inbox.unread(connection, PAGE, after)
+        if not page:
+            return
+        for after in page:
+            told = read_again(services, after[1], is_dry=is_dry)
+            if told is not None:
+                yield told
 
 
 def read_again(services: Services, token_digest: bytes, *, is_dry: bool = False) -> ReadAgain | None:
@@ -196,7 +213,10 @@ def read_again(services: Services, token_digest: bytes, *, is_dry: bool = False)
         try:
             with connection.begin_nested():
                 [stored] = inbox.record(connection, [delivery], services.now())
-        except DataError:
+        except (DataError, IntegrityError) as why:
+            fault = inbox.fault_of(why)
+            if isinstance(fault, StoreUnavailable):
+                raise fault from why
             return ReadAgain(token_digest, left="not_storable")
         inbox.forget_unread(connection, token_digest)
     log.info("delivery_read_again", event_id=str(event.event_id), instance_id=str(event.instance_id))

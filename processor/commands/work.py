@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 EXIT_NO = 1
 WAIT_SECONDS = 600
-UNREAD_MAX = 500  # deliveries that one command reads again
+UNREAD_LINES_MAX = 500  # deliveries that are listed one by one
 NOBODY = "unnamed person"
 """Who works here without a login and without --as."""
 
@@ -455,11 +455,10 @@ def replay(
 
 
 def _read_again(services: Services, *, is_dry: bool, as_json: bool) -> None:
-    """Of the oldest UNREAD_MAX: what is left says why, and is found again the next time."""
+    """All of them: what is left says why, and is found again the next time."""
     from processor import replay
 
-    told = [replay.read_again(services, one, is_dry=is_dry) for one in replay.unread(services, UNREAD_MAX)]
-    lines = [one for one in told if one is not None]
+    lines = list(replay.read_all_again(services, is_dry=is_dry))
     if not is_dry and any(one.left is None for one in lines):
         services.queue.wake_up()
     if as_json:
@@ -488,7 +487,17 @@ def _read_again(services: Services, *, is_dry: bool, as_json: bool) -> None:
                 one.instance_id,
                 f"left: {one.left.replace('_', ' ')}" if one.left else one.outcome or "would be read",
             )
-            for one in lines
+            for one in lines[:UNREAD_LINES_MAX]
         ],
         nothing="no delivery is unread",
     )
+    if lines:
+        left = Counter(one.left for one in lines if one.left)
+        whys = ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in sorted(left.items()))
+        read = len(lines) - left.total()
+        click.echo(
+            f"{read} {'would be read' if is_dry else 'read'}, {left.total()} left"
+            + (f": {whys}" if whys else "")
+        )
+    if len(lines) > UNREAD_LINES_MAX:
+        click.echo(f"only the oldest {UNREAD_LINES_MAX} are listed; --json shows all")

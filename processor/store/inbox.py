@@ -425,9 +425,7 @@ class Inbox:
                 with self._database.begin() as connection:
                     [stored] = record(connection, [delivery], self._now())
             except (DataError, IntegrityError) as why:
-                if isinstance(why.orig, psycopg.Error) and _has_moved(why.orig):
-                    raise StoreUnavailable("a month of tokens was made meanwhile") from why
-                raise NotStorable(type(why.orig).__name__) from why
+                raise fault_of(why) from why
             return stored
         return self._group.submit(_row(delivery, self._now()), seconds=self._seconds)
 
@@ -466,6 +464,13 @@ class Inbox:
             is_preparing=self._is_preparing,
             observe=self._observe,
         )
+
+
+def fault_of(why: DataError | IntegrityError) -> NotStorable | StoreUnavailable:
+    """What it means that `record` was refused: that no repetition helps, or that one does."""
+    if isinstance(why.orig, psycopg.Error) and _has_moved(why.orig):
+        return StoreUnavailable("a month of tokens was made meanwhile")
+    return NotStorable(type(why.orig).__name__)
 
 
 def _has_moved(why: psycopg.Error) -> bool:
@@ -678,13 +683,21 @@ class Unread:
     received_at: datetime
 
 
-def unread(connection: Connection, limit: int) -> list[bytes]:
-    """Digests of such deliveries, the oldest first."""
+UnreadAt = tuple[datetime, bytes]
+"""When such a delivery came first, and its digest: its place among them."""
+
+
+def unread(connection: Connection, limit: int, after: UnreadAt | None = None) -> list[UnreadAt]:
+    """Places of such deliveries, the oldest first. after: those behind this place alone."""
+    where = "" if after is None else "WHERE (received_at, token_digest) > (:at, :digest)"
     found = connection.execute(
-        text("SELECT token_digest FROM unread_deliveries ORDER BY received_at, token_digest LIMIT :limit"),
-        {"limit": limit},
+        text(
+            f"SELECT received_at, token_digest FROM unread_deliveries {where}"
+            " ORDER BY received_at, token_digest LIMIT :limit"
+        ),
+        {"limit": limit} | ({} if after is None else {"at": after[0], "digest": after[1]}),
     )
-    return [bytes(one) for one in found.scalars()]
+    return [(received_at, bytes(digest)) for received_at, digest in found]
 
 
 def lock_unread(connection: Connection, token_digest: bytes) -> Unread | None:

@@ -371,6 +371,26 @@ def test_what_still_cannot_be_read_stays_with_its_reason(fresh_books: Books) -> 
     assert unread_of(fresh_books) == 3
 
 
+def test_what_no_column_takes_stays_and_stands_in_nobodys_way(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "PAGE", 1)
+    services = fresh_books.shop.services
+    token, refused = a_token(fresh_books)
+    with services.database.begin() as connection:
+        connection.execute(
+            text(f"ALTER TABLE webhook_events ADD CONSTRAINT picky CHECK (event_id <> '{refused}')")
+        )
+    keep_unread(fresh_books, token)
+    token, event_id = a_token(fresh_books)
+    keep_unread(fresh_books, token)
+
+    told = list(replay.read_all_again(services))
+
+    assert [(one.left, one.event_id) for one in told] == [("not_storable", None), (None, event_id)]
+    assert unread_of(fresh_books) == 1
+
+
 def test_a_delivery_that_had_expired_when_it_came_is_not_read(fresh_books: Books) -> None:
     keep_unread(fresh_books, sign({**told_by(fresh_books, uuid4()), "exp": 1}).decode())
 
