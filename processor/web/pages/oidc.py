@@ -59,7 +59,7 @@ class NotSignedIn(Exception):
 
 
 class NotAnswered(NotSignedIn):
-    """The issuer did not answer in time, or others wait for it already: nothing is known of who wants to sign in."""
+    """The issuer did not answer, or others wait for it already: nothing is known of who wants to sign in."""
 
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Said(Generic[T]):
         self._is_asked = False
         self._asked_at = self._known_at = self._failed_at = float("-inf")
         self._known: T | None = None
-        self._failure = ""
+        self._failure: NotSignedIn | None = None
 
     def get(self, known_seconds: float) -> T:
         """What it says, asked for anew when it is known for so long.
@@ -90,8 +90,8 @@ class Said(Generic[T]):
                 now = time.monotonic()
                 if self._known is not None and now - self._known_at < known_seconds:
                     return self._known
-                if now - self._failed_at < FAILED_SECONDS:
-                    raise NotSignedIn(f"{self._failure} (a moment ago)")
+                if self._failure is not None and now - self._failed_at < FAILED_SECONDS:
+                    raise type(self._failure)(f"{self._failure} (a moment ago)")
                 if not self._is_asked:
                     break
                 left = self._asked_at + BRIEF_SECONDS - now
@@ -100,13 +100,13 @@ class Said(Generic[T]):
                 elif self._known is not None:
                     return self._known
                 else:
-                    raise NotSignedIn("the issuer is being asked, and takes long to answer")
+                    raise NotAnswered("the issuer is being asked, and takes long to answer")
             self._is_asked, self._asked_at = True, now
         try:
             found = self._ask()
         except NotSignedIn as why:
             with self._changed:
-                self._failure, self._failed_at = str(why), time.monotonic()
+                self._failure, self._failed_at = type(why)(str(why)), time.monotonic()
             raise
         else:
             with self._changed:
@@ -258,9 +258,9 @@ def _json(url: str) -> dict[str, Any]:
             )
         found = answer.json() if answer.status_code == 200 else None
     except (RequestException, ValueError) as why:
-        raise NotSignedIn(f"the issuer does not answer: {type(why).__name__}") from why
+        raise NotAnswered(f"the issuer does not answer: {type(why).__name__}") from why
     if not isinstance(found, dict):
-        raise NotSignedIn(f"the issuer answered {answer.status_code} without a document")
+        raise NotAnswered(f"the issuer answered {answer.status_code} without a document")
     return found
 
 

@@ -531,6 +531,26 @@ def test_an_issuer_that_timed_out_over_a_code_is_left_alone_for_a_while(
     assert third.get(addresses[2]).status_code == 303
 
 
+def test_an_issuer_whose_keys_cannot_be_had_says_nothing_of_who_signs_in(
+    oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from processor.web.pages import oidc as module
+
+    add(oidc, f"{issuer.url} {issuer.subject}")
+    people = [oidc.nobody() for _ in range(2)]
+    addresses = [back_from(leave(one)) for one in people]
+    let_go = issuer.held["/keys"] = threading.Event()
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    try:
+        answers = [one.get(address) for one, address in zip(people, addresses, strict=True)]
+    finally:
+        let_go.set()
+
+    assert [one.status_code for one in answers] == [503, 503]
+    assert "does not answer" in answers[0].text
+    assert not oidc.shop.rows("SELECT 1 AS one FROM actions WHERE action = 'sign_in_failed'")
+
+
 def test_an_issuer_that_failed_is_left_alone_for_a_while(
     oidc: Books, issuer: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
