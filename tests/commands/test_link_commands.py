@@ -192,6 +192,13 @@ def test_a_wrong_recipient_is_not_taken_for_none(run: Run) -> None:
     assert "names no recipients" not in result.stderr
 
 
+def test_a_mail_address_is_no_recipient_and_is_not_kept(run: Run, shop: Shop) -> None:
+    result = run("links", "send", created(run), "--recipient", "anna@shop.example", code=2)
+
+    assert result.stderr == "processor: --recipient: write the id of a contact, not a mail address\n"
+    assert shop.rows("SELECT 1 AS one FROM link_sends") == []
+
+
 def test_a_sending_is_kept_with_who_asked_for_it(run: Run, shop: Shop) -> None:
     contact_id = shop.sandbox.world.add_contact(str(shop.instance_id), {"name": "Jo"})["id"]
     link_id = created(run)

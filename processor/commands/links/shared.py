@@ -74,6 +74,9 @@ def recipients_of(given: tuple[str, ...]) -> list[wire.Recipient]:
         contact, _, method = one.partition(":")
         if not contact.strip():
             raise Impossible(f"--recipient {one}: write CONTACT, the id of a contact, or CONTACT:METHOD")
+        if "@" in one:
+            # Wix would refuse it, and it would be kept with the sendings for ever.
+            raise Impossible("--recipient: write the id of a contact, not a mail address")
         found.append(wire.Recipient(contact, [method or METHOD]))
     return found
 
