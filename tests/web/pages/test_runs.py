@@ -59,21 +59,8 @@ def test_a_run_shows_totals_differences_and_what_it_recovered(books: Books) -> N
 def test_sweeps_that_found_nothing_are_left_out_until_they_are_asked_for(fresh_books: Books) -> None:
     books, shop = fresh_books, fresh_books.shop
     shop.pay(shop.link())
-    for _ in range(3):
-        shop.sweep()
-        shop.pass_time()
-    found, *empty = shop.rows(
-        "SELECT run_id, link_count FROM reconciliation_runs WHERE instance_id = :id AND kind = 'sweep'"
-        " ORDER BY started_at",
-        id=books.instance_id,
-    )
-    assert found.link_count == 1
-    with shop.services.database.begin() as connection:
-        connection.execute(
-            text("UPDATE reconciliation_runs SET link_count = 0 WHERE run_id = ANY(:ids)"),
-            {"ids": [one.run_id for one in empty]},
-        )
-    assert empty
+    found, *empty = swept(books, 3)
+    assert [one.link_count for one in (found, *empty)] == [1, 0, 0]
     person = books.person()
 
     left_out = person.read(f"/runs?kind=sweep&instance={books.instance_id}")
@@ -86,6 +73,42 @@ def test_sweeps_that_found_nothing_are_left_out_until_they_are_asked_for(fresh_b
     assert html.unescape(address).startswith("/runs?")
     assert str(empty[0].run_id) in person.read(html.unescape(address))
     assert "left out" not in shown
+
+
+@pytest.mark.parametrize("fault", ["amount_edited", "payment_deleted"])
+def test_a_sweep_that_saw_a_difference_which_is_known_is_never_left_out(
+    fresh_books: Books, fault: str
+) -> None:
+    """It asks for no check: one found it before."""
+    books, shop = fresh_books, fresh_books.shop
+    [payment] = shop.pay(shop.link("24.00"))
+    shop.deliver()
+    more = {"amount": "99.00"} if fault == "amount_edited" else {}
+    shop.sandbox.faults.add({"kind": fault, "paymentId": str(payment), **more})
+    for _ in range(2):
+        shop.pass_time()
+        shop.check()
+    assert shop.open() != []
+
+    runs = swept(books, 2)
+
+    assert runs[-1].link_count == 0
+    assert str(runs[-1].run_id) in books.person().read(f"/runs?kind=sweep&instance={books.instance_id}")
+
+
+def swept(books: Books, times: int) -> list[Any]:
+    """Sweeps one after the other, each with the checks that it asked for."""
+    shop = books.shop
+    for _ in range(times):
+        shop.sweep()
+        shop.pass_time()
+        shop.check()
+        shop.pass_time()
+    return shop.rows(
+        "SELECT run_id, link_count FROM reconciliation_runs WHERE instance_id = :id AND kind = 'sweep'"
+        " ORDER BY started_at",
+        id=books.instance_id,
+    )
 
 
 def test_a_run_says_what_it_did_to_discrepancies(books: Books) -> None:
