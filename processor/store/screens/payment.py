@@ -14,7 +14,9 @@ from processor.domain.payment import FACTS, Payment
 from processor.store import evidence, listings
 from processor.store.listings import DiscrepancyLine, Narrowing, RefundLine, StepLine
 from processor.store.payments import payment_from
+from processor.store.screens import refunded
 from processor.store.screens.decided import Decided, with_write_offs
+from processor.store.screens.refunded import Refunded
 from processor.store.tables import (
     LinkCheck,
     PaymentLinkRow,
@@ -90,8 +92,8 @@ class Story:
     """A payment and everything about it.
 
     payment, check: rows of payments and link_checks; check is None before the first was asked for. link: None until
-    Wix described it. decided: the same discrepancies, with how they stand. buyer: personal. is_whole: False when there
-    is more than was read.
+    Wix described it. decided: the same discrepancies, with how they stand. back: what was refunded by all refunds, None
+    when none was told of. buyer: personal. is_whole: False when there is more than was read.
     """
 
     payment: Row[Any]
@@ -104,6 +106,7 @@ class Story:
     discrepancies: list[tuple[DiscrepancyLine, list[StepLine]]]
     decided: list[Decided]
     refunds: list[RefundLine]
+    back: Refunded | None
     buyer: dict[str, Any] | None
     is_whole: bool
 
@@ -141,6 +144,9 @@ def story(connection: Connection, instance_id: UUID, payment_id: UUID) -> Story 
         discrepancies=list(zip(differences, steps, strict=True)),
         decided=with_write_offs(connection, differences),
         refunds=refunds,
+        back=refunded.of_payments(
+            connection, [(instance_id, payment_id, payment.amount, payment.currency)]
+        ).get((instance_id, payment_id)),
         buyer=listings.buyer(connection, instance_id, payment_id),
         is_whole=len(tellings) < TELLINGS_MAX
         and len(events) < EVENTS_MAX

@@ -6,7 +6,7 @@ is null, and not zero, of a payment of which no refund was ever told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -183,21 +183,6 @@ def of_payments(
         paid, currency = by_key[key]
         found[key] = _refunded(one, paid, currency)
     return found
-
-
-def added_up(
-    refunds: Sequence[tuple[str | None, Decimal | None, str | None]], paid: Decimal, currency: str
-) -> Refunded | None:
-    """What was refunded of one payment, None when no refund was told of.
-
-    refunds: status, amount and currency of each. paid, currency: of the payment.
-    """
-    given = [(amount, code) for status, amount, code in refunds if status == RefundStatus.SUCCEEDED]
-    if not refunds:
-        return None
-    if any(amount is None or code != currency for amount, code in given):
-        return Refunded(RefundState.UNCLEAR, None, len(refunds))
-    return _booked(sum((amount or _NEVER for amount, _ in given), _NEVER), paid, len(refunds))
 
 
 def _refunded(sums: Any, paid: Decimal, currency: str) -> Refunded:

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from processor.domain.access import EVERYWHERE
 from processor.store.screens import links as link_store
 from processor.store.screens import overview
+from processor.store.screens.payment import OTHERS_MAX
 from processor.web.pages.formats import Clock
 from processor.web.pages.screens.overview import last_days
 from tests.web.pages.books import Books, Person
@@ -145,6 +146,20 @@ def test_the_page_of_a_payment_tells_of_each_refund(refunded: Books, auditor: Pe
     assert "no refund told of" in words(page_of("discrepant"))
     assert "&lt;i&gt;pending" in page_of("markup")
     assert "<i>" not in page_of("markup").lower()
+
+
+def test_a_payment_of_more_refunds_than_its_page_lists_is_less_all_of_them(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    [payment_id] = shop.pay(shop.link("24.00"))
+    shop.deliver()
+    for _ in range(OTHERS_MAX + 1):
+        refund(fresh_books, payment_id, "0.10")
+    person = fresh_books.person()
+
+    page = words(person.read(f"/payments/{fresh_books.instance_id}/{payment_id}"))
+
+    assert "Refunded 10.10 USD Net of refunds 13.90 USD" in page
+    assert "24.00 USD 10.10 13.90" in row_of(person.read("/payments"), payment_id)
 
 
 def test_the_page_of_a_link_shows_refunds_beside_what_is_booked(refunded: Books, auditor: Person) -> None:

@@ -12,9 +12,7 @@ from uuid import UUID
 from processor.domain.payment import FACTS, Payment, SeenPayment
 from processor.domain.refund import RefundStatus
 from processor.errors import Unreadable
-from processor.store.screens import refunded
 from processor.store.screens.payment import Event, Story, Telling
-from processor.store.screens.refunded import Refunded
 from processor.web.pages.masking import hidden, masked, taken_apart
 from processor.wiring import Services
 from processor.wix import wire
@@ -136,15 +134,6 @@ def timeline(story: Story) -> list[Moment]:
         run = story.runs.get(story.check.last_run_id) if story.check.last_run_id else None
         found.append(Moment(story.check.last_checked_at, "check", "quiet", story.check, None, run))
     return sorted(found, key=lambda one: one.at, reverse=True)
-
-
-def refunded_of(story: Story) -> Refunded | None:
-    """What was given back of a payment, None when no refund of it was told of."""
-    return refunded.added_up(
-        [(one.status, one.amount, one.currency) for one in story.refunds],
-        story.facts.amount,
-        story.facts.currency,
-    )
 
 
 # -- What Wix sent ---------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def blueprint(site: Site) -> Blueprint:
             story=found,
             facts=found.facts,
             timeline=one.timeline(found),
-            back=one.refunded_of(found),
+            back=found.back,
             net_of=net_of,
             sent=[one.sent(event, personal=personal) for event in newest[: story.TOKENS_MAX]],
             buyer=one.buyer_fields(found.buyer, personal=personal),
