@@ -42,6 +42,7 @@ def read_refunds(services: Services) -> int:
                     newest[key] = (one.refund, one.event.event_id)
             refunds.save(connection, newest, now)
             refunds.note_read(connection, read)
+            refunds.blank_of_erased(connection, read, now)
             told = {(one.refund.instance_id, one.refund.payment_id) for one in read if one.refund is not None}
             refunds.request_checks(connection, told, now)
         _blank(services, told)
@@ -58,7 +59,7 @@ def read_refunds(services: Services) -> int:
 
 
 def _blank(services: Services, told: Collection[tuple[UUID, UUID]]) -> None:
-    """Blank what was just read of these payments, by instance and payment id, where their buyer is erased.
+    """Blank what was just read of these payments, by instance and payment id, where their buyer was erased meanwhile.
 
     Each in a transaction of its own, which so holds nothing else while it waits for whoever erases the same buyer.
     """

@@ -195,12 +195,14 @@ def erase(connection: Connection, instance_id: UUID, payment_id: UUID, now: date
         ),
         key,
     )
-    # Events about its refunds bear the id of the refund once they are read. Before, they are left, or what they say of
-    # money was lost; whoever reads one too late for this blanks it (`jobs.refunding`).
+    # Events about its refunds bear the id of the refund once they are read, but for those that the release before read:
+    # of these the latest of each refund is known. Before, they are left, or what they say of money was lost; whoever
+    # reads one too late for this blanks it (`jobs.refunding`).
+    of_refunds = "FROM refunds WHERE instance_id = :instance_id AND payment_id = :payment_id"
     about = (
-        "e.instance_id = :instance_id AND e.entity_id = ANY(ARRAY("
-        "SELECT CAST(:payment_id AS uuid) UNION ALL"
-        " SELECT refund_id FROM refunds WHERE instance_id = :instance_id AND payment_id = :payment_id))"
+        "e.instance_id = :instance_id AND (e.entity_id = ANY(ARRAY("
+        f"SELECT CAST(:payment_id AS uuid) UNION ALL SELECT refund_id {of_refunds}))"
+        f" OR e.event_id = ANY(ARRAY(SELECT event_id {of_refunds})))"
     )
     connection.execute(
         text(

@@ -121,6 +121,32 @@ def note_read(connection: Connection, read: Sequence[Read]) -> None:
     )
 
 
+def blank_of_erased(connection: Connection, read: Sequence[Read], now: datetime) -> None:
+    """Blank what was just read about payments whose buyer was erased before.
+
+    The events are locked already, and whoever changes their other bodies locks them first: this waits for nobody.
+    """
+    records = [
+        {
+            "instance_id": one.event.instance_id,
+            "event_id": one.event.event_id,
+            "payment_id": one.refund.payment_id,
+        }
+        for one in read
+        if one.refund is not None
+    ]
+    for table in ("webhook_event_conflicts", "webhook_events"):
+        connection.execute(
+            text(f"""
+                UPDATE {table} e SET token = NULL, erased_at = :now
+                FROM jsonb_to_recordset(CAST(:records AS jsonb)) AS t (instance_id uuid, event_id uuid, payment_id uuid)
+                JOIN payments p ON p.instance_id = t.instance_id AND p.payment_id = t.payment_id
+                    AND p.erased_at IS NOT NULL
+                WHERE e.event_id = t.event_id AND e.instance_id = t.instance_id AND e.erased_at IS NULL"""),
+            {"records": payments.dumped(records), "now": now},
+        )
+
+
 def request_checks(connection: Connection, keys: Collection[tuple[UUID, UUID]], now: datetime) -> None:
     """Ask for a check of the links of these payments, by instance and payment; those not booked have none yet."""
     connection.execute(

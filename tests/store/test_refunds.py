@@ -10,10 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from processor import wiring
 from processor.config import Settings
 from processor.domain.refund import Refund, supersedes
+from processor.jobs import refunding
 from processor.jobs.refunding import read_refunds
 from processor.processes import wait_until
 from processor.store import checks, payments, refunds
@@ -219,6 +221,43 @@ def test_what_waits_to_be_read_of_an_erased_buyer_is_read_first(
     assert one(database, "SELECT status FROM refunds").status == "SUCCEEDED"
     assert bodies(database) == []
     assert rows(database, "SELECT FROM webhook_events WHERE status = 'unreadable'") == []
+
+
+def test_what_is_read_of_a_buyer_erased_before_is_never_there_unblanked(
+    database: Database, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it may die right after: nobody reads it again."""
+    confirm(database)
+    receive(database, payment_claims())
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+    receive(database, refund_claims(inner={"id": str(uuid4())}))
+    receive(database, refund_claims(id=str(uuid4()), chargeId=str(uuid4()), inner={"id": str(uuid4())}))
+
+    def die(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(refunding, "_blank", die)
+    with pytest.raises(InterruptedError):
+        read_refunds(services)
+
+    assert len(bodies(database)) == 1  # of another payment's refund
+    assert len(rows(database, "SELECT FROM refunds")) == 2
+
+
+def test_a_refund_that_the_release_before_read_is_blanked_with_its_buyer(
+    database: Database, services: Services
+) -> None:
+    confirm(database)
+    receive(database, payment_claims())
+    receive(database, refund_claims(inner={"id": str(uuid4())}))
+    read_refunds(services)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE webhook_events SET entity_id = NULL WHERE kind = 'other'"))
+
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+
+    assert bodies(database) == []
 
 
 def test_a_buyer_who_is_erased_while_a_refund_is_read_is_waited_for(
