@@ -158,17 +158,22 @@ def making() -> Iterator[IO[bytes]]:
 def answer(format_: Format, file: IO[bytes], name: str, place: Place) -> Response:
     """Send a file that was written, and in the end close it and leave its place. name: without its ending, ASCII.
 
-    What is small is sent from memory, so that no reader of it holds anything.
+    What is small is sent from memory, so that no reader of it holds anything. When that fails, the file is closed.
     """
-    length = file.seek(0, io.SEEK_END)
-    file.seek(0)
     body: bytes | _Parts
-    if length <= SMALL_BYTES:
-        body = file.read()
-        file.close()
-        place.leave()
-    else:
-        body = _Parts(file, place)
+    try:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if length <= SMALL_BYTES:
+            body = file.read()
+            file.close()
+            place.leave()
+        else:
+            body = _Parts(file, place)
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        raise
     response = Response(body, content_type=MEDIA_TYPES[format_])
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.{format_}"'
     response.content_length = length

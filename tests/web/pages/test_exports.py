@@ -371,6 +371,20 @@ def test_a_file_that_could_not_be_made_leaves_its_place(
     assert set(answers) == {303}
 
 
+@pytest.mark.parametrize("path", ["/payments/export.csv", "/reports/completeness/csv?since={0}&until={0}"])
+def test_a_file_that_could_not_be_answered_leaves_its_place(
+    books: Books, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    person, path = books.person(), path.format(books.shop.services.now().date())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(exports, "SMALL_BYTES", None)  # nothing compares with it
+        answers = [person.get(path).status_code for _ in range(20)]
+
+    assert set(answers) == {500}
+    assert person.get(path).status_code == 200
+
+
 def test_without_pyarrow_there_is_no_parquet(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "find_spec", lambda name: None)
 

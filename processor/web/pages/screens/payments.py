@@ -330,20 +330,18 @@ def blueprint(site: Site) -> Blueprint:
             return refused(list_, "Nothing was exported: a filter cannot be read.")
         most = exports.ROWS_MAX[format_]
         try:
-            with (
-                site.file_place() as place,
-                exports.making() as file,
-                site.long_read(writing),
-                site.read() as connection,
-            ):
-                sought = payments.seek(connection, asked.by, reach())
-                if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
-                    raise _TooMany
-                lines = payments.everything(
-                    connection, asked.by, reach(), sought, limit=most, oldest_first=asked.oldest_first
-                )
-                table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
-                exports.write(format_, file, table, _rows(connection, lines))
+            # The place is held until the answer has it: whatever goes wrong before gives it back.
+            with site.file_place() as place:
+                with exports.making() as file, site.long_read(writing), site.read() as connection:
+                    sought = payments.seek(connection, asked.by, reach())
+                    if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
+                        raise _TooMany
+                    lines = payments.everything(
+                        connection, asked.by, reach(), sought, limit=most, oldest_first=asked.oldest_first
+                    )
+                    table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
+                    exports.write(format_, file, table, _rows(connection, lines))
+                return exports.answer(format_, file, f"payments-{_today(site)}", place)
         except Busy:
             return busy(list_, _BUSY)
         except _TooMany:
@@ -353,7 +351,6 @@ def blueprint(site: Site) -> Blueprint:
         except OSError as why:
             log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
             return refused(list_, "Nothing was exported: the file cannot be written here. Tell an operator.")
-        return exports.answer(format_, file, f"payments-{_today(site)}", place)
 
     def _of(format_: exports.Format) -> Callable[[], _Answer]:
         @needs(Permission.READ, keeps=KEPT, is_recorded=True)

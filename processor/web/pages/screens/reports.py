@@ -462,33 +462,34 @@ def blueprint(site: Site) -> Blueprint:
             meaning = reports.meanings(connection)[question.report.view]
             choices = instances.choices(connection, reach())
         columns = shown_columns(question, meaning, with_instance=_several(question, choices))
+        name = "-".join(
+            str(one) for one in (report.replace("_", "-"), question.since, question.until) if one is not None
+        )
         try:
-            # The place, the connection and the books as of one moment are held while it is written, not while it is
-            # sent: a file that broke off half way would look like a shorter report.
-            with (
-                site.file_place() as place,
-                exports.making() as file,
-                reading(FILE_SECONDS) as connection,
-                reports.lines(
-                    connection,
-                    question.report,
-                    question.scope,
-                    reach(),
-                    columns=[one.name for one in columns],
-                    limit=FILE_ROWS_MAX + 1,
-                ) as lines,
-            ):
-                _write(file, lines)
+            # The connection and the books as of one moment are held while it is written, not while it is
+            # sent: a file that broke off half way would look like a shorter report. The place is held until the answer
+            # has it: whatever goes wrong before gives it back.
+            with site.file_place() as place:
+                with (
+                    exports.making() as file,
+                    reading(FILE_SECONDS) as connection,
+                    reports.lines(
+                        connection,
+                        question.report,
+                        question.scope,
+                        reach(),
+                        columns=[one.name for one in columns],
+                        limit=FILE_ROWS_MAX + 1,
+                    ) as lines,
+                ):
+                    _write(file, lines)
+                return exports.answer(exports.Format.CSV, file, name, place)
         except (TakesTooLong, Busy, _TooMany, exports.TooLarge, OSError) as why:
             if isinstance(why, OSError):
                 log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
             problem, status = _no_file(report, why)
             answer = page(question, problem=problem, status=status)
             return (*answer, {"Retry-After": str(RETRY_SECONDS)}) if status == 503 else answer
-        name = "-".join(
-            str(one) for one in (report.replace("_", "-"), question.since, question.until) if one is not None
-        )
-        return exports.answer(exports.Format.CSV, file, name, place)
 
     return routes
 
