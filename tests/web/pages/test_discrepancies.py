@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from processor import decisions
 from processor.domain.access import Reach, Role
 from processor.errors import StoreUnavailable
 from processor.store.screens import discrepancies as store
+from processor.store.screens.keyset import Position
 from tests.web.pages.books import MARKUP, Books, Person
 
 ACTIONS = (
@@ -236,6 +238,21 @@ def test_the_pages_of_the_queue_show_everything_once_forth_and_back(
     assert [len(ids) for ids in shown] == [50, 50, 20]
     assert len(set.union(*shown)) == 120
     assert [ids_on(page) for page in reversed(back)] == shown
+
+
+@pytest.mark.parametrize("query", ["", "&type=total_differs"])
+def test_a_page_behind_the_last_does_not_say_that_nothing_needs_a_decision(books: Books, query: str) -> None:
+    behind = Position((datetime(9999, 1, 1, tzinfo=UTC), UUID(int=0))).text()
+    person = books.person(Role.CLERK)
+
+    page = person.read(f"/discrepancies?at={behind}{query}")
+
+    assert ids_on(page) == set()
+    assert "There are no more discrepancies." in page
+    assert "Nothing needs a decision" not in page
+    assert "No discrepancy fits" not in page
+    [first] = re.findall(r'href="([^"]+)">Go to the first page', page)
+    assert ids_on(person.read(first.replace("&amp;", "&"))) != set()
 
 
 def test_what_was_closed_is_listed_once_by_its_last_closing(fresh_books: Books) -> None:

@@ -453,6 +453,7 @@ def blueprint(site: Site) -> Blueprint:
             by=by,
             found=found,
             pages=around(found.page),
+            is_first=at is None,
             sums=sums,
             waiting=waiting,
             has_totals=not look.wrong and not by.is_by_closing,
