@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,35 @@ def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPat
     migrations._run(url, "head", look)
 
     assert seen == {"lock_timeout": "5s", "statement_timeout": "10min", "locks": 1}
+
+
+@pytest.mark.parametrize("revision", ["0021", "0024"])
+def test_indexes_wait_for_a_transaction_that_outlasts_the_limit_of_a_statement(
+    url: str, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a backup: a migration that gave up would begin anew with each deploy, and never end."""
+    block = MigrationContext.autocommit_block
+
+    @contextlib.contextmanager
+    def hurried(self: MigrationContext) -> Iterator[None]:
+        with block(self):
+            assert self.connection is not None
+            self.connection.execute(text("SET statement_timeout = '300ms'"))
+            yield
+
+    migrations.upgrade(url, f"{int(revision) - 1:04}")
+    engine = create_engine(url)
+    with (
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as backup,
+        monkeypatch.context() as patched,
+    ):
+        backup.execute(text("SELECT count(*) FROM payments, discrepancies"))
+        patched.setattr(MigrationContext, "autocommit_block", hurried)
+        after = threading.Timer(1.5, backup.rollback)
+        after.start()
+        migrations.upgrade(url, revision)
+        after.join()
+    engine.dispose()
 
 
 # As the release before left them: a row for each time a difference came up. (type, payment, hour opened, closed, seen)

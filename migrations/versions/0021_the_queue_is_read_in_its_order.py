@@ -117,8 +117,8 @@ def upgrade() -> None:
         op.execute("SET lock_timeout = 0")
         op.execute("SET statement_timeout = 0")
         op.execute(FILL)
-        op.execute("SET statement_timeout = '10min'")
         _replace(BEFORE, INDEXES)
+        op.execute("SET statement_timeout = '10min'")
         op.execute("SET lock_timeout = '5s'")
     _show("d.aged_from", "", "", MEANING)
 

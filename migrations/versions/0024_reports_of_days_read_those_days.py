@@ -64,10 +64,12 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         # Waits for transactions under way, however long they take; nobody waits for it.
         op.execute("SET lock_timeout = 0")
+        op.execute("SET statement_timeout = 0")
         for name, what in INDEXES.items():
             # What a failure left is no index yet.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {what}")
+        op.execute("SET statement_timeout = '10min'")
         op.execute("SET lock_timeout = '5s'")
     op.execute(VIEW.format(told=LOOKED_UP))
 
