@@ -157,19 +157,21 @@ WITH told AS MATERIALIZED ({_TOLD}
         delivery_count = e.delivery_count + excluded.delivery_count,
         last_received_at = GREATEST(e.last_received_at, excluded.last_received_at),
         conflict_count = e.conflict_count + (e.content_digest <> excluded.content_digest)::int
-    RETURNING e.instance_id, e.event_id, e.status, e.delivery_count, e.content_digest
+    RETURNING e.instance_id, e.event_id, e.status, e.delivery_count, e.content_digest, e.erased_at
 ), judged AS (
     -- The first delivery of an event is the one whose count is what this statement brought.
     SELECT t.*, s.status AS stored_status, s.delivery_count = t.delivery_count AS is_first,
-        s.content_digest <> t.content_digest AS is_conflict
+        s.content_digest <> t.content_digest AS is_conflict, s.erased_at IS NOT NULL AS is_blank
     FROM told t JOIN stored s USING (instance_id, event_id)
 ), evidence AS (
     INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
     SELECT instance_id, event_id, told_at, unnest FROM judged WHERE is_first
 ), conflicts AS (
     INSERT INTO webhook_event_conflicts AS c (
-        instance_id, event_id, content_digest, token_digest, token, received_at, last_received_at)
-    SELECT instance_id, event_id, content_digest, token_digest, unnest, told_at, told_at
+        instance_id, event_id, content_digest, token_digest, token, received_at, last_received_at, erased_at)
+    -- What was erased with a buyer is not brought back by another body: of a refund, it names no payment here.
+    SELECT instance_id, event_id, content_digest, token_digest, CASE WHEN NOT is_blank THEN unnest END, told_at,
+        told_at, CASE WHEN is_blank THEN told_at END
     FROM judged WHERE is_conflict ORDER BY instance_id, event_id
     ON CONFLICT (instance_id, event_id, content_digest) DO UPDATE SET
         delivery_count = c.delivery_count + 1,

@@ -245,6 +245,22 @@ def test_what_is_read_of_a_buyer_erased_before_is_never_there_unblanked(
     assert len(rows(database, "SELECT FROM refunds")) == 2
 
 
+def test_another_body_of_an_event_that_was_erased_is_not_kept(database: Database, services: Services) -> None:
+    confirm(database)
+    receive(database, payment_claims())
+    event_id = str(uuid4())
+    receive(database, refund_claims(inner={"id": event_id}))
+    read_refunds(services)
+    with database.begin() as connection:
+        payments.erase(connection, INSTANCE, PAYMENT, NOW)
+
+    receive(database, refund_claims(inner={"id": event_id}, amount="5.00000000"))
+
+    other = one(database, "SELECT token, erased_at FROM webhook_event_conflicts")
+    assert other.token is None
+    assert other.erased_at is not None
+
+
 def test_a_refund_that_the_release_before_read_is_blanked_with_its_buyer(
     database: Database, services: Services
 ) -> None:
