@@ -6,7 +6,6 @@ Each screen is a module: a route, a template and a query of one name. `access` s
 from __future__ import annotations
 
 from http import HTTPStatus
-from threading import BoundedSemaphore
 from typing import Any
 
 import structlog
@@ -21,7 +20,7 @@ from processor.web.doors import IN_MEMORY
 from processor.web.pages import formats, screens, signing
 from processor.web.pages.access import Guard, needs_of
 from processor.web.pages.formats import Clock
-from processor.web.pages.site import FILE_PART, POLICY, Site, is_part, notes
+from processor.web.pages.site import FILE_PART, POLICY, Places, Site, is_part, notes
 from processor.web.pages.throttle import Throttle
 from processor.wiring import Services
 
@@ -67,7 +66,7 @@ def create_pages(services: Services) -> Flask:
         Guard(app, services),
         clock,
         Throttle(settings.redis_url),
-        files=BoundedSemaphore(max(1, settings.web_threads // FILE_PART)),
+        files=Places(max(1, settings.web_threads // FILE_PART)),
     )
     app.register_blueprint(signing.blueprint(site))
     if settings.oidc_issuer is not None:

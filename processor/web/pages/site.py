@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, RLock
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -60,17 +61,49 @@ class Busy(Exception):
     """As much as may be is being read or written for others."""
 
 
+class Places:
+    """Places of files that are sent at the same time, half of them at most for one account.
+
+    A reader may stop reading and stay, as a laptop that sleeps does: it stands in nobody else's way.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._own = max(1, number // 2)
+        self._held: Counter[UUID] = Counter()
+        # An answer nobody holds any more may be collected, and leave its place, in the middle of `take`.
+        self._lock = RLock()
+
+    def take(self, account_id: UUID) -> Place:
+        """Take one for an account. Raises Busy when there is none for it."""
+        with self._lock:
+            if not self._free or self._held[account_id] >= self._own:
+                raise Busy
+            self._free -= 1
+            self._held[account_id] += 1
+        return Place(self, account_id)
+
+    def give_back(self, account_id: UUID) -> None:
+        """Free one that the account took."""
+        with self._lock:
+            self._free += 1
+            self._held[account_id] -= 1
+            if not self._held[account_id]:
+                del self._held[account_id]
+
+
 class Place:
     """One of the places of files that are sent, to be left once, however that ends."""
 
-    def __init__(self, places: BoundedSemaphore) -> None:
-        self._places: BoundedSemaphore | None = places
+    def __init__(self, places: Places, account_id: UUID) -> None:
+        self._places: Places | None = places
+        self._account_id = account_id
 
     def leave(self) -> None:
         """Give it back; does nothing the second time."""
         places, self._places = self._places, None
         if places is not None:
-            places.release()
+            places.give_back(self._account_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +115,7 @@ class Site:
     clock: Clock
     throttle: Throttle
     _long: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(LONG_READS))
-    files: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(1))
+    files: Places = field(default_factory=lambda: Places(1))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -110,9 +143,7 @@ class Site:
 
         Raises Busy when there is none: slow readers of files hold threads, and pages need some, too.
         """
-        if not self.files.acquire(blocking=False):
-            raise Busy
-        place = Place(self.files)
+        place = self.files.take(account().account_id)
         try:
             yield place
         except BaseException:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import openpyxl
@@ -26,7 +26,7 @@ from processor.web import doors
 from processor.web.doors import Doors
 from processor.web.pages import create_pages, exports
 from processor.web.pages.exports import Column, Format, Kind, Table
-from processor.web.pages.site import FILE_PART
+from processor.web.pages.site import FILE_PART, Busy, Places
 from tests.web.pages.books import MARKUP, Books, Person
 
 Rows = list[dict[str, Any]]
@@ -327,9 +327,10 @@ def test_slow_readers_of_files_leave_room_for_pages(
     app = create_pages(replace(books.shop.services, settings=settings))
     application = app.wsgi_app
     app.wsgi_app = Doors(application, application, at_once=8)  # type: ignore[method-assign]
-    person = books.person(app=app)
+    person, other = books.person(app=app), books.person(app=app)
 
-    slow = [person.get(path) for _ in range(16 // FILE_PART)]
+    slow = [one.get(path) for one in (person, other)]
+    assert len(slow) == 16 // FILE_PART
     for one in slow:
         assert len(next(one.iter_encoded())) == 10
     refused = person.get(path)
@@ -350,6 +351,25 @@ def test_slow_readers_of_files_leave_room_for_pages(
     assert "Sign out" in page
     assert afterwards.status_code == 200
     afterwards.close()
+
+
+def test_one_account_leaves_places_of_files_to_others() -> None:
+    one, other = uuid4(), uuid4()
+    places = Places(4)
+
+    held = [places.take(one), places.take(one)]
+    with pytest.raises(Busy):
+        places.take(one)
+    places.take(other).leave()
+    held[0].leave()
+    held[0].leave()
+
+    held[0] = places.take(one)
+    with pytest.raises(Busy):
+        places.take(one)
+    assert [places.take(other) for _ in range(2)]
+    with pytest.raises(Busy):
+        places.take(uuid4())
 
 
 def test_small_files_hold_nothing_while_they_are_read(books: Books) -> None:
