@@ -55,6 +55,7 @@ def in_words(
                 return f"Wix knows no {thing} {id_} ({answer})"
     if why.status == 403:
         return f"Wix forbids it: {_LACKS_PERMISSION} ({answer})"
-    if why.status == 428 and action in _BY_ACTION:
+    # Of a creation, a code that is not known may mean anything, such as an amount above what is open of an order.
+    if why.status == 428 and action in _BY_ACTION and not (action == "create" and why.code):
         return f"Wix refuses it: {_BY_ACTION[action]} ({answer})"
     return said

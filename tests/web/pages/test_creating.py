@@ -328,6 +328,26 @@ def test_too_much_for_the_order_is_told(fresh_books: Books, clerk: Person) -> No
 
     assert answer.status_code == 422
     assert "SANDBOX_AMOUNT_EXCEEDS_BALANCE" in answer.text
+    assert "premium plan" not in answer.text
+
+
+def test_a_preview_refuses_more_than_is_open_of_the_order(fresh_books: Books, clerk: Person) -> None:
+    world = fresh_books.shop.sandbox.world
+    order = world.add_order(str(fresh_books.instance_id), {"currency": "USD", "total": "18.00"})
+
+    more, all_, yen = (
+        clerk.post(
+            at(fresh_books, "draft"),
+            a_form(
+                kind="order", order_id=order["id"], order_amount=amount, currency=currency, step="preview"
+            ),
+        )
+        for amount, currency in (("18.01", "USD"), ("18.00", "USD"), ("500", "JPY"))
+    )
+
+    assert more.status_code == 422
+    assert "18.00 USD is still open" in wrong_of(more.text)["order_amount"]
+    assert (all_.status_code, yen.status_code) == (200, 200)  # in another currency it is Wix that says
 
 
 # -- From the form to the link -------------------------------------------------------------------------

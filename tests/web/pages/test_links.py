@@ -16,6 +16,7 @@ from flask import Flask
 from sqlalchemy import Connection, event
 
 from processor.domain.access import Reach, Role
+from processor.store import instances
 from processor.store.screens import links as store
 from processor.web.pages import create_pages
 from processor.web.pages.link_view import qr_code, web_address
@@ -258,11 +259,45 @@ def test_a_link_is_shown_from_our_books_while_wix_is_away(books: Books) -> None:
     assert nothing.status_code == 503
 
 
-def test_a_link_that_wix_forgot_is_shown_from_our_books(books: Books) -> None:
+def test_a_link_that_wix_forgot_is_shown_from_our_books_with_nothing_to_do(books: Books) -> None:
     with fault(books, kind="link_deleted", linkId=str(books.links["markup"])):
-        page = books.person().read(page_of(books, "markup"))
+        page = books.person(Role.CLERK).read(page_of(books, "markup"))
 
     assert "Wix does not know this link" in page
+    assert "Deleted at Wix" in page
+    assert '<span class="badge good">Active</span>' not in page
+    for offered in (
+        "Initiate a payment",
+        "Deactivate",
+        "Delete the link",
+        "Send to",
+        "Set the note",
+        'class="qr"',
+        "/_paylink/",
+    ):
+        assert offered not in page, offered
+
+
+def test_a_link_of_an_instance_that_wix_does_not_vouch_for_is_described_as_not_known(
+    fresh_books: Books,
+) -> None:
+    shop, instance_id, link_id = fresh_books.shop, uuid4(), uuid4()
+    with shop.services.database.begin() as connection:
+        instances.note(connection, instance_id, shop.services.now())
+    clerk = fresh_books.person(Role.CLERK)
+
+    answer = clerk.get(page_of(fresh_books, link_id, instance_id))
+    listed = clerk.read(f"/links?instance={instance_id}")
+
+    assert answer.status_code == 200
+    assert "what webhooks told of it is held" in answer.text
+    assert "<dt>Limit</dt><dd>–</dd>" in answer.text
+    assert "<dt>Expires</dt><dd>–</dd>" in answer.text
+    assert "0.00" not in answer.text
+    for offered in ("Initiate", "Activate", "Deactivate", "Delete", "Send to", "Set the note", "/pay/"):
+        assert offered not in answer.text, offered
+    assert "We hold no description" in listed
+    assert "Create one here" not in listed
 
 
 def test_a_link_that_nobody_knows_is_not_there(books: Books) -> None:
@@ -588,7 +623,7 @@ def test_every_sending_is_kept_and_shown(fresh_books: Books, clerk: Person) -> N
         clerk.post(f"{where}/send", {"to": "chosen", "contacts": to, "once": str(uuid4())})
     page = fresh_books.person(Role.AUDITOR).read(where)
 
-    assert "What was sent by Wix's own pages does not show" in before
+    assert "What Wix's own pages sent is not listed here" in before
     name = fresh_books.shop.rows("SELECT actor FROM actions LIMIT 1")[0].actor
     assert sends(fresh_books) == [
         (name, "page", [contact_id], "sent"),
@@ -651,7 +686,7 @@ def test_what_died_while_it_was_sent_is_not_known(
 
     page = clerk.read(page_of(fresh_books, link_id))
     assert "Not known whether sent" in page
-    assert "To its recipients" in page
+    assert "To the recipients that the link named at Wix" in page
     assert "from the command line" in page
 
 
@@ -671,6 +706,21 @@ def test_a_link_is_deleted_once_and_kept_here(fresh_books: Books, clerk: Person)
     assert row.missing_since is not None
     kept = fresh_books.shop.rows("SELECT object, status FROM actions WHERE action = 'links.delete'")
     assert [(one.object, one.status) for one in kept] == [(str(link_id), 303)] * 2
+
+
+def test_what_is_done_with_a_deleted_link_leads_back_to_it(fresh_books: Books, clerk: Person) -> None:
+    link_id = fresh_books.shop.link()
+    where = page_of(fresh_books, link_id)
+    clerk.read(where)
+    clerk.post(f"{where}/delete")
+    form = {"note": "x", "to": "recipients"}
+
+    for action in ("activate", "deactivate", "initiate", "note", "send"):
+        answer = clerk.post(f"{where}/{action}", {**form, "once": str(uuid4())})
+        assert (answer.status_code, answer.headers.get("Location")) == (303, where), action
+        page = clerk.read(where)
+        assert "Nothing was done." in page, action
+        assert "/pay/" not in page
 
 
 def test_a_link_that_was_paid_by_is_not_deleted(fresh_books: Books, clerk: Person) -> None:

@@ -14,6 +14,7 @@ from flask import Blueprint, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from processor import flows
+from processor.domain import money
 from processor.domain.access import Permission
 from processor.errors import (
     ConfigurationError,
@@ -163,6 +164,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         try:
             if asked.new.ecom_order_payment_link:
                 order = link_view.order(services.wix.get_order(instance_id, entered.order_id))
+                _check_balance(entered, order)
             else:
                 numbers = [number for kind, number in asked.rows if kind == "product"]
                 for number in numbers[:LOOKED_UP_MAX]:
@@ -179,6 +181,16 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             else:
                 told = f"{link_view.not_asked(why)} So names and prices are not shown here."
         return {"products": products, "order": order, "looked_up": told}
+
+
+def _check_balance(entered: Draft, order: link_view.Order) -> None:
+    """Mark an amount above what Wix says is still open of the order, which Wix would refuse."""
+    asked, _ = link_forms.amount(entered.order_amount, entered.currency)
+    if asked is None or order.balance is None or order.currency != entered.currency:
+        return
+    if asked > order.balance:
+        open_ = f"{money.shown(order.balance, entered.currency)} {entered.currency}"
+        entered.wrong["order_amount"] = f"Of this order {open_} is still open: ask for no more than that."
 
 
 def is_chosen(entered: Draft, form: Mapping[str, str]) -> bool:

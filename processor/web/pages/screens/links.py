@@ -15,7 +15,7 @@ from processor import flows
 from processor.domain.access import Permission
 from processor.domain.link import Link
 from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
-from processor.store import sends
+from processor.store import instances, sends
 from processor.store.screens import decided, links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
@@ -169,6 +169,11 @@ def blueprint(site: Site) -> Blueprint:
                 connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
             )
             sent = sends.of_link(connection, instance_id, link_id, SENDS_MAX + 1)
+            leads = services.settings.pay_page and links.instance_of_link(connection, link_id) == instance_id
+            is_held = live is None and instances.status(connection, instance_id) == "unconfirmed"
+        is_described = live is not None or stored is not None
+        # Wix's word of now counts; while it cannot be asked, what it said before.
+        is_gone = live is None and (why is None or (stored is not None and stored.missing_since is not None))
         if live is None and stored is None and not booked.sums and not differences and why is None:
             abort(404)
         if live is None and stored is not None:
@@ -178,7 +183,8 @@ def blueprint(site: Site) -> Blueprint:
             live = Detail(
                 Link(instance_id=instance_id, payment_link_id=link_id), {}, None, why or _GONE, None
             )
-            status = 503 if why is not None and status == 200 and not booked.sums else status
+            is_known = booked.sums or differences or is_held
+            status = 503 if why is not None and status == 200 and not is_known else status
         share = link_view.web_address(live.link.share_url)
         masked_note = masking.masked_text(live.note or "")
         return render_template(
@@ -206,8 +212,13 @@ def blueprint(site: Site) -> Blueprint:
             share=share,
             qr=link_view.qr_code(share) if share else None,
             pay_url=url_for("pay.show", payment_link_id=link_id, _external=True)
-            if services.settings.pay_page
+            if leads and not is_gone
             else None,
+            is_described=is_described,
+            is_gone=is_gone,
+            is_held=is_held,
+            # Nothing can be done with what Wix does not know, or never described to us.
+            can_act=is_described and not is_gone and account().may(Permission.LINKS),
             channels=link_forms.CHANNELS,
             once=uuid4(),
             wrong=wrong or {},
@@ -297,13 +308,20 @@ def blueprint(site: Site) -> Blueprint:
                 abort(404)
             raise
 
+    def gone(instance_id: UUID, link_id: UUID) -> Response:
+        """Back to a link that Wix does not know any more, of which nothing can be done; 404 for one that never was."""
+        with site.read() as connection:
+            if links.stored(connection, instance_id, link_id) is None:
+                abort(404)
+        return refused(where(instance_id, link_id), f"{_GONE} Nothing was done.")
+
     def act(instance_id: UUID, link_id: UUID, action: str, do: Callable[[], str]) -> Response:
         """Do it at Wix and go back to the link, with the words that `do` returns or those of its error."""
         try:
             words = do()
         except (WixError, ConfigurationError) as why:
             if isinstance(why, WixError) and link_view.is_link_missing(why):
-                abort(404)
+                return gone(instance_id, link_id)
             return refused(where(instance_id, link_id), link_view.said(why, action))
         return done(where(instance_id, link_id), words)
 
@@ -394,7 +412,7 @@ def blueprint(site: Site) -> Blueprint:
             )
         except (WixError, ConfigurationError) as why:
             if isinstance(why, WixError) and link_view.is_link_missing(why):
-                abort(404)
+                return gone(instance_id, payment_link_id)
             if isinstance(why, WixRefused):
                 words = link_view.said(why, "send")
                 if not chosen and link_forms.blames_recipients(why):
@@ -431,7 +449,7 @@ def blueprint(site: Site) -> Blueprint:
             target = services.wix.initiate_payment(instance_id, payment_link_id)
         except (WixError, ConfigurationError) as why:
             if isinstance(why, WixError) and link_view.is_link_missing(why):
-                abort(404)
+                return gone(instance_id, payment_link_id)
             return refused(back, link_view.said(why, "initiate"))
         url = link_view.checkout_of(target)
         if url is None:
