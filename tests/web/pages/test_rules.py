@@ -142,6 +142,7 @@ def test_a_version_shows_what_it_changes(fresh_books: Books) -> None:
 
     table = maya.read(f"/rules/{second}").split("What it changes", 1)[1].split("</table>", 1)[0]
     assert f"version {first}" in table
+    assert re.findall(r'<th scope="col">(.*?)</th>', table) == ["What", "Before", "Proposed"]
     assert re.findall(r'scope="row" data-label="What">(.*?)</th>', table) == ["Write-off limit in USD"]
     assert "250.00 USD" in table
     assert "300.00 USD" in table
