@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import httpx2
 
 from processor.errors import WixUnavailable
-from processor.flows import How, create_link
+from processor.flows import How, create_link, send_link
 from processor.processes import ChildFailed
 from processor.replay import replay
 from processor.store.listings import Narrowing
@@ -124,7 +124,15 @@ class _Owner:
         self._say("she asks again under the same reference: found, not made twice")
         contacts = self._instance["contactIds"][:2]
         recipients = [wire.Recipient(one, ["EMAIL_METHOD"]) for one in contacts]
-        self._services.wix.send_link(self._id, made.link_id, recipients)
+        send_link(
+            self._services,
+            self._id,
+            made.link_id,
+            recipients,
+            actor="the demo",
+            door="command",
+            reference=uuid4(),
+        )
         self._say("she sends it to two contacts")
         return made.link_id
 
