@@ -6,23 +6,29 @@ hundred are read and looked through here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from uuid import UUID
 
 from processor.domain import money
-from processor.errors import ConfigurationError, WixError
+from processor.errors import ConfigurationError, WixError, WixNotFound
 from processor.web.pages import link_view
 from processor.web.pages.access import account
 from processor.web.pages.masking import MASK
 from processor.web.pages.site import CROWDED, Site
 from processor.wix import wire
 from processor.wix.client import TooManyPages
+from processor.wix.parse import guid
 
 PAGES_MAX = 5  # of 100
 FOUND_MAX = 20
 SOUGHT_MAX = 100
+NAMES_MAX = 20  # each is a call to Wix
+
+_DIVIDED = re.compile(r"[\s,;]+")
 
 CONTACT, ORDER, PRODUCT = "contact", "order", "product"
 
@@ -189,6 +195,33 @@ def _parts(contact: wire.Contact) -> list[str]:
 def name_of(contact: wire.Contact) -> str:
     """How a contact is called, and its mail address. Personal."""
     return ", ".join(_parts(contact)) or "no name"
+
+
+def names(site: Site, instance_id: UUID, contact_ids: Iterable[str]) -> dict[str, str]:
+    """How contacts are called, by their ids, as far as who is signed in may see it: others get initials. Personal.
+
+    Of the first NAMES_MAX; "" for what is no contact of the site. Whom Wix cannot be asked about is left out.
+    """
+    found: dict[str, str] = {}
+    for contact_id in islice(contact_ids, NAMES_MAX):
+        if not site.may_display(instance_id):
+            break
+        try:
+            contact = site.services.wix.get_contact(instance_id, contact_id)
+        except WixNotFound:
+            found[contact_id] = ""
+        except (WixError, ConfigurationError):
+            break
+        else:
+            sees = account().sees_personal
+            found[contact_id] = name_of(contact) if sees else ", ".join(map(_initials, _parts(contact)))
+    return found
+
+
+def ids_of(recipients: str) -> list[str]:
+    """The ids in a list of recipients, however divided; what is no id is left out."""
+    found = (guid(part) for part in _DIVIDED.split(recipients))
+    return list(dict.fromkeys(str(one) for one in found if one is not None))
 
 
 def _initials(text: str) -> str:

@@ -6,6 +6,7 @@ import html
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -403,6 +404,27 @@ def test_from_the_preview_one_goes_back_to_the_form(fresh_books: Books, clerk: P
     assert 'value="6.25"' in page
 
 
+def test_a_preview_adds_up_products_where_their_prices_are_sure(fresh_books: Books, clerk: Person) -> None:
+    path = at(fresh_books, "draft")
+    found = clerk.post(path, {**a_form(), "step": "find_product", "find": "MUG"}).text
+    [product_id] = re.findall(r'name="add" value="([^"]+)"', found)
+    form = a_form(kind="both", **{"product_name-0": product_id, "product_quantity-0": "2", "step": "preview"})
+    price = fresh_books.shop.services.wix.get_product(fresh_books.instance_id, product_id).price_data
+    assert price is not None
+    own = clerk.post(path, {**form, "kind": "items"}).text
+
+    both = clerk.post(path, form).text
+    chosen = clerk.post(path, {**form, "product_extra-0": "Size: L"}).text
+
+    def total(page: str) -> Decimal:
+        foot = re.sub("<[^>]+>", " ", page.split("<tfoot>", 1)[1].split("</tfoot>", 1)[0])
+        return Decimal(re.findall(r"[0-9]+\.[0-9]+", foot)[0])
+
+    assert total(both) == total(own) + 2 * Decimal(str(price.price))
+    assert "by the shop's prices of now" in both
+    assert "<tfoot>" not in chosen
+
+
 def test_more_lines_are_there_when_asked_for(fresh_books: Books, clerk: Person) -> None:
     page = clerk.post(at(fresh_books, "draft"), a_form(step="rows", item_rows="3")).text
 
@@ -566,6 +588,27 @@ def test_contacts_are_chosen_one_after_the_other(fresh_books: Books) -> None:
     for page in (chosen, again):
         assert f">\n{other_id}\n{contact_id}</textarea>" in page
         assert 'value="Green tea"' in page
+        assert re.search(rf'<bdi>Maya &lt;Example&gt;[^<]*</bdi> <code title="{contact_id}">', page)
+        assert f'No contact of the site</span> <code title="{other_id}">' in page
+
+
+def test_a_preview_names_the_contacts_as_far_as_one_may_see_them(fresh_books: Books, clerk: Person) -> None:
+    contact_id, other_id = contact_of(fresh_books, "Maya <Example>"), str(uuid4())
+    form = a_form(recipients=f"{contact_id} {other_id}", step="preview")
+    path = at(fresh_books, "draft")
+
+    whole = fresh_books.person(Role.CLERK, personal=True).post(path, form).text
+    masked = clerk.post(path, form).text
+    with fault(fresh_books, kind="status", status=503, path="contacts"):
+        away = clerk.post(path, form)
+
+    assert re.search(rf"<bdi>Maya &lt;Example&gt;[^<]*</bdi> <code>{contact_id}</code>", whole)
+    assert f"No contact of the site</span> <code>{other_id}</code>" in whole
+    assert "<bdi>M•" in masked
+    assert "Maya" not in masked
+    assert away.status_code == 200
+    assert f"<code>{contact_id}</code>" in away.text
+    assert "maya" not in str(fresh_books.shop.rows("SELECT * FROM actions")).lower()
 
 
 def test_who_may_not_see_contacts_finds_one_by_the_whole_name_alone(

@@ -6,6 +6,7 @@ A form has a reference from the moment it is first shown, under which `flows.cre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -52,7 +53,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         form = request.form
         entered = link_forms.read(form, uuid4())
         if is_chosen(entered, form):
-            return _form(instance_id, entered)
+            return _form(instance_id, entered, named="add_contact" in form)
         match form.get("step"):
             case "rows" | "product_rows" as step:
                 rows = entered.items if step == "rows" else entered.products
@@ -73,7 +74,8 @@ def add_routes(routes: Blueprint, site: Site) -> None:
                 return _form(instance_id, entered, found=_find(instance_id, pickers.ORDER, sought))
             case "find_contact":
                 sought = form.get("find_contact", "")
-                return _form(instance_id, entered, found=_find(instance_id, pickers.CONTACT, sought))
+                found = _find(instance_id, pickers.CONTACT, sought)
+                return _form(instance_id, entered, found=found, named=True)
         asked = link_forms.check(entered, site.clock.zone, services.now())
         if asked is None:
             return _form(instance_id, entered, status=422)
@@ -85,7 +87,8 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             instance_id=instance_id,
             draft=entered,
             new=asked.new,
-            total=asked.total,
+            total=_total(entered, asked, about["products"]),
+            who=pickers.names(site, instance_id, [one.contact_id for one in asked.new.recipients or ()]),
             amount=link_forms.amount(entered.order_amount, entered.currency)[0],
             items=link_view.items({"ecomPaymentLink": msgspec.to_builtins(asked.new.ecom_payment_link)}),
             channel=dict(link_forms.CHANNELS).get(entered.channel, ""),
@@ -135,6 +138,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
         status: int = 200,
         top: list[str] | None = None,
         found: Found | None = None,
+        named: bool = False,
     ) -> _PAGE:
         entered.has_room()
         return render_template(
@@ -146,6 +150,8 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             rows_max=link_forms.ROWS_MAX,
             top=top or [],
             found=found,
+            # Of people one cannot tell by an id whom one chose.
+            who=pickers.names(site, instance_id, pickers.ids_of(entered.recipients)) if named else {},
         ), status
 
     def _unclear(instance_id: UUID, entered: Draft, seconds: float | None) -> _PAGE:
@@ -191,6 +197,34 @@ def _check_balance(entered: Draft, order: link_view.Order) -> None:
     if asked > order.balance:
         open_ = f"{money.shown(order.balance, entered.currency)} {entered.currency}"
         entered.wrong["order_amount"] = f"Of this order {open_} is still open: ask for no more than that."
+
+
+def _total(entered: Draft, asked: Asked, products: Mapping[str, link_view.Product]) -> Decimal | None:
+    """What one payment of it comes to, before tax and shipping; None when a price is not known for sure.
+
+    The price of a product is that of the shop; of a chosen variant it may be another.
+    """
+    if asked.total is not None or asked.new.ecom_payment_link is None:
+        return asked.total
+    total = Decimal(0)
+    for (_, number), line in zip(asked.rows, asked.new.ecom_payment_link.line_items, strict=True):
+        if line.custom_item is not None:
+            price, _ = link_forms.amount(line.custom_item.price, entered.currency)
+            quantity = line.custom_item.quantity
+        elif line.catalog_item is not None:
+            row = entered.products[number]
+            shown = products.get(row.name)
+            is_sure = (
+                shown is not None and shown.currency == entered.currency and not (row.variant or row.extra)
+            )
+            price = shown.price if shown is not None and is_sure else None
+            quantity = line.catalog_item.quantity
+        else:
+            return None
+        if price is None:
+            return None
+        total += price * quantity
+    return total
 
 
 def is_chosen(entered: Draft, form: Mapping[str, str]) -> bool:

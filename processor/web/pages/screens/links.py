@@ -23,7 +23,7 @@ from processor.web.pages import link_forms, link_view, masking, paging, pickers
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
-from processor.web.pages.pickers import Found, name_of
+from processor.web.pages.pickers import NAMES_MAX, Found, name_of
 from processor.web.pages.screens import creating
 from processor.web.pages.site import CROWDED, Site, done, refused, told
 from processor.wix import wire
@@ -37,7 +37,7 @@ WORDS_MAX = 100  # Wix's own limit of a search
 CURSOR_MAX = 6_000
 NOTE_MAX = 500
 SENDS_MAX = 20
-NAMES_MAX = 20  # each is a call to Wix
+SENT_NAMED = 5  # contacts of a sending that are shown
 ONCE = "1 per 1 hour"
 
 _FORM = tuple[str, int]
@@ -149,10 +149,11 @@ def blueprint(site: Site) -> Blueprint:
         told: tuple[Detail | None, str | None] | None = None,
         personal: bool = False,
         found: Found | None = None,
+        who: Mapping[str, str] | None = None,
     ) -> tuple[str, int]:
         """The page of a link. told: what `_ask` said, where it was asked; personal: the note is shown whole.
 
-        found: contacts to be chosen from.
+        found: contacts to be chosen from; who: names of those that were chosen.
         """
         live, why = told or _ask(instance_id, link_id)
         is_asked = request.args.get("totals") == "all"
@@ -224,6 +225,7 @@ def blueprint(site: Site) -> Blueprint:
             wrong=wrong or {},
             given=given or {},
             found=found,
+            who=who or {},
         ), status
 
     def _ask(instance_id: UUID, link_id: UUID) -> tuple[Detail | None, str | None]:
@@ -258,7 +260,12 @@ def blueprint(site: Site) -> Blueprint:
             abort(403)
         told = _ask(instance_id, payment_link_id)
         live, why = told
+        with site.read() as connection:
+            sent = sends.of_link(connection, instance_id, payment_link_id, SENDS_MAX)
         ids = link_view.contact_ids(live.rest if live else {})
+        ids = list(
+            dict.fromkeys(ids + [one for each in sent for one in (each.contact_ids or [])[:SENT_NAMED]])
+        )
         if len(ids) > NAMES_MAX:
             why = f"Only the first {NAMES_MAX} of {len(ids)} names are shown."
         names: dict[str, str] = {}
@@ -439,7 +446,8 @@ def blueprint(site: Site) -> Blueprint:
             given["contacts"] = pickers.with_contact(given["contacts"], contact_id[: link_forms.ID_MAX])
         else:
             found = pickers.find(site, instance_id, pickers.CONTACT, form.get("find_contact", ""))
-        return shown(instance_id, payment_link_id, given=given, found=found)
+        who = pickers.names(site, instance_id, pickers.ids_of(given["contacts"]))
+        return shown(instance_id, payment_link_id, given=given, found=found, who=who)
 
     @routes.post("/links/<uuid:instance_id>/<uuid:payment_link_id>/initiate")
     @needs(Permission.LINKS)
