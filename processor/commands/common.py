@@ -18,6 +18,7 @@ import click
 from processor.errors import ConfigurationError, ProcessorError
 
 if TYPE_CHECKING:
+    from processor.store.listings import AcceptedLine
     from processor.wiring import Services
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -152,6 +153,27 @@ def shown(value: Any, currency: str | None = None) -> str:
             return money.shown(value, currency)
         return f"{value:f}"
     return str(value.value if isinstance(value, Enum) else value)
+
+
+def accepted_words(lines: Iterable[AcceptedLine]) -> str:
+    """Such as "5.00 USD written off (total_differs)", by type and currency; empty for none."""
+    found: dict[tuple[str, str, str], Decimal] = {}
+    for one in lines:
+        key = (one.how, one.type, one.currency or "")
+        found[key] = found.get(key, Decimal(0)) + (one.amount or 0)
+    return ", ".join(
+        " ".join(
+            filter(
+                None,
+                (
+                    f"{shown(amount, currency)} {currency}" if currency else "",
+                    "written off" if how == "written_off" else "tolerated",
+                    f"({type_})",
+                ),
+            )
+        )
+        for (how, type_, currency), amount in sorted(found.items())
+    )
 
 
 def json_text(value: Any, *, indent: int | None = 2) -> str:

@@ -17,6 +17,7 @@ from processor.commands.common import (
     LOOK_SECONDS,
     Impossible,
     NotInTime,
+    accepted_words,
     actor_option,
     any_instance_option,
     echo_json,
@@ -31,7 +32,7 @@ from processor.commands.common import (
 from processor.domain.discrepancy import check_person
 
 if TYPE_CHECKING:
-    from processor.store.listings import CheckLine, Description
+    from processor.store.listings import AcceptedLine, CheckLine, Description
     from processor.store.reports import LinkReport
     from processor.wiring import Services
 
@@ -288,6 +289,7 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
         checks = {one.payment_link_id: one for one in listings.link_checks(connection, owner, links)}
         by = listings.Narrowing(instance_id=owner)
         found = listings.open_discrepancies(connection, by, LIMIT_MAX, link_ids=links)
+        accepted = listings.accepted(connection, owner, links, LIMIT_MAX)
     settling = [link_id for link_id, one in checks.items() if not one.is_settled]
     strangers = sorted(set(links) - described.keys() - {one.payment_link_id for one in books})
     if as_json:
@@ -298,11 +300,12 @@ def _report(services: Services, owner: UUID, links: list[UUID], as_json: bool) -
                 "settling": settling,
                 "unknown": strangers,
                 "open_discrepancies": found,
+                "accepted": accepted,
             }
         )
     else:
-        _show_links(links, books, described, checks)
-        _say_discrepancies(found, settling, strangers, services.settings.settling_seconds)
+        _show_links(links, books, described, checks, accepted)
+        _say_discrepancies(found, accepted, settling, strangers, services.settings.settling_seconds)
     if strangers:
         raise Impossible(
             f"Wix does not know payment link {', '.join(map(str, strangers))}, and nothing is booked under it"
@@ -316,8 +319,12 @@ def _show_links(
     books: list[LinkReport],
     described: dict[UUID, Description],
     checks: dict[UUID, CheckLine],
+    accepted: list[AcceptedLine],
 ) -> None:
     """Both sides of every link, and how it stands."""
+    by_link: dict[UUID, list[AcceptedLine]] = {}
+    for line in accepted:
+        by_link.setdefault(line.payment_link_id, []).append(line)
     booked: dict[UUID, list[LinkReport]] = {}
     for one in books:
         booked.setdefault(one.payment_link_id, []).append(one)
@@ -331,7 +338,7 @@ def _show_links(
         elif check is not None and not check.is_settled:
             state = f"settling, looked at again {shown(check.due_at)}" if check.due_at else "settling"
         else:
-            state = "matched"
+            state = accepted_words(by_link.get(link_id, [])) or "matched"
         rows.append(
             (
                 link_id,
@@ -358,7 +365,11 @@ def _money(payments: int | None, amount: Decimal | None, currency: str | None) -
 
 
 def _say_discrepancies(
-    found: list[Any], settling: list[UUID], strangers: list[UUID], settling_seconds: float
+    found: list[Any],
+    accepted: list[AcceptedLine],
+    settling: list[UUID],
+    strangers: list[UUID],
+    settling_seconds: float,
 ) -> None:
     from processor.domain.discrepancy import EXPLANATIONS, DiscrepancyType
 
@@ -370,7 +381,12 @@ def _say_discrepancies(
             f" younger than {settling_seconds:g} s is expected to pass; --settle waits for it"
         )
     elif not found and not strangers:
-        click.echo("nothing is open: the books equal what Wix says")
+        words = accepted_words(accepted)
+        click.echo(
+            f"nothing is open; accepted, and not equal to what Wix says: {words}"
+            if words
+            else "nothing is open: the books equal what Wix says"
+        )
 
 
 # -- Replay ----------------------------------------------------------------------------------------

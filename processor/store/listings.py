@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, text
 
 from processor.store import evidence
 from processor.store.tables import (
@@ -419,6 +419,51 @@ def discrepancies(
         .limit(limit)
     )
     return [DiscrepancyLine(*line) for line in found]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedLine:
+    """A difference that stands and needs no decision any more.
+
+    how: `written_off` or `tolerated`. amount: what was written off, or is at risk within the rules, in currency; None
+    where no money can be named.
+    """
+
+    discrepancy_id: UUID
+    payment_link_id: UUID
+    payment_id: UUID | None
+    type: str
+    how: str
+    amount: Decimal | None
+    currency: str | None
+
+
+def accepted(
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], limit: int
+) -> list[AcceptedLine]:
+    """What is written off, or within the rules, of these links and their payments; the oldest first."""
+    row, off = Discrepancy, WriteOffRow
+    is_written_off = row.state == "written_off"
+    found = connection.execute(
+        select(
+            *(row.discrepancy_id, row.payment_link_id, row.payment_id, row.type),
+            case((is_written_off, "written_off"), else_="tolerated"),
+            case(
+                (row.currency.is_(None), None),
+                else_=func.coalesce(off.amount, row.amount_at_risk),
+            ),
+            row.currency,
+        )
+        .outerjoin(off, and_(off.discrepancy_id == row.discrepancy_id, off.status == "approved"))
+        .where(
+            row.instance_id == instance_id,
+            is_any_of(row.payment_link_id, link_ids),
+            or_(is_written_off, row.reason == "within_tolerance"),
+        )
+        .order_by(row.aged_from, row.discrepancy_id)
+        .limit(limit)
+    )
+    return [AcceptedLine(*line) for line in found]
 
 
 @dataclass(frozen=True, slots=True)

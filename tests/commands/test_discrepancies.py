@@ -75,7 +75,22 @@ def test_a_difference_is_listed_investigated_and_written_off_by_two(run: Run, sh
     assert "written off" in run("discrepancies", "approve", one, "--as", "grace").stdout
 
     assert shown(run) == []
-    assert run("reconcile", "--link", link_id, "--here").stdout, "what is written off is no open discrepancy"
+    assert "1 payment link is still settling" in run("reconcile", "--link", link_id, "--here").stdout
+    shop.pass_time()
+    reconciled = run("reconcile", "--link", link_id, "--here").stdout
+    accepted = "5.00 USD written off (total_differs)"
+    assert f"nothing is open; accepted, and not equal to what Wix says: {accepted}" in reconciled
+    [line] = [line for line in reconciled.splitlines() if str(link_id) in line]
+    assert line.endswith(accepted)
+    assert "the books equal" not in reconciled
+    assert "matched" not in line
+    document = json.loads(run("reconcile", "--link", link_id, "--here", "--json").stdout)
+    [off] = document["accepted"]
+    assert (off["how"], off["type"], off["amount"], off["currency"]) == (
+        *("written_off", "total_differs", "5.000", "USD"),
+    )
+    assert accepted in run("links", "show", link_id).stdout
+    assert json.loads(run("links", "show", link_id, "--json").stdout)["accepted"] == [off]
     page = run("discrepancies", "show", one).stdout
     assert "The total Wix shows on the payment link is not the sum" in page
     assert "look for refunds" in page

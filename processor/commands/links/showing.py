@@ -11,6 +11,7 @@ import click
 from processor.commands.common import (
     Impossible,
     Moment,
+    accepted_words,
     echo_json,
     echo_table,
     instance_option,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from processor.wix import wire
 
 SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
+ACCEPTED_MAX = 1_000  # written-off or tolerated differences of one link
 STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
 
 
@@ -42,11 +44,12 @@ def show(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
     with services.database.begin() as connection:
         booked = listings.totals(connection, by)
         open_ = listings.open_discrepancies(connection, by)
+        accepted = listings.accepted(connection, owner, [link_id], ACCEPTED_MAX)
     if isinstance(told, UnreadableItem):
         raise Impossible(f"Wix describes the link in a way we cannot read: {told.detail}")
     if as_json:
         totals = [{"currency": one[0], "payments": one[1], "amount": one[2]} for one in booked]
-        echo_json({**link_json(told), "booked": totals, "open_discrepancies": open_})
+        echo_json({**link_json(told), "booked": totals, "open_discrepancies": open_, "accepted": accepted})
         return
     received = told.total_received
     echo_link(
@@ -58,6 +61,7 @@ def show(link_id: UUID, instance_id: UUID | None, as_json: bool) -> None:
             received and sum_words(received.amount, told.currency, received.payment_count),
         ),
         ("open discrepancies", ", ".join(one.type for one in open_) or "none"),
+        *([("accepted", accepted_words(accepted))] if accepted else []),
     )
 
 

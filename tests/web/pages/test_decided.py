@@ -80,12 +80,13 @@ def test_a_payment_says_what_was_decided_about_it(written_off: Books) -> None:
 def test_what_is_open_or_proposed_is_said_where_it_differs(books: Books, auditor: Person) -> None:
     yen, order = (words(auditor.read(link_page(books, name))) for name in ("yen", "order"))
 
-    assert "Total differs Investigating Being investigated, with noor ," in yen
+    assert "Total differs Investigating With noor ," in yen
     assert "Write-off proposed" in order
     assert "A write-off was proposed by maya on" in order
     assert "waits for another person" in order
     payment = words(auditor.read(f"/payments/{books.instance_id}/{books.payments['discrepant']}"))
-    assert "Amount differs Open Open, with nobody," in payment
+    assert "Amount differs Open With nobody," in payment
+    assert "Discrepancy Amount differs" in payment, "the payment itself says so"
 
 
 def test_nothing_of_another_instance_is_shown_as_decided(books: Books) -> None:

@@ -276,6 +276,14 @@ def test_totals_are_those_of_the_rows_by_currency(books: Books) -> None:
     assert words == ["Total", "JPY", "1,200", "Total", "USD", "152.00"]
 
 
+def test_what_runs_compared_is_not_added_up(books: Books) -> None:
+    page = unescape(books.person().read(f"/reports/runs{window(books)}"))
+
+    assert len(table(page)) > 1
+    assert "<tfoot>" not in page, "each run compares again what others compared"
+    assert "Nothing is added up" in page
+
+
 @pytest.mark.parametrize("view", sorted(REPORTS))
 def test_every_report_says_how_it_is_read_and_what_to_do(books: Books, view: str) -> None:
     page = unescape(books.person().read(f"/reports/{view}{window(books)}"))

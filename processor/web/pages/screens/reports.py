@@ -59,8 +59,9 @@ TITLES = {
         "Every payment booked, itemised.",
         "One line for each payment. Add up the amounts by currency and you have what buyers paid in these days, before"
         " fees and refunds.",
-        "Compare the totals with your ledger. A payment that is “Discrepant” has a discrepancy that somebody decides"
-        " on; “Expected” ones are so new that Wix may still be catching up.",
+        "Compare the totals with your ledger. “Matched” says that Wix lists the payment alike, “Discrepant” that it"
+        " does not, “Expected” that it is so new that Wix may still be catching up. What differs besides, such as a"
+        " refund or the total of a link, is among the “Open items” and changes none of these.",
     ),
     "reconciliation_summary": Title(
         "Money",
@@ -68,8 +69,9 @@ TITLES = {
         "Payments by day and currency, and how they stand with Wix.",
         "One line for each day, currency and app instance. Matched, expected, discrepant and not checked add up to the"
         " amount; recovered is a part of it, told of by polling and not by a webhook.",
-        "A day is done when all of its amount is matched. Look into what is discrepant first, then into what is still"
-        " not checked after an hour.",
+        "Matched is each payment that Wix lists alike. Differences of totals, of refunds and of links are not in here:"
+        " a day is done when all of its amount is matched and “Open items” has nothing of it. Look into what is"
+        " discrepant first, then into what is still not checked after an hour.",
     ),
     "control_totals": Title(
         "Money",
@@ -84,7 +86,8 @@ TITLES = {
         "Runs",
         "What each check, sweep and backfill compared: both sides’ number and sum.",
         "One line for each run and currency. How many links and calls a run took is said in each of its lines; number"
-        " and sum of both sides are of the currency of the line.",
+        " and sum of both sides are of the currency of the line. Nothing is added up: each run compares again what runs"
+        " before it compared.",
         "It proves that the controls ran. A run that failed is made again by itself; open it to see why it failed.",
     ),
     "open_items": Title(
