@@ -583,6 +583,8 @@ def test_a_refund_that_only_the_order_shows_is_raised_and_closed_when_it_is_reve
     row = shop.one("SELECT * FROM discrepancies WHERE closed_at IS NULL")
     assert (row.type, row.severity, row.payment_id) == ("refund_on_order_only", "informational", payment_id)
     assert (row.amount_at_risk, row.currency) == (Decimal(4), "USD")
+    dates = shop.one("SELECT r.occurred_at, p.created_at FROM refunds r JOIN payments p USING (payment_id)")
+    assert row.aged_from == dates.occurred_at > dates.created_at, "it is as old as the refund"
     assert shop.one("SELECT amount FROM payments").amount == Decimal(10), "the payment stays booked"
 
     shop.sandbox.world.reverse_refund(str(payment_id), refund["id"])

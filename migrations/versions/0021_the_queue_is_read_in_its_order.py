@@ -1,8 +1,8 @@
 """the queue is read in its order
 
 Revision: 0021, after 0020. A discrepancy keeps from when its age counts, which was looked up at its payment for every row
-of every look at the queue: transaction_at of its payment, else its created_at, else when it came up. Checks write it
-whenever they see it. What is open is read from indexes in the order of that, for all and for one instance, which hold what
+of every look at the queue: transaction_at of its payment, else its created_at, else when it came up; of a refund that
+Wix's total does not show, when the latest refund was made. Checks write it whenever they see it. What is open is read from indexes in the order of that, for all and for one instance, which hold what
 filters and sums of the queue ask for; what is closed, in the order in which it was closed. last_seen_at and the like,
 which every check writes, are in none of them, so that such an update stays within its page.
 
@@ -48,8 +48,12 @@ INDEXES = {
 }
 BEFORE = {"ix_discrepancies_open": ("discrepancies", "(instance_id, first_seen_at) WHERE closed_at IS NULL")}
 DATED = """
-    COALESCE((SELECT COALESCE(p.transaction_at, p.created_at) FROM payments p
-        WHERE p.instance_id = d.instance_id AND p.payment_id = d.payment_id), d.opened_at)"""
+    COALESCE(
+        CASE WHEN d.type = 'refund_on_order_only' THEN (SELECT max(f.occurred_at) FROM refunds f
+            WHERE f.instance_id = d.instance_id AND f.payment_id = d.payment_id AND f.status = 'SUCCEEDED') END,
+        (SELECT COALESCE(p.transaction_at, p.created_at) FROM payments p
+            WHERE p.instance_id = d.instance_id AND p.payment_id = d.payment_id),
+        d.opened_at)"""
 # In the order in which checks lock them.
 FILL = f"""
     DO $do$
@@ -69,7 +73,7 @@ FILL = f"""
     END $do$"""
 MEANING = (
     "From when its age counts (UTC), as of the check that saw it last: transaction_at of the payment, else its created_at,"
-    " else opened_at."
+    " else opened_at. Of refund_on_order_only: when the latest refund of the payment was made."
 )
 MEANING_BEFORE = (
     "From when its age counts (UTC): transaction_at of the payment, else its created_at, else opened_at."

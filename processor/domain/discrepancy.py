@@ -142,8 +142,9 @@ ADVICE: dict[DiscrepancyType, str] = {
         " write it off; it closes by itself if the webhook comes after all."
     ),
     DiscrepancyType.REFUND_ON_ORDER_ONLY: (
-        "See the refund on its order and book it; the payment stays booked in full. Where Wix's totals never fall on a"
-        " refund, every refund shows so: write it off as a refund."
+        "The refund is recorded here, and taken off the payment's net; its gross amount stays. See on the order that it"
+        " is right. Where Wix's totals never fall on a refund, every refund shows so: write it off as a refund, which"
+        " holds; what is resolved opens again at the next check."
     ),
     DiscrepancyType.UNKNOWN_INSTANCE: (
         "A test sent from the developers' dashboard looks just so: if there was one, resolve it as a test."

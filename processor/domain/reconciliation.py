@@ -482,15 +482,18 @@ def _unshown_refunds(books: LinkBooks, link: Link) -> list[Refunded]:
 
 
 def _refund_on_order_only(payment_link_id: UUID, one: Refunded) -> Difference:
-    amount = "an amount that cannot be booked"
-    if one.amount is not None:
-        amount = f"{shown(one.amount, one.currency)} {one.currency}"
+    refunded = None if one.amount is None else f"refunded {shown(one.amount, one.currency)} {one.currency}"
     return Difference(
         type=DiscrepancyType.REFUND_ON_ORDER_ONLY,
         payment_link_id=payment_link_id,
         payment_id=one.payment_id,
         severity=Severity.INFORMATIONAL,
-        sides={"booked": None, "wix": "not in the link's total", "told": f"refunded {amount}"},
+        # Only the sum of its payments, which are gross, is as if there had been no refund.
+        sides={
+            "booked": refunded,
+            "wix": "not in the link's total",
+            "told": refunded or "refunded an amount that cannot be booked",
+        },
         amount_at_risk=one.amount,
         currency=one.currency if one.amount is not None else None,
     )

@@ -38,9 +38,12 @@ from processor.errors import NotAllowed
 from processor.store import alerts
 
 BATCH = 500  # rows locked and written at once
-_DATED = """(SELECT COALESCE(p.transaction_at, p.created_at) FROM payments p
-    WHERE p.instance_id = {row}.instance_id AND p.payment_id = {row}.payment_id)"""
-"""When the payment of a row was made, NULL when there is none or it does not say."""
+_DATED = """COALESCE(
+    CASE WHEN {row}.type = 'refund_on_order_only' THEN (SELECT max(f.occurred_at) FROM refunds f
+        WHERE f.instance_id = {row}.instance_id AND f.payment_id = {row}.payment_id AND f.status = 'SUCCEEDED') END,
+    (SELECT COALESCE(p.transaction_at, p.created_at) FROM payments p
+        WHERE p.instance_id = {row}.instance_id AND p.payment_id = {row}.payment_id))"""
+"""When the payment of a row was made, or refunded where that is what differs; NULL when there is none, or no date."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,8 @@ TABLES: dict[str, dict[str, str]] = {
         "first_seen_at": "When a check first saw it (UTC).",
         "opened_at": "When it came up, or came up again after it had gone (UTC).",
         "aged_from": "From when its age counts (UTC), as of the check that saw it last: transaction_at of the payment,"
-        " else its created_at, else opened_at.",
+        " else its created_at, else opened_at."
+        " Of refund_on_order_only: when the latest refund of the payment was made.",
         "last_seen_at": "When a check last saw it (UTC).",
         "times_seen": "How many checks saw it.",
         "times_reopened": "How often it recurred after it was closed.",

@@ -758,12 +758,12 @@ ASKED_OF_OPEN = ["type", "severity", "state", "owner", "currency", "amount_at_ri
 class Discrepancy(Base):
     """A difference that needs a decision; one row however often it is seen, closes and recurs.
 
-    It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks after
-    it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open; the
-    release before wrote no reason. opened_at: when it came up, or came up again after it had gone. aged_from: from when
-    its age counts, as of the check that saw it last: the transaction of its payment, else the creation of that, else
-    opened_at. rule_set_version, rules: under which rules it was within tolerance, and those that said so, NULL where
-    none did.
+    It is where its steps have led (`domain.discrepancy`). sides: what each side says, as text. owner: who looks
+    after it, NULL for nobody. reason, resolution: why it was closed, as a code and in words, NULL while it is open;
+    the release before wrote no reason. opened_at: when it came up, or came up again after it had gone. aged_from:
+    from when its age counts, as of the check that saw it last: the transaction of its payment, else the creation of
+    that, else opened_at; of a refund, when that was made. rule_set_version, rules: under which rules it was within
+    tolerance, and those that said so, NULL where none did.
     """
 
     __tablename__ = "discrepancies"

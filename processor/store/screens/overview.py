@@ -128,13 +128,16 @@ def is_empty(connection: Connection, reach: Reach) -> bool:
 class OpenItems:
     """Open discrepancies of one age in one currency. bucket: of `domain.discrepancy.AGING`, None for all ages.
 
-    currency: None for those of no currency. at_risk: None where no amount is known.
+    currency: None for those of no currency. at_risk: None where no amount is known. informational,
+    informational_at_risk: of those among them that may have an innocent cause.
     """
 
     bucket: str | None
     currency: str | None
     number: int
     at_risk: Decimal | None
+    informational: int
+    informational_at_risk: Decimal | None
 
 
 def open_items(connection: Connection, reach: Reach, now: datetime) -> list[OpenItems]:
@@ -147,15 +150,17 @@ def open_items(connection: Connection, reach: Reach, now: datetime) -> list[Open
     rows = connection.execute(
         text(f"""
             WITH items AS (
-                SELECT d.aged_from, d.currency, d.amount_at_risk
+                SELECT d.aged_from, d.currency, d.amount_at_risk, d.severity = 'informational' AS is_innocent
                 FROM discrepancies d
                 WHERE d.closed_at IS NULL AND {_seen("d.instance_id", reach)}
                 ORDER BY d.aged_from, d.discrepancy_id LIMIT :most
             ), aged AS (
-                SELECT CASE {buckets} ELSE {len(AGING) - 1} END AS bucket, i.currency, i.amount_at_risk
+                SELECT CASE {buckets} ELSE {len(AGING) - 1} END AS bucket, i.*
                 FROM items i
             )
-            SELECT bucket, currency, count(*) AS number, sum(amount_at_risk) AS at_risk
+            SELECT bucket, currency, count(*) AS number, sum(amount_at_risk) AS at_risk,
+                count(*) FILTER (WHERE is_innocent) AS informational,
+                sum(amount_at_risk) FILTER (WHERE is_innocent) AS informational_at_risk
             FROM aged GROUP BY GROUPING SETS ((bucket, currency), (currency))
             ORDER BY bucket NULLS FIRST, currency NULLS LAST"""),
         {
@@ -167,7 +172,14 @@ def open_items(connection: Connection, reach: Reach, now: datetime) -> list[Open
         },
     )
     return [
-        OpenItems(None if row.bucket is None else AGING[row.bucket][0], row.currency, row.number, row.at_risk)
+        OpenItems(
+            None if row.bucket is None else AGING[row.bucket][0],
+            row.currency,
+            row.number,
+            row.at_risk,
+            row.informational,
+            row.informational_at_risk,
+        )
         for row in rows
     ]
 

@@ -26,6 +26,7 @@ class About(StrEnum):
     """What a sentence speaks of."""
 
     OPEN = "open"
+    INFORMATIONAL = "informational"
     CLOCK = "clock"
     INSTANCES = "instances"
     HELD = "held"
@@ -44,17 +45,20 @@ class Trouble:
 class Books:
     """What is known of the books.
 
-    open: discrepancies without a decision; at_risk: (amount, currency) of those that have one. waiting: payment links
-    that changed and were not compared with Wix since; waiting_since: when the first of them was due, None while none
-    is. Both numbers may be the least there are: is_open_cut, is_waiting_cut. stalled_since: when the clock was last
-    heard of, None while it runs, or never did. unreachable: Wix cannot be asked about them. silent: Wix lists payments
-    of theirs of which no webhook told. held: events of instances that Wix has not vouched for. is_empty: nothing was
-    ever booked.
+    open: discrepancies without a decision, without the informational, which may have an innocent cause; at_risk:
+    (amount, currency) of those that have one; and the same of informational ones. waiting: payment links that
+    changed and were not compared with Wix since; waiting_since: when the first of them was due, None while none is.
+    Both numbers may be the least there are: is_open_cut, is_waiting_cut. stalled_since: when the clock was last
+    heard of, None while it runs, or never did. unreachable: Wix cannot be asked about them. silent: Wix lists
+    payments of theirs of which no webhook told. held: events of instances that Wix has not vouched for. is_empty:
+    nothing was ever booked.
     """
 
     open: int = 0
     is_open_cut: bool = False
     at_risk: Sequence[tuple[Decimal, str]] = ()
+    informational: int = 0
+    informational_at_risk: Sequence[tuple[Decimal, str]] = ()
     waiting: int = 0
     is_waiting_cut: bool = False
     waiting_since: datetime | None = None
@@ -144,6 +148,13 @@ def _troubles(
             f" {formats.span(now - books.waiting_since)} by now.",
             About.WAITING,
         )
+    if books.informational:
+        what = _count(books.informational, "discrepancy", books.is_open_cut)
+        verb = "is" if books.informational == 1 else "are"
+        words = (
+            f"{what}{_at_risk(books.informational_at_risk)} {verb} informational: the cause may be innocent."
+        )
+        yield Sentence(Mood.NOTE, words[:1].upper() + words[1:], About.INFORMATIONAL)
 
 
 def _count(number: int, noun: str, is_cut: bool = False) -> str:

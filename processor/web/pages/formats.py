@@ -60,10 +60,16 @@ def short(value: UUID | str | None) -> str:
     return "–" if value is None else str(value)[:8]
 
 
+# Codes whose words would say something else than is the case.
+_CALLED = {"refund_on_order_only": "Refund not in Wix’s total"}
+
+
 def words(value: Any) -> str:
     """A code as words: `amount_differs` is "Amount differs", `CREDIT_CARD` is "Credit card"."""
     if value is None:
         return "–"
+    if str(value) in _CALLED:
+        return _CALLED[str(value)]
     text = _BREAKS.sub(" ", str(value)).strip().lower()
     return text[:1].upper() + text[1:]
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from processor import decisions
+from processor.domain.access import Role
 from processor.domain.discrepancy import ApproveWriteOff
 from processor.domain.payment import FACTS
 from processor.store.screens import decided
@@ -87,6 +88,34 @@ def test_what_is_open_or_proposed_is_said_where_it_differs(books: Books, auditor
     payment = words(auditor.read(f"/payments/{books.instance_id}/{books.payments['discrepant']}"))
     assert "Amount differs Open With nobody," in payment
     assert "Discrepancy Amount differs" in payment, "the payment itself says so"
+
+
+def test_a_refund_that_wixs_total_does_not_show_is_told_as_what_it_is(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    [payment_id] = shop.pay(shop.link("10.00"))
+    shop.deliver()
+    shop.sandbox.world.refund(str(payment_id), {"amount": "4.00"})
+    shop.deliver()
+    for _ in range(2):
+        shop.tick()
+        shop.check()
+        shop.pass_time()
+    one = shop.one("SELECT discrepancy_id, type FROM discrepancies WHERE closed_at IS NULL")
+    clerk = fresh_books.person(Role.CLERK)
+
+    payment = words(clerk.read(f"/payments/{fresh_books.instance_id}/{payment_id}"))
+    assert "Matched but a discrepancy is open" in payment
+    assert "Refund not in Wix’s total Open With nobody," in payment
+    assert "Told: refunded 4.00 USD · Booked: refunded 4.00 USD · Wix: not in the link's total" in payment
+
+    page = clerk.read(f"/discrepancies/{fresh_books.instance_id}/{one.discrepancy_id}")
+    assert one.type == "refund_on_order_only", "the code stays"
+    assert "<h1>Refund not in Wix’s total</h1>" in page
+    assert rows_of(page)["Refund"] == [*["refunded 4.00 USD"] * 2, "not in the link's total"]
+    assert "“Both sides are right” lasts only until the next check" in page
+    overview = words(clerk.read("/"))
+    assert "1 discrepancy with 4.00 USD at risk is informational: the cause may be innocent." in overview
+    assert "needs a decision" not in overview
 
 
 def test_nothing_of_another_instance_is_shown_as_decided(books: Books) -> None:

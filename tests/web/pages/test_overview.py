@@ -94,6 +94,15 @@ def test_open_discrepancies_are_told_with_what_is_at_risk(
     assert said(open=number, at_risk=at_risk) == [f"bad: {words}"]
 
 
+def test_what_may_be_innocent_is_told_apart() -> None:
+    one = said(informational=1, informational_at_risk=[(Decimal(45), "USD")])
+    both = said(open=1, informational=2, held=1)
+
+    assert one == ["note: 1 discrepancy with 45.00 USD at risk is informational: the cause may be innocent."]
+    assert both[0] == "bad: 1 discrepancy needs a decision."
+    assert both[-1] == "note: 2 discrepancies are informational: the cause may be innocent."
+
+
 def test_numbers_that_were_not_counted_to_the_end_say_so() -> None:
     assert said(open=10_000, is_open_cut=True)[0].startswith("bad: More than 10,000 discrepancies")
 

@@ -68,6 +68,16 @@ STATES: dict[str, tuple[str, tuple[State, ...]]] = {
     "written_off": ("Written off", (State.WRITTEN_OFF,)),
     "any": ("Any state", (*OPEN, *CLOSED)),
 }
+PERSISTING = frozenset(
+    (
+        *(DiscrepancyType.REFUND_ON_ORDER_ONLY, DiscrepancyType.TOTAL_DIFFERS, DiscrepancyType.COUNT_DIFFERS),
+        *(DiscrepancyType.ORDER_AMOUNT_DIFFERS, DiscrepancyType.OVER_LIMIT, DiscrepancyType.LINK_MISSING),
+        *(DiscrepancyType.PAID_WHILE_INACTIVE, DiscrepancyType.DUPLICATE_PAYMENT),
+        *(DiscrepancyType.LAST_PAYMENT_DIFFERS, DiscrepancyType.STATUS_DIFFERS),
+        DiscrepancyType.PAYMENT_WITHOUT_EVENT,
+    )
+)
+"""Types whose cause mostly stays as it is, so that every check sees them again."""
 ME, NOBODY = "me", "nobody"
 BUCKETS = [name.replace(" ", "-") for name, _ in AGING]
 """What the buckets are called in addresses."""
@@ -595,6 +605,7 @@ def blueprint(site: Site) -> Blueprint:
             resolving=_reasons(RESOLVING),
             writing_off=_reasons(WRITING_OFF),
             again=again,
+            is_persisting=one.type in PERSISTING,
             is_link=is_link,
             is_same_person=is_same_person,
         )

@@ -108,11 +108,17 @@ def trends(sums: dict[date, tuple[DaySum, ...]], days: Sequence[date]) -> list[T
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Open discrepancies of one aging bucket; those without a bucket are all of them."""
+    """Open discrepancies of one aging bucket; those without a bucket are all of them.
+
+    informational, informational_at_risk: of those that may have an innocent cause; errors_at_risk: of the others.
+    """
 
     bucket: str | None
     number: int
     at_risk: tuple[tuple[Decimal, str], ...]
+    informational: int = 0
+    informational_at_risk: tuple[tuple[Decimal, str], ...] = ()
+    errors_at_risk: tuple[tuple[Decimal, str], ...] = ()
 
 
 def ages(items: Sequence[OpenItems]) -> tuple[Ages, list[Ages]]:
@@ -128,10 +134,18 @@ def ages(items: Sequence[OpenItems]) -> tuple[Ages, list[Ages]]:
 
 
 def _summed(bucket: str | None, ones: Sequence[OpenItems]) -> Ages:
+    risks = [
+        (one.at_risk, one.informational_at_risk or Decimal(0), one.currency)
+        for one in ones
+        if one.at_risk is not None and one.currency
+    ]
     return Ages(
         bucket,
         sum(one.number for one in ones),
-        tuple((one.at_risk, one.currency) for one in ones if one.at_risk is not None and one.currency),
+        tuple((at_risk, currency) for at_risk, _, currency in risks),
+        sum(one.informational for one in ones),
+        tuple((innocent, currency) for _, innocent, currency in risks if innocent),
+        tuple((at_risk - innocent, currency) for at_risk, innocent, currency in risks if at_risk != innocent),
     )
 
 
@@ -200,9 +214,11 @@ def blueprint(site: Site) -> Blueprint:
         instances = overview.instances(connection, by)
         beat = operations.last_beat(connection, operations.CLOCK)
         books = Books(
-            open=min(every.number, overview.OPEN_MAX),
+            open=min(every.number, overview.OPEN_MAX) - every.informational,
             is_open_cut=every.number > overview.OPEN_MAX,
-            at_risk=every.at_risk,
+            at_risk=every.errors_at_risk,
+            informational=every.informational,
+            informational_at_risk=every.informational_at_risk,
             waiting=min(waiting.links, overview.WAITING_MAX),
             is_waiting_cut=waiting.links > overview.WAITING_MAX,
             waiting_since=waiting.late_since,
@@ -326,6 +342,7 @@ def _lists(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
     held_of = found["waiting"].held_of
     return {
         About.OPEN: (url_for("discrepancies.index"), "See them"),
+        About.INFORMATIONAL: (url_for("discrepancies.index", severity="informational"), "See them"),
         About.CLOCK: (url_for("health.index"), "See what else is wrong"),
         About.INSTANCES: ("#instances", "See which"),
         About.HELD: (url_for("events.index", instance=held_of, status="held"), "See the events"),

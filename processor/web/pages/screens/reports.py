@@ -94,8 +94,8 @@ TITLES = {
         "Discrepancies",
         "Open items",
         "What needs a decision now, and how old it is.",
-        "One line for each discrepancy without a decision, the newest first. The age counts from the transaction, or"
-        " from when the discrepancy came up.",
+        "One line for each discrepancy without a decision, the newest first. The age counts from the transaction or"
+        " refund, or from when the discrepancy came up.",
         "Begin with the oldest and those without an owner. Open one to see what each side says, then resolve it or"
         " propose a write-off.",
     ),
