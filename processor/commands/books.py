@@ -26,7 +26,9 @@ from processor.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from processor.store.listings import EventLine, Narrowing, PaymentLine
+    from decimal import Decimal
+
+    from processor.store.listings import EventLine, GivenBack, Narrowing, PaymentLine
 
 # Rows are committed a moment after the time they carry, so a follower looks back that far.
 LOOK_BACK = timedelta(seconds=60)
@@ -339,6 +341,25 @@ def _payment_row(payment: PaymentLine) -> Sequence[Any]:
     )
 
 
+def _net(amount: Decimal, back: GivenBack | None) -> Decimal | None:
+    """What is left after the refunds that were told of; None when that is unclear."""
+    if back is None:
+        return amount
+    return None if back.unclear else amount - back.amount
+
+
+def _less(amount: Decimal, back: GivenBack | None, currency: str) -> str:
+    """Such as ", 4.00 refunded, 8.00 net of refunds"; empty where no refund was told of."""
+    from processor.commands.common import shown
+
+    if back is None:
+        return ""
+    unclear = f" and unclear for {back.unclear}" if back.unclear else ""
+    net = _net(amount, back)
+    left = "" if net is None else f", {shown(net, currency)} net of refunds"
+    return f", {shown(back.amount, currency)} refunded{unclear}{left}"
+
+
 @payments.command("list")
 @_payment_options
 @window_options
@@ -347,7 +368,8 @@ def _payment_row(payment: PaymentLine) -> Sequence[Any]:
 def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
     """List payments, the newest first, with sums.
 
-    The sums are those of all that fit, per currency, whatever the limit.
+    The sums are those of all that fit, per currency, whatever the limit: gross, and where refunds were told of, those
+    and what is left.
     """
     from processor.commands.common import shown
     from processor.store import listings
@@ -357,15 +379,27 @@ def list_payments(limit: int, as_json: bool, **narrowing: Any) -> None:
     with services.database.begin() as connection:
         found = listings.payments(connection, by, limit=limit)
         sums = listings.totals(connection, by)
+        back = listings.given_back(connection, by)
     if as_json:
         totals = [
-            {"currency": currency, "payments": number, "amount": amount} for currency, number, amount in sums
+            {
+                "currency": currency,
+                "payments": number,
+                "amount": amount,
+                "refunded": back[currency].amount if currency in back else None,
+                "refunds_unclear": back[currency].unclear if currency in back else 0,
+                "net_of_refunds": _net(amount, back.get(currency)),
+            }
+            for currency, number, amount in sums
         ]
         echo_json({"payments": found, "totals": totals})
         return
     echo_table(_PAYMENT_COLUMNS, map(_payment_row, found), nothing="no such payment")
     for currency, number, amount in sums:
-        click.echo(f"{number} payment{'' if number == 1 else 's'}: {shown(amount, currency)} {currency}")
+        click.echo(
+            f"{number} payment{'' if number == 1 else 's'}: {shown(amount, currency)} {currency} gross"
+            + _less(amount, back.get(currency), currency)
+        )
     if len(found) == limit < sum(number for _, number, _ in sums):
         click.echo(f"only the newest {limit} are listed; --limit shows more")
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, text
 
 from processor.store import evidence
+from processor.store.screens import refunded
 from processor.store.tables import (
     AppInstance,
     Discrepancy,
@@ -250,6 +251,36 @@ def totals(connection: Connection, by: Narrowing) -> list[tuple[str, int, Decima
         .order_by(row.currency)
     )
     return [(line[0], line[1], line[2]) for line in found]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Of payments in one currency. amount: refunded as told, without the payments of which it is unclear.
+
+    unclear: how many those are.
+    """
+
+    amount: Decimal
+    unclear: int
+
+
+def given_back(connection: Connection, by: Narrowing) -> dict[str, GivenBack]:
+    """What was refunded of everything that `payments` would list without a limit, by currency.
+
+    Of those currencies of which a refund was told.
+    """
+    row, back = PaymentRow, refunded.of_all().c
+    is_unclear = refunded.is_unclear(row, back)
+    found = connection.execute(
+        select(
+            row.currency,
+            func.coalesce(func.sum(refunded.given_back(row, back)), 0),
+            func.count().filter(is_unclear),
+        )
+        .where(*_of_payments(by), *refunded.is_of(row, back))
+        .group_by(row.currency)
+    )
+    return {line[0]: GivenBack(Decimal(line[1]), line[2]) for line in found}
 
 
 def payment(connection: Connection, payment_id: UUID, instance_id: UUID | None = None) -> list[PaymentLine]:

@@ -332,17 +332,52 @@ def test_payments_are_listed_with_the_sums_of_all(run: Run, shop: Shop) -> None:
     listed = told(run("payments", "list", "--limit", 2, "--json"))
     assert len(listed["payments"]) == 2
     assert listed["totals"] == [
-        {"currency": "EUR", "payments": 3, "amount": "12.000"},
-        {"currency": "KWD", "payments": 1, "amount": "12.345"},
+        {
+            "currency": "EUR",
+            "payments": 3,
+            "amount": "12.000",
+            "refunded": None,
+            "refunds_unclear": 0,
+            "net_of_refunds": "12.000",
+        },
+        {
+            "currency": "KWD",
+            "payments": 1,
+            "amount": "12.345",
+            "refunded": None,
+            "refunds_unclear": 0,
+            "net_of_refunds": "12.345",
+        },
     ]
     people = run("payments", "list", "--link", link_id, "--limit", 2).stdout
-    assert "3 payments: 12.00 EUR" in people
+    assert "3 payments: 12.00 EUR gross\n" in people
     assert "4.00" in people
     assert "4.000" not in people
     assert "only the newest 2 are listed" in people
     assert told(run("payments", "list", "--currency", "KWD", "--json"))["payments"][0]["amount"] == "12.345"
     assert told(run("payments", "list", "--until", "2020-01-01", "--json"))["payments"] == []
     assert run("payments", "list", "--currency", "USD").stdout == "no such payment\n"
+
+
+def test_sums_of_payments_say_what_was_refunded(run: Run, shop: Shop) -> None:
+    link_id = shop.link("4.00", "EUR")
+    paid, _ = shop.pay(link_id), shop.pay(link_id)
+    shop.deliver()
+    shop.sandbox.world.refund(str(paid[0]), {"amount": "1.50"})
+    shop.deliver()
+    shop.tick()
+
+    assert (
+        "2 payments: 8.00 EUR gross, 1.50 refunded, 6.50 net of refunds\n" in run("payments", "list").stdout
+    )
+    [total] = told(run("payments", "list", "--json"))["totals"]
+    assert (total["refunded"], total["net_of_refunds"]) == ("1.500", "6.500")
+
+    shop.rows("UPDATE refunds SET amount = NULL, reason = 'amount_too_fine' RETURNING 1")
+    unclear = run("payments", "list").stdout
+    assert "2 payments: 8.00 EUR gross, 0.00 refunded and unclear for 1\n" in unclear
+    [total] = told(run("payments", "list", "--json"))["totals"]
+    assert (total["refunds_unclear"], total["net_of_refunds"]) == (1, None)
 
 
 def test_a_payment_is_shown_with_its_history_and_without_its_buyer(run: Run, shop: Shop) -> None:

@@ -30,6 +30,10 @@ def link_page(books: Books, name: str) -> str:
     return f"/links/{books.instance_id}/{books.links[name]}"
 
 
+def discrepancy_page(books: Books) -> str:
+    return f"/discrepancies/{books.instance_id}/{books.discrepancies['proposed']}"
+
+
 @pytest.fixture
 def written_off(fresh_books: Books) -> Books:
     fill(fresh_books, {})
@@ -48,6 +52,10 @@ def test_a_difference_that_was_written_off_says_by_whom(written_off: Books) -> N
     assert ": rounding." in words(page)
     assert f"/discrepancies/{written_off.instance_id}/{written_off.discrepancies['proposed']}" in page
     assert '<tr class="differs">' in page, "the totals differ all the same"
+    assert "until the next check" not in page, "no check makes them equal"
+    one = words(person.read(discrepancy_page(written_off)))
+    assert "Written off 5.00 USD" in one
+    assert "At risk" not in one
     listed = words(person.read(f"/links?instance={written_off.instance_id}"))
     assert listed.count("differs, written off") == 1
     assert "1,205 JPY differs" in listed, "what is open is not accepted"

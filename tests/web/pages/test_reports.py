@@ -18,7 +18,9 @@ import pytest
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from processor import decisions
 from processor.domain.access import Reach, Role
+from processor.domain.discrepancy import ApproveWriteOff
 from processor.domain.sheet import FORMULA, cell, harmless
 from processor.store.report_views import REPORTS, Lines
 from processor.store.screens import reports as store
@@ -26,7 +28,7 @@ from processor.store.screens.names import amounts_of
 from processor.web.pages import exports
 from processor.web.pages.screens import reports
 from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
-from tests.web.pages.books import Books, Person, names_of
+from tests.web.pages.books import Books, Person, fill, names_of
 
 WIDE = "?since=2026-01-01&until=2026-12-31"
 
@@ -301,6 +303,23 @@ def test_links_are_named_by_their_titles(books: Books) -> None:
         r'<a class="called" href="/links/[^"]+" title="[0-9a-f-]{36}"><bdi>Deposit</bdi></a>', page
     )
     assert "<b onclick" not in page
+
+
+def test_control_totals_say_whose_they_are_and_what_was_written_off(fresh_books: Books) -> None:
+    books = fresh_books
+    fill(books, {})
+    before = table(books.person().read(f"/reports/control_totals{window(books)}"))
+    decisions.decide(books.shop.services, books.discrepancies["proposed"], ApproveWriteOff(), actor="noor")
+
+    page = books.person().read(f"/reports/control_totals{window(books)}")
+    after = table(page)
+
+    assert ">Count, says Wix</abbr>" in page
+    assert ">Amount, says Wix</abbr>" in page
+    assert not any("No, written off" in row for row in before)
+    [line] = [row for row in after if "No, written off" in row]
+    assert "Deposit" in line
+    assert any("No" in row for row in after), "what is open is not accepted"
 
 
 def test_payments_are_named_by_their_amount_where_no_column_has_it(books: Books) -> None:

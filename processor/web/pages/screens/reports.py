@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from processor.domain.access import Permission, Reach
 from processor.domain.sheet import cell
 from processor.store.report_views import REPORTS, Lines, Report, Scope, Total
-from processor.store.screens import instances, names, reports
+from processor.store.screens import decided, instances, names, reports
 from processor.store.screens.instances import Choice
 from processor.store.screens.payments import titles_of
 from processor.store.screens.reports import ColumnMeaning, Meaning, TakesTooLong
@@ -79,7 +79,8 @@ TITLES = {
         "Our sum of each payment link beside Wix’s own total.",
         "One line for each payment link and currency: number and sum of what is booked here, number and sum as Wix"
         " states them, and the difference of the two sums.",
-        "Where the difference is not zero, open the link. A link that was never checked has no totals of Wix yet.",
+        "Where the difference is not zero, open the link, unless it says that the difference was written off or is"
+        " tolerated. A link that was never checked has no totals of Wix yet.",
     ),
     "runs": Title(
         "Money",
@@ -187,6 +188,11 @@ CODES = frozenset(
     )
 )
 """Columns of text that are codes of ours or Wix's, and are shown as words."""
+_LABELS = {
+    ("control_totals", "payment_count"): "Count, says Wix",
+    ("control_totals", "total_amount"): "Amount, says Wix",
+}
+"""What columns are called whose names do not say whose they are."""
 _FREE = {("runs", "reason")}  # a code elsewhere
 _KINDS = {
     "uuid": "id",
@@ -227,7 +233,8 @@ def column(view: str, one: ColumnMeaning) -> Column:
     if kind is None:
         is_code = one.name in CODES and (view, one.name) not in _FREE
         kind = "money" if one.type.startswith("numeric") else "code" if is_code else "text"
-    return Column(one.name, words(one.name.removeprefix("is_").removesuffix("_id")), kind, one.meaning)
+    label = _LABELS.get((view, one.name)) or words(one.name.removeprefix("is_").removesuffix("_id"))
+    return Column(one.name, label, kind, one.meaning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +329,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What is shown. names: by row and column, what an id is called. count: of all rows there are."""
+    """What is shown. names: by row and column, what an id is called; notes: what stands behind a value.
+
+    count: of all rows there are.
+    """
 
     columns: list[Column]
     rows: list[Row]
     names: dict[tuple[int, int], str]
+    notes: dict[tuple[int, int], str]
     totals: list[Total]
     count: int
 
@@ -421,9 +432,13 @@ def blueprint(site: Site) -> Blueprint:
             connection, question.report, question.scope, by, columns=read_, limit=ROWS_MAX
         ) as lines:
             rows = list(_rows(lines, columns))
-        called = _called(connection, columns, rows)
         return Table(
-            columns, rows, called, [one for one in totals if one.rows], sum(one.rows for one in totals)
+            columns,
+            rows,
+            _called(connection, columns, rows),
+            _accepted(connection, columns, rows),
+            [one for one in totals if one.rows],
+            sum(one.rows for one in totals),
         )
 
     @routes.get("")
@@ -553,6 +568,29 @@ def _called(
                 if amount is not None and currency is not None
             }
         found |= {(number, place): told[key] for number, key in keys.items() if key in told}
+    return found
+
+
+def _accepted(
+    connection: Connection, columns: Sequence[Column], rows: Sequence[Row]
+) -> dict[tuple[int, int], str]:
+    """Of links whose totals differ: that this is written off or tolerated."""
+    places = {one.name: place for place, one in enumerate(columns)}
+    if not {"payment_link_id", "is_equal"} <= places.keys():
+        return {}
+    link, is_equal = places["payment_link_id"], places["is_equal"]
+    differing: dict[UUID, dict[int, UUID]] = {}
+    for number, row in enumerate(rows):
+        if row.instance_id is not None and row.values[is_equal] is False:
+            differing.setdefault(row.instance_id, {})[number] = row.values[link]
+    found: dict[tuple[int, int], str] = {}
+    for instance_id, links in differing.items():
+        how = decided.accepted(connection, instance_id, list(links.values()))
+        found |= {
+            (number, is_equal): words(how[link_id]).lower()
+            for number, link_id in links.items()
+            if link_id in how
+        }
     return found
 
 
