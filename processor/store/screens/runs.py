@@ -10,9 +10,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, text
 
 from processor.domain.access import Reach
+from processor.domain.discrepancy import AUTOMATION
 from processor.store.runs import RunLine
 from processor.store.screens.common import within
 from processor.store.screens.keyset import Position, Slice
@@ -50,8 +51,9 @@ def runs(
 ) -> Sifted[RunLine]:
     """Runs of an instance that began in [since, until), the newest first; None for what does not matter.
 
-    with_idle: also sweeps and backfills that found nothing: they asked for no check, and each payment was as booked.
-    What differs asks for no check where one found it before, or where it may still settle.
+    with_idle: also what found nothing new, and was begun by nobody: checks that recovered, opened and closed nothing,
+    sweeps and backfills that asked for no check, and each payment was as booked. What differs asks for no check where
+    one found it before, or where it may still settle.
     """
     row = ReconciliationRun
     conditions: list[ColumnElement[bool]] = [
@@ -66,7 +68,17 @@ def runs(
         column == value for column, value in ((row.kind, kind), (row.status, status)) if value is not None
     ]
     if not with_idle:
-        sieve.append(or_(row.kind == "check", row.status != "succeeded", row.link_count > 0, _DIFFERS))
+        sieve.append(
+            or_(
+                row.status != "succeeded",
+                row.actor != AUTOMATION,
+                row.opened > 0,
+                row.resolved > 0,
+                row.recovered > 0,
+                and_(row.kind != "check", row.link_count > 0),
+                _DIFFERS,
+            )
+        )
     found = sift(connection, select(*_LINE).where(*conditions), sieve, (row.started_at, row.run_id), at=at)
     lines = [RunLine(*line[: len(_LINE)]) for line in found.page.items]
     return Sifted(Slice(lines, found.page.before, found.page.after), found.looked_to)

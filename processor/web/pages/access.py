@@ -163,13 +163,16 @@ class Guard:
         if held is None:
             return self._ask_to_sign_in()
         self._check_form()
+        instance_id = (request.view_args or {}).get("instance_id")
+        is_action = request.method == "POST" or wanted.is_recorded
         if not held.account.may(wanted.permission):
             log.info("page_refused", actor=held.account.name, page=request.endpoint, request_id=g.request_id)
+            if is_action and (instance_id is None or held.account.reach.holds(instance_id)):
+                self._record(held.account, wanted, instance_id)
             abort(403)
-        instance_id = (request.view_args or {}).get("instance_id")
         if instance_id is not None:
             check_instance(instance_id)
-        if request.method == "POST" or wanted.is_recorded:
+        if is_action:
             self._record(held.account, wanted, instance_id)
         return None
 

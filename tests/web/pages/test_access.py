@@ -142,6 +142,24 @@ def test_every_change_asks_for_its_token_and_is_written_down(books: Books) -> No
     assert wrong == []
 
 
+def test_what_one_may_not_do_is_written_down_and_not_done(books: Books) -> None:
+    auditor = books.person(Role.AUDITOR)
+    path = f"/discrepancies/{books.instance_id}/{books.discrepancies['open']}/comment"
+
+    assert auditor.post(path, {"comment": "not mine to say"}).status_code == FORBIDDEN
+    row = books.shop.one("SELECT * FROM actions ORDER BY action_id DESC LIMIT 1")
+    assert (row.action, row.status, row.object) == (
+        *("discrepancies.comment", FORBIDDEN, str(books.discrepancies["open"])),
+    )
+    assert "not mine" not in str(row)
+    assert books.shop.rows("SELECT 1 FROM discrepancy_steps WHERE comment LIKE 'not mine%'") == []
+
+    beyond = books.person(Role.AUDITOR, reach=Reach(frozenset({books.other_instance_id})))
+    assert beyond.post(path, {"comment": "nor mine"}).status_code == FORBIDDEN
+    last = books.shop.one("SELECT action_id FROM actions ORDER BY action_id DESC LIMIT 1")
+    assert last.action_id == row.action_id, "nobody writes into the log of another instance"
+
+
 def test_an_auditor_changes_nothing() -> None:
     assert PERMISSIONS[Role.AUDITOR] == {Permission.READ}
 

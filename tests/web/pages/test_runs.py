@@ -75,6 +75,35 @@ def test_sweeps_that_found_nothing_are_left_out_until_they_are_asked_for(fresh_b
     assert "left out" not in shown
 
 
+def test_checks_that_found_nothing_new_are_left_out_until_they_are_asked_for(fresh_books: Books) -> None:
+    books, shop = fresh_books, fresh_books.shop
+    link_id = shop.link()
+    shop.pay(link_id)
+    shop.deliver()
+    fault = shop.sandbox.faults.add({"kind": "wrong_total", "linkId": str(link_id), "by": "5.00"})
+    for _ in range(3):
+        shop.request(link_id)
+        shop.check()
+        shop.pass_time()
+    shop.sandbox.faults.remove(fault["id"])
+    shop.request(link_id)
+    shop.check()
+    runs = shop.rows("SELECT run_id, opened, resolved FROM reconciliation_runs ORDER BY started_at")
+    idle = [one.run_id for one in runs if not one.opened and not one.resolved]
+    news = [one.run_id for one in runs if one.opened or one.resolved]
+    assert (len(idle), len(news)) == (2, 2)
+    person = books.person()
+
+    left_out = person.read(f"/runs?kind=check&instance={books.instance_id}")
+    shop.rows("UPDATE reconciliation_runs SET actor = 'ada' WHERE run_id = :id RETURNING 1", id=idle[0])
+    by_ada = person.read(f"/runs?kind=check&instance={books.instance_id}")
+
+    assert all(str(one) in left_out for one in news)
+    assert not any(str(one) in left_out for one in idle)
+    assert str(idle[0]) in by_ada, "what a person asked for is looked for"
+    assert str(idle[1]) in person.read(f"/runs?kind=check&instance={books.instance_id}&idle=1")
+
+
 @pytest.mark.parametrize("fault", ["amount_edited", "payment_deleted"])
 def test_a_sweep_that_saw_a_difference_which_is_known_is_never_left_out(
     fresh_books: Books, fault: str
