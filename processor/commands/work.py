@@ -383,7 +383,7 @@ def _say_discrepancies(
     elif not found and not strangers:
         words = accepted_words(accepted)
         click.echo(
-            f"nothing is open; accepted, and not equal to what Wix says: {words}"
+            f"nothing is open; accepted: {words}"
             if words
             else "nothing is open: the books equal what Wix says"
         )
