@@ -211,7 +211,7 @@ REPORTS = {
             at="started_at",
             key=("run_id", "instance_id", "currency"),
             shown=(
-                *("started_at", "run_id", "kind", "status", "actor", "link_count", "currency"),
+                *("started_at", "run_id", "kind", "status", "link_count", "currency"),
                 *("booked_count", "booked_amount", "wix_count", "wix_amount", "wix_less_booked_amount"),
             ),
             has_currency=True,

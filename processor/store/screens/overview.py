@@ -17,6 +17,7 @@ from processor.store.screens.common import keep_to_order, let_plan
 from processor.store.screens.refunded import net
 
 OPEN_MAX = 10_000  # open discrepancies that are counted; there are more only when something is very wrong
+DECIDED_MAX = 500  # held events, whose links are looked at
 WAITING_MAX = 10_000
 INSTANCES_MAX = 20
 
@@ -190,7 +191,8 @@ class Waiting:
 
     links: that changed and were not compared with Wix since, or whose difference may still be settling; at most
     WAITING_MAX + 1, and as many requests of further ones. proposed: write-offs that wait for a second person. held:
-    events, at most WAITING_MAX + 1. held_of: an instance of theirs, None without any.
+    events, at most WAITING_MAX + 1. held_of: an instance of theirs, None without any. undecided: of what is held,
+    without that of links on which somebody decided, as on a test; all of it when more than DECIDED_MAX are held.
     """
 
     links: int
@@ -198,6 +200,7 @@ class Waiting:
     held: int
     held_of: UUID | None
     proposed: int
+    undecided: int
 
 
 def waiting(connection: Connection, reach: Reach, now: datetime) -> Waiting:
@@ -218,17 +221,24 @@ def waiting(connection: Connection, reach: Reach, now: datetime) -> Waiting:
                     AND NOT COALESCE((SELECT c.wanted > c.checked FROM link_checks c
                         WHERE c.instance_id = r.instance_id AND c.payment_link_id = r.payment_link_id), false)
             )
+            , held AS (
+                SELECT e.instance_id, e.payment_link_id FROM webhook_events e
+                WHERE e.status = 'held' AND {_seen("e.instance_id", reach)} LIMIT :most
+            )
             SELECT (SELECT count(*) FILTER (WHERE is_wanted) FROM due) + (SELECT count(*) FROM asked) AS links,
                 (SELECT min(due_at) FROM due WHERE due_at <= :now) AS late_since,
-                (SELECT count(*) FROM (SELECT FROM webhook_events e
-                    WHERE e.status = 'held' AND {_seen("e.instance_id", reach)} LIMIT :most) h) AS held,
-                (SELECT e.instance_id FROM webhook_events e
-                    WHERE e.status = 'held' AND {_seen("e.instance_id", reach)} LIMIT 1) AS held_of,
+                (SELECT count(*) FROM held) AS held,
+                (SELECT instance_id FROM held LIMIT 1) AS held_of,
+                (SELECT count(*) FROM held h WHERE (SELECT count(*) FROM held) > :decided_max
+                    -- One by one, by the index of the link: as a join, all discrepancies might be read.
+                    OR NOT COALESCE((SELECT true FROM discrepancies d
+                        WHERE d.instance_id = h.instance_id AND d.payment_link_id = h.payment_link_id
+                            AND d.type = 'unknown_instance' AND d.closed_at IS NOT NULL LIMIT 1), false)) AS undecided,
                 (SELECT count(*) FROM (SELECT FROM write_offs w
                     WHERE w.status = 'proposed' AND {_seen("w.instance_id", reach)} LIMIT :most) p) AS proposed"""),
-        {**_ids(reach), "now": now, "most": WAITING_MAX + 1},
+        {**_ids(reach), "now": now, "most": WAITING_MAX + 1, "decided_max": DECIDED_MAX},
     ).one()
-    return Waiting(row.links, row.late_since, row.held, row.held_of, row.proposed)
+    return Waiting(row.links, row.late_since, row.held, row.held_of, row.proposed, row.undecided)
 
 
 def for_approval(connection: Connection, reach: Reach, asker: str) -> int:

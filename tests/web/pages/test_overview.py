@@ -14,9 +14,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
-from processor import decisions, metrics
+from processor import decisions, jobs, metrics
 from processor.domain.access import EVERYWHERE, Reach, Role
-from processor.domain.discrepancy import AGING, Assign, aging
+from processor.domain.discrepancy import AGING, Assign, Reason, Resolve, aging
 from processor.store import operations
 from processor.store.screens import overview as asked
 from processor.store.screens.overview import Day, DaySum, Delivered
@@ -720,3 +720,27 @@ def test_the_answer_time_is_the_bound_of_the_bucket_it_falls_in(monkeypatch: pyt
 def test_every_bucket_is_asked_for() -> None:
     assert AGING[-1][1] is None
     assert all(until is not None for _, until in AGING[:-1])
+
+
+def test_what_is_held_alarms_nobody_once_somebody_decided_that_it_was_a_test(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    shop.deliver()
+    shop.sandbox.send_stray("test_event", str(shop.instance_id))
+    shop.deliver(only=lambda one: one.instance_id != shop.instance_id)
+    [stranger] = shop.rows("SELECT instance_id FROM app_instances WHERE status = 'unconfirmed'")
+    for _ in range(2):
+        jobs.run_check(shop.services, stranger.instance_id)
+        shop.pass_time(timedelta(minutes=11))
+    [row] = shop.rows("SELECT discrepancy_id FROM discrepancies")
+    person = fresh_books.person()
+
+    before = person.read("/")
+    decisions.decide(shop.services, row.discrepancy_id, Resolve(Reason.TEST_DATA), actor="maya")
+    after = person.read("/")
+
+    assert "1 event is held and not booked" in before
+    assert "is held and not booked" not in after
+    assert "somebody decided on it" in after
+    with shop.services.database.begin() as connection:
+        waiting = asked.waiting(connection, EVERYWHERE, shop.services.now())
+    assert (waiting.held, waiting.undecided) == (1, 0)

@@ -225,7 +225,7 @@ def blueprint(site: Site) -> Blueprint:
             stalled_since=beat if beat is not None and now - beat > STALLED_AFTER else None,
             unreachable=_trouble(instances.unreachable, instances.unreachable_since),
             silent=_trouble(instances.silent, instances.silent_since),
-            held=waiting.held,
+            held=waiting.undecided,
             is_empty=not any(received.values()) and overview.is_empty(connection, by),
         )
         return {
