@@ -585,3 +585,11 @@ def test_only_so_many_reports_are_read_at_once(books: Books, monkeypatch: pytest
     assert busy.status_code == 503
     assert "Try again in a moment" in busy.text
     assert people[0].get(path).status_code == 200
+
+
+def test_what_columns_mean_is_said_without_the_words_of_databases(books: Books) -> None:
+    page = books.person().read("/reports/control_totals")
+    legend = page.split("What the columns mean", 1)[1]
+
+    assert "NULL" not in legend
+    assert "Times are in UTC, in the CSV as well." in legend

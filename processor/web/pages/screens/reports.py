@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -194,6 +195,7 @@ _LABELS = {
 }
 """What columns are called whose names do not say whose they are."""
 _FREE = {("runs", "reason")}  # a code elsewhere
+_NAMES = re.compile(r"(?<![.\w])`?([a-z]+(?:_[a-z]+)+)\b`?")
 _KINDS = {
     "uuid": "id",
     "bigint": "number",
@@ -234,7 +236,13 @@ def column(view: str, one: ColumnMeaning) -> Column:
         is_code = one.name in CODES and (view, one.name) not in _FREE
         kind = "money" if one.type.startswith("numeric") else "code" if is_code else "text"
     label = _LABELS.get((view, one.name)) or words(one.name.removeprefix("is_").removesuffix("_id"))
-    return Column(one.name, label, kind, one.meaning)
+    return Column(one.name, label, kind, _plain(one.meaning))
+
+
+def _plain(meaning: str) -> str:
+    """A meaning for who reads the page: columns and codes by their words, and no NULL."""
+    text = _NAMES.sub(lambda found: f"“{words(found[1])}”", meaning)
+    return re.sub(r"\bNULL\b", "empty", text)
 
 
 @dataclass(frozen=True, slots=True)
