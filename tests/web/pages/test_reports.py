@@ -592,4 +592,5 @@ def test_what_columns_mean_is_said_without_the_words_of_databases(books: Books) 
     legend = page.split("What the columns mean", 1)[1]
 
     assert "NULL" not in legend
+    assert "Empty as “Count, says Wix”" in legend
     assert "Times are in UTC, in the CSV as well." in legend

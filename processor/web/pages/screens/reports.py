@@ -235,14 +235,17 @@ def column(view: str, one: ColumnMeaning) -> Column:
     if kind is None:
         is_code = one.name in CODES and (view, one.name) not in _FREE
         kind = "money" if one.type.startswith("numeric") else "code" if is_code else "text"
-    label = _LABELS.get((view, one.name)) or words(one.name.removeprefix("is_").removesuffix("_id"))
-    return Column(one.name, label, kind, _plain(one.meaning))
+    return Column(one.name, _label(view, one.name), kind, _plain(view, one.meaning))
 
 
-def _plain(meaning: str) -> str:
+def _label(view: str, name: str) -> str:
+    return _LABELS.get((view, name)) or words(name.removeprefix("is_").removesuffix("_id"))
+
+
+def _plain(view: str, meaning: str) -> str:
     """A meaning for who reads the page: columns and codes by their words, and no NULL."""
-    text = _NAMES.sub(lambda found: f"“{words(found[1])}”", meaning)
-    return re.sub(r"\bNULL\b", "empty", text)
+    text = _NAMES.sub(lambda found: f"“{_label(view, found[1])}”", meaning)
+    return re.sub(r"\bNULL\b", "empty", re.sub(r"(^|[.!?] )NULL\b", r"\1Empty", text))
 
 
 @dataclass(frozen=True, slots=True)
