@@ -471,7 +471,7 @@ def test_items_and_products_are_in_one_link(fresh_books: Books, clerk: Person) -
     assert re.search(r'value="both" checked', added)
     assert "Tea" in preview
     assert "Stoneware mug" in preview
-    assert "Together, before tax" not in preview  # the shop says what a product costs
+    assert "Together, by the shop's prices of now" in preview
     [link] = made(fresh_books)
     items = link["ecomPaymentLink"]["lineItems"]
     assert [one["type"] for one in items] == ["CUSTOM", "CATALOG"]
