@@ -35,6 +35,13 @@ def test_what_somebody_did_is_shown_with_what_it_was_about(books: Books) -> None
     assert 'title="HTTP 303">Done<' in page
 
 
+def test_a_report_is_called_by_its_name(books: Books) -> None:
+    day = books.shop.services.now().date()
+    books.person(name="rhea").get(f"/reports/reconciliation_summary/csv?since={day}&until={day}")
+
+    assert ">Reconciliation summary<" in books.person().read("/audit?actor=rhea")
+
+
 def test_a_failed_sign_in_is_shown(books: Books) -> None:
     books.nobody().post("/sign-in", {"name": "x", "password": "y"})
 
