@@ -18,7 +18,7 @@ from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_a
 
 # Payments added up of each link: in a list, on the page of a link, and there when it is asked for.
 BOOKED_MAX = 1_000
-BOOKED_MAX_OF_ONE = 2_500
+BOOKED_MAX_OF_ONE = 1_000
 BOOKED_MAX_ASKED = 50_000
 RECENT = 10
 STORED_MAX = 50

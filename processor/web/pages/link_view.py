@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -35,6 +36,8 @@ def web_address(text: str | None) -> str | None:
         return None
 
 
+# Making one takes longer than everything else of a link's page together but what Wix is asked.
+@lru_cache(maxsize=256)
 def qr_code(text: str) -> Markup | None:
     """The text as a QR code, a drawing for a page; None when it is too long for one."""
     try:
