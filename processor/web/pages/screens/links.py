@@ -404,6 +404,7 @@ def blueprint(site: Site) -> Blueprint:
             return shown(instance_id, payment_link_id, status=422, wrong=wrong, given=given)
         once = guid(form.get("once"))
         if once is None:
+            # Only a link that nobody has is answered otherwise; nothing is sent either way, whatever Wix says.
             with suppress(WixError, ConfigurationError):
                 demand_known(instance_id, payment_link_id)
             return refused(where(instance_id, payment_link_id), _NO_REFERENCE)
