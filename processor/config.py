@@ -387,6 +387,12 @@ class Settings:
         _time_zone,
         "UTC",
     )
+    page_read_seconds: float = setting(
+        "PAGE_READ_SECONDS",
+        "longest time a page reads a report or adds up all payments itself; a worker reads what takes longer",
+        _number(0, 15),
+        "0.04",
+    )
     alert_severity: str = setting(
         "ALERT_SEVERITY",
         "what is alerted at once: error, or informational for everything; the rest is in digests alone",

@@ -35,6 +35,7 @@ BACKFILL = "processor.jobs.backfill"
 DISPATCH = "processor.jobs.dispatch"
 DELIVER_ALERTS = "processor.jobs.deliver_alerts"
 LISTEN = "processor.jobs.listen"
+PREPARE = "processor.jobs.prepare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class JobQueue:
         """Ask a worker to verify the silence of one instance."""
         return self._enqueue(LISTEN, str(instance_id))
 
+    def enqueue_prepare(self, key: str, *, in_front: bool) -> bool:
+        """Ask a worker to answer a question of a page. in_front: before all that waits."""
+        return self._enqueue(PREPARE, key, in_front=in_front)
+
     def wake_up(self) -> bool:
         """Ask a worker to look for due work at once rather than at the clock's next tick."""
         return self._enqueue(DISPATCH, waiting_max=WAKE_UPS_WAITING_MAX)
@@ -74,7 +79,7 @@ class JobQueue:
         except RedisError:
             return False
 
-    def _enqueue(self, job: str, *args: str, waiting_max: int | None = None) -> bool:
+    def _enqueue(self, job: str, *args: str, waiting_max: int | None = None, in_front: bool = False) -> bool:
         if self.redis is None:
             return False
         try:
@@ -87,6 +92,7 @@ class JobQueue:
                 job_timeout=JOB_SECONDS,
                 result_ttl=0,
                 failure_ttl=FAILURE_KEPT_SECONDS,
+                at_front=in_front,
                 description=" ".join((job.rsplit(".", 1)[-1], *args)),
             )
         except RedisError as why:

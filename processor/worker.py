@@ -73,6 +73,7 @@ def run(services: Services, stop: threading.Event, *, burst: bool = False) -> No
                 jobs.listen,
                 jobs.dispatch,
                 jobs.deliver_alerts,
+                jobs.prepare,
             )
         ],
     )

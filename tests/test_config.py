@@ -45,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "DATABASE_POOL_SIZE": ("1", "x"),
     "INTAKE_LANES": ("4", "0"),
     "DATABASE_PREPARES": ("0", "yes"),
+    "PAGE_READ_SECONDS": ("0.5", "16"),
     "REPORT_TIME_ZONE": ("Europe/Berlin", "UTC+2"),
     "ALERT_SEVERITY": ("informational", "all"),
     "ALERT_LOG": ("0", "off"),

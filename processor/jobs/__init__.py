@@ -1,4 +1,6 @@
-"""What RQ runs: checks, sweeps, backfills, alerts, questions about silence. Each may run twice, and die at any point.
+"""What RQ runs: checks, sweeps, backfills, alerts, questions about silence, and what pages ask for.
+
+Each may run twice, and die at any point.
 
 Raising means that something is broken and RQ keeps the job as failed; what is due stays a row, so the
 clock enqueues it again. What Wix or time will cure is a stored outcome, not an exception.
@@ -21,6 +23,7 @@ from processor.jobs.alerting import deliver
 from processor.jobs.checking import run_check
 from processor.jobs.due import enqueue_due_checks
 from processor.jobs.listening import run_listen
+from processor.jobs.preparing import run_prepare
 from processor.jobs.sweeping import run_backfill, run_sweep
 from processor.store import alerts, checks, runs
 from processor.wiring import Services
@@ -31,9 +34,11 @@ __all__ = [
     "deliver_alerts",
     "dispatch",
     "listen",
+    "prepare",
     "run_backfill",
     "run_check",
     "run_listen",
+    "run_prepare",
     "run_sweep",
     "sweep",
 ]
@@ -111,3 +116,9 @@ def deliver_alerts(services: Services, channel_name: str) -> None:
 def listen(services: Services, instance_text: str) -> None:
     """Ask Wix whether one instance from which no webhook comes has payments."""
     run_listen(services, UUID(instance_text))
+
+
+@job("prepare")
+def prepare(services: Services, key: str) -> None:
+    """Answer what a page asked, which waits in Redis under this key."""
+    run_prepare(services, key)

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from processor import decisions, jobs
 from processor.domain.access import EVERYWHERE, Reach, Role
 from processor.domain.discrepancy import Assign, Comment, Investigate, ProposeWriteOff, Reason
+from processor.queue import JobQueue
 from processor.store import accounts, checks
 from processor.web.pages import create_pages
 from processor.web.pages.access import digest
@@ -107,6 +108,19 @@ class Books:
             session["session_token"] = token
         return Person(client)
 
+    def another_app(self, *, has_redis: bool = True, **changed: Any) -> Flask:
+        """The pages over the same books with other settings, by their names. has_redis: whether jobs can be sent."""
+        services = self.shop.services
+        app = create_pages(
+            replace(
+                services,
+                settings=replace(services.settings, **changed),
+                queue=services.queue if has_redis else JobQueue(None),
+            )
+        )
+        app.testing = True
+        return app
+
     def nobody(self) -> Person:
         """Somebody who is not signed in."""
         return Person(self.app.test_client())
@@ -117,7 +131,9 @@ def empty_books(
     database_url: str, redis_url: str, *, at_noon: bool = False, **settings: str
 ) -> Iterator[Books]:
     """Two shops in which nothing happened yet. at_noon: see `a_shop`."""
-    given = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1", **settings}
+    # A page answers by itself, however busy the machine is.
+    own = {"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1", "PAGE_READ_SECONDS": "15"}
+    given = {**own, **settings}
     with a_shop(database_url, redis_url, assumed=None, at_noon=at_noon, **given) as shop:
         other = UUID(shop.sandbox.world.install({})["instanceId"])
         shop.deliver()

@@ -13,7 +13,7 @@ import pytest
 from processor.domain.access import Reach, Role
 from processor.store import payments as store
 from processor.store.screens import payments as listing
-from processor.web.pages import create_pages
+from processor.web.pages import answers
 from processor.web.pages.screens import payments as screen
 from tests.web.pages.books import MARKUP, Books, Person
 
@@ -204,7 +204,7 @@ def test_totals_are_those_of_the_whole_filter(books: Books, auditor: Person) -> 
 
 
 def test_only_so_many_add_up_all_payments_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes then gets the newest of them, and is told."""
+    """Whoever comes then, while no worker can be asked, gets the newest of them, and is told."""
     inside, go_on, add_up = threading.Semaphore(0), threading.Event(), listing.totals
 
     def held(*given: Any, looked_max: int | None) -> listing.Totals:
@@ -216,7 +216,8 @@ def test_only_so_many_add_up_all_payments_at_once(books: Books, monkeypatch: pyt
     monkeypatch.setattr(listing, "totals", held)
     monkeypatch.setattr(screen, "ADDED_MAX", 2)
     monkeypatch.setattr(screen, "SUMS_AT_ONCE", 1)  # the pool of the tests has two connections
-    app = create_pages(books.shop.services)
+    monkeypatch.setattr(answers, "WAIT_SECONDS", 0.05)
+    app = books.another_app(has_redis=False)
     people = [books.person(app=app) for _ in range(screen.SUMS_AT_ONCE + 1)]
     threads = [
         threading.Thread(target=one.get, args=("/payments?totals=all",))

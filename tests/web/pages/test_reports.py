@@ -25,7 +25,7 @@ from processor.domain.sheet import FORMULA, cell, harmless
 from processor.store.report_views import REPORTS, Lines
 from processor.store.screens import reports as store
 from processor.store.screens.names import amounts_of
-from processor.web.pages import exports
+from processor.web.pages import answers, exports
 from processor.web.pages.screens import reports
 from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
 from tests.web.pages.books import Books, Person, fill, names_of
@@ -538,11 +538,11 @@ def test_a_report_that_takes_too_long_says_what_to_do(books: Books, monkeypatch:
     def slow(connection: Any, *_given: Any, **_more: Any) -> Any:
         connection.execute(text("SELECT pg_sleep(60)"))
 
-    monkeypatch.setattr(reports, "PAGE_SECONDS", 0.05)
+    monkeypatch.setattr(answers, "PAGE_SECONDS", 0.05)
     monkeypatch.setattr(reports, "FILE_SECONDS", 0.05)
     monkeypatch.setattr(store, "totals", slow)
     monkeypatch.setattr(store, "lines", slow)
-    person = books.person()
+    person = books.person(app=books.another_app(has_redis=False))
 
     for path in ("/reports/payments", "/reports/payments/csv"):
         answer = person.get(f"{path}{window(books)}")
@@ -552,24 +552,25 @@ def test_a_report_that_takes_too_long_says_what_to_do(books: Books, monkeypatch:
 
 
 def test_only_so_many_reports_are_read_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While others are, one waits a little and is then told."""
-    monkeypatch.setattr(reports, "WAIT_SECONDS", 0.05)
+    """While others are, and no worker can be asked, one waits a little and is then told."""
+    monkeypatch.setattr(answers, "WAIT_SECONDS", 0.05)
     inside, go_on = threading.Semaphore(0), threading.Event()
 
     @contextmanager
-    def held(*_given: Any) -> Iterator[None]:
+    def held(*_given: Any) -> Iterator[tuple[None, store.Stage]]:
         inside.release()
         go_on.wait(30)
-        yield
+        yield None, lambda: None
 
     @contextmanager
     def nothing(*_given: Any, **_more: Any) -> Iterator[Lines]:
         yield Lines(REPORTS["payments"].shown, iter(()))
 
-    monkeypatch.setattr(store, "reading", held)
+    monkeypatch.setattr(store, "reading_within", held)
     monkeypatch.setattr(store, "totals", lambda *_given: [])
     monkeypatch.setattr(store, "lines", nothing)
-    people = [books.person() for _ in range(reports.AT_ONCE + 1)]
+    app = books.another_app(has_redis=False)
+    people = [books.person(app=app) for _ in range(reports.AT_ONCE + 1)]
     path = f"/reports/payments{window(books)}"
     threads = [threading.Thread(target=one.get, args=(path,)) for one in people[1:]]
     for thread in threads:

@@ -17,16 +17,19 @@ from flask import Blueprint, abort, g, redirect, render_template, request, url_f
 from sqlalchemy import Connection
 from werkzeug.wrappers import Response
 
+from processor import prepared
 from processor.domain import money
 from processor.domain.access import Permission
 from processor.domain.reconciliation import RECOVERIES, Outcome, Recovery
-from processor.errors import ConfigurationError, StoreUnavailable, WixError
+from processor.errors import ConfigurationError, WixError
+from processor.prepared import SumsQuestion, TakesTooLong
 from processor.store.screens import payment as story
 from processor.store.screens import payments
 from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
 from processor.store.screens.refunded import RefundState, net_of
 from processor.web.pages import exports, paging
 from processor.web.pages.access import account, check_instance, needs, reach
+from processor.web.pages.answers import LATE, Pending, Unanswered, answer
 from processor.web.pages.exports import Kind
 from processor.web.pages.formats import Clock, words
 from processor.web.pages.masking import masked_but_ids
@@ -52,9 +55,7 @@ KEPT = tuple(name for name in NAMES if name != "text")  # which may be anything 
 
 
 EXPORTS_AT_ONCE = 2  # of a process: writing one takes a connection, and time that others want
-SUMS_AT_ONCE = (
-    2  # of a process, of all payments of a filter, each of which may take as long as a statement may
-)
+SUMS_AT_ONCE = 2  # of a process, of all payments of a filter
 COLUMNS = (
     exports.Column("created_at", "Created", Kind.MOMENT, 20),
     exports.Column("payment_id", "Payment", Kind.ID, 38),
@@ -265,7 +266,8 @@ def blueprint(site: Site) -> Blueprint:
         asked = read_filter(site.clock)
         how = "all" if request.args.get("all") == "1" else "1"
         if not is_part():
-            return redirect(asked.address("payments.index", totals=how), 303)
+            after = request.args.get("after")
+            return redirect(asked.address("payments.index", totals=how, after=after), 303)
         if asked.wrong:
             abort(400)
         return render_template("payment_totals.html", asked=asked, **_added(asked, how))
@@ -366,25 +368,50 @@ def blueprint(site: Site) -> Blueprint:
         """For the template. how: "1" for the newest, "all", anything else for nothing."""
         if asked.wrong or how not in ("1", "all"):
             return {"was_added": False}
-        answer: dict[str, Any] = {"was_added": True, "added_max": ADDED_MAX, "is_busy": False}
+        answered: dict[str, Any] = {
+            "was_added": True,
+            "added_max": ADDED_MAX,
+            "is_busy": False,
+            "is_late": False,
+            "pending": None,
+            "as_of": None,
+            "newer_than": request.args.get("after"),
+        }
         if how == "all":
             try:
-                with site.long_read(summing):
-                    return {**answer, "totals": _totals(asked, None)}
+                found = _all_added(asked)
+                if isinstance(found, Pending):
+                    is_late = site.services.now() - found.since > LATE
+                    return {**answered, "pending": found, "is_late": is_late}
+                return {**answered, "totals": found.totals, "as_of": found.as_of}
+            except (TakesTooLong, Unanswered):
+                # The template says so; a smaller question has an answer.
+                return {**answered, "totals": None}
             except Busy:
-                answer["is_busy"] = True
-        return {**answer, "totals": _totals(asked, ADDED_MAX)}
+                answered["is_busy"] = True
+        with site.read() as connection:
+            sought = payments.seek(connection, asked.by, reach())
+            return {
+                **answered,
+                "totals": payments.totals(connection, asked.by, reach(), sought, looked_max=ADDED_MAX),
+            }
 
-    def _totals(asked: Asked, most: int | None) -> payments.Totals | None:
-        try:
-            with site.read() as connection:
-                sought = payments.seek(connection, asked.by, reach())
-                return payments.totals(connection, asked.by, reach(), sought, looked_max=most)
-        except StoreUnavailable:
-            if most is not None:
-                raise
-            # PostgreSQL was not done within the time of a page; the template says so, a smaller question has an answer.
-            return None
+    def _all_added(asked: Asked) -> prepared.Sums | Pending:
+        """Raises TakesTooLong, Busy and Unanswered."""
+        question, services = SumsQuestion.of(asked.by, reach()), site.services
+        return answer(
+            site,
+            question,
+            summing,
+            read=lambda seconds: prepared.read_sums(
+                services.database,
+                services.settings.report_time_zone,
+                question,
+                seconds=seconds,
+                now=services.now(),
+            ),
+            unpacked=prepared.unpacked_sums,
+        )
 
     return routes
 

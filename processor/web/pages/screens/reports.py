@@ -17,15 +17,17 @@ import structlog
 from flask import Blueprint, abort, current_app, g, render_template, request, url_for
 from sqlalchemy import Connection
 
+from processor import prepared
 from processor.domain.access import Permission, Reach
 from processor.domain.sheet import cell
+from processor.prepared import ReportQuestion
 from processor.store.report_views import REPORTS, Lines, Report, Scope, Total
-from processor.store.screens import decided, instances, names, reports
+from processor.store.screens import instances, reports
 from processor.store.screens.instances import Choice
-from processor.store.screens.payments import titles_of
-from processor.store.screens.reports import ColumnMeaning, Meaning, TakesTooLong
-from processor.web.pages import exports
+from processor.store.screens.reports import ColumnMeaning, Found, Meaning, TakesTooLong
+from processor.web.pages import exports, paging
 from processor.web.pages.access import check_instance, needs, reach
+from processor.web.pages.answers import LATE, WAIT_SECONDS, Pending, Unanswered, answer
 from processor.web.pages.asked import Asked
 from processor.web.pages.formats import amount as grouped
 from processor.web.pages.formats import words
@@ -36,10 +38,8 @@ log = structlog.get_logger(__name__)
 ROWS_MAX = 500  # on a page; the CSV has all
 FILE_ROWS_MAX = 1_000_000  # of CSV; of more there is no file, since a part would be taken for the whole
 DAYS_MAX = 400  # a year, and some
-PAGE_SECONDS = 15.0
 FILE_SECONDS = 60.0  # for the first row, which may have to be found by sorting all; and between two
 AT_ONCE = 3  # reports that one process reads, each of which holds one of its few connections
-WAIT_SECONDS = 2.0  # for each of the places one needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +342,7 @@ class Row:
 class Table:
     """What is shown. names: by row and column, what an id is called; notes: what stands behind a value.
 
-    count: of all rows there are.
+    count: of all rows there are. as_of: when they were read.
     """
 
     columns: list[Column]
@@ -351,6 +351,7 @@ class Table:
     notes: dict[tuple[int, int], str]
     totals: list[Total]
     count: int
+    as_of: datetime
 
 
 def shown_columns(question: Question, meaning: Meaning, *, with_instance: bool) -> list[Column]:
@@ -389,18 +390,25 @@ def blueprint(site: Site) -> Blueprint:
 
     def page(question: Question, *, problem: str = "", status: int = 200) -> tuple[str, int]:
         """The report, or why there is none."""
-        view, by, table = question.report.view, reach(), None
+        view, by, table, pending = question.report.view, reach(), None, None
         with site.read() as connection:
             meaning = reports.meanings(connection)[view]
             choices = instances.choices(connection, by)
         if question.scope is not None and not problem:
             try:
-                with reading(PAGE_SECONDS) as connection:
-                    table = read(connection, question, meaning, choices, by)
+                found = answered(question, meaning, choices, by)
+                if isinstance(found, Pending):
+                    pending = found
+                else:
+                    table = _table(
+                        found, shown_columns(question, meaning, with_instance=_several(question, choices))
+                    )
             except TakesTooLong:
                 problem, status = _too_long(view), 503
             except Busy:
                 problem, status = _BUSY, 503
+            except Unanswered:
+                problem, status = _UNANSWERED, 503
         if question.asked.wrong and status == 200 and request.endpoint == "reports.download":
             status = 422
         zone = "UTC" if question.report.is_utc else site.clock.zone_name
@@ -417,12 +425,15 @@ def blueprint(site: Site) -> Blueprint:
                 legend=[column(view, one) for one in meaning.columns],
                 choices=choices,
                 table=table,
+                pending=pending,
+                is_late=pending is not None and services.now() - pending.since > LATE,
                 problem=problem,
-                now=services.now(),
                 day_zone=zone,
                 is_undated=view in UNDATED,
                 rows_max=ROWS_MAX,
                 own=own,
+                here=paging.here(),
+                anew=paging.here(after=table.as_of.isoformat()) if table else None,
                 download=address(url_for("reports.download", report=view), given),
                 spans=[
                     (label, address(own, {**given, "since": since, "until": until}))
@@ -432,24 +443,31 @@ def blueprint(site: Site) -> Blueprint:
             status,
         )
 
-    def read(
-        connection: Connection, question: Question, meaning: Meaning, choices: Sequence[Choice], by: Reach
-    ) -> Table:
+    def answered(
+        question: Question, meaning: Meaning, choices: Sequence[Choice], by: Reach
+    ) -> Found | Pending:
         assert question.scope is not None
         columns = shown_columns(question, meaning, with_instance=_several(question, choices))
-        read_ = list(dict.fromkeys([*(one.name for one in columns), "instance_id"]))
-        totals = reports.totals(connection, question.report, question.scope, by)
-        with reports.lines(
-            connection, question.report, question.scope, by, columns=read_, limit=ROWS_MAX
-        ) as lines:
-            rows = list(_rows(lines, columns))
-        return Table(
-            columns,
-            rows,
-            _called(connection, columns, rows),
-            _accepted(connection, columns, rows),
-            [one for one in totals if one.rows],
-            sum(one.rows for one in totals),
+        types = {one.name: one.type for one in meaning.columns}
+        asked = ReportQuestion.of(
+            question.report.view,
+            question.scope,
+            by,
+            columns=tuple(dict.fromkeys([*(one.name for one in columns), "instance_id"])),
+            limit=ROWS_MAX,
+        )
+        return answer(
+            site,
+            asked,
+            places,
+            read=lambda seconds: prepared.read_report(
+                services.database,
+                services.settings.report_time_zone,
+                asked,
+                seconds=seconds,
+                now=services.now(),
+            ),
+            unpacked=lambda kept: prepared.unpacked_report(kept, types),
         )
 
     @routes.get("")
@@ -517,12 +535,16 @@ def blueprint(site: Site) -> Blueprint:
             if isinstance(why, OSError):
                 log.error("file_unwritten", page=request.endpoint, error=str(why), request_id=g.request_id)
             problem, status = _no_file(report, why)
-            answer = page(question, problem=problem, status=status)
-            return (*answer, {"Retry-After": str(RETRY_SECONDS)}) if status == 503 else answer
+            refusal = page(question, problem=problem, status=status)
+            return (*refusal, {"Retry-After": str(RETRY_SECONDS)}) if status == 503 else refusal
 
     return routes
 
 
+_UNANSWERED = (
+    "The report could not be read. Try again in half a minute; if it stays so, tell an operator, who finds why among"
+    " the failed jobs."
+)
 _BUSY = "Other reports, exports or totals are being read just now. Try again in a moment."
 
 
@@ -553,62 +575,27 @@ def _several(question: Question, choices: Sequence[Choice]) -> bool:
     return question.instance_id is None and len(choices) > 1
 
 
-def _called(
-    connection: Connection, columns: Sequence[Column], rows: Sequence[Row]
-) -> dict[tuple[int, int], str]:
-    """Titles of links, and amounts of payments where no column has them: what people know them by."""
-    found: dict[tuple[int, int], str] = {}
-    has_amount = any(one.name == "amount" for one in columns)
-    for place, one in enumerate(columns):
-        if one.name not in ("payment_link_id", "payment_id"):
-            continue
-        keys = {
-            number: (row.instance_id, row.values[place])
-            for number, row in enumerate(rows)
-            if row.instance_id is not None and row.values[place] is not None
-        }
-        if one.name == "payment_link_id":
-            titles = titles_of(connection, list(keys.values()))
-            told = {key: title for key, title in titles.items() if title}
-        elif has_amount:
-            continue
-        else:
-            told = {
-                key: f"{grouped(amount, currency)} {currency}"
-                for key, (amount, currency) in names.amounts_of(connection, list(keys.values())).items()
-                if amount is not None and currency is not None
-            }
-        found |= {(number, place): told[key] for number, key in keys.items() if key in told}
-    return found
+def _table(found: Found, columns: list[Column]) -> Table:
+    """What was read, as it is shown: the columns come first, in their order."""
+    return Table(
+        columns,
+        list(_rows(found, columns)),
+        {
+            (one.row, one.column): one.title or f"{grouped(one.amount, one.currency)} {one.currency}"
+            for one in found.named
+            if one.column < len(columns) and (one.title or (one.amount is not None and one.currency))
+        },
+        {(one.row, one.column): words(one.how).lower() for one in found.noted if one.column < len(columns)},
+        [one for one in found.totals if one.rows],
+        found.count,
+        found.as_of,
+    )
 
 
-def _accepted(
-    connection: Connection, columns: Sequence[Column], rows: Sequence[Row]
-) -> dict[tuple[int, int], str]:
-    """Of links whose totals differ: that this is written off or tolerated."""
-    places = {one.name: place for place, one in enumerate(columns)}
-    if not {"payment_link_id", "is_equal"} <= places.keys():
-        return {}
-    link, is_equal = places["payment_link_id"], places["is_equal"]
-    differing: dict[UUID, dict[int, UUID]] = {}
-    for number, row in enumerate(rows):
-        if row.instance_id is not None and row.values[is_equal] is False:
-            differing.setdefault(row.instance_id, {})[number] = row.values[link]
-    found: dict[tuple[int, int], str] = {}
-    for instance_id, links in differing.items():
-        how = decided.accepted(connection, instance_id, list(links.values()))
-        found |= {
-            (number, is_equal): words(how[link_id]).lower()
-            for number, link_id in links.items()
-            if link_id in how
-        }
-    return found
-
-
-def _rows(lines: Lines, columns: Sequence[Column]) -> Iterator[Row]:
+def _rows(found: Found, columns: Sequence[Column]) -> Iterator[Row]:
     """Each row, and where its values lead."""
-    place = {name: number for number, name in enumerate(lines.columns)}
-    for row in lines.rows:
+    place = {name: number for number, name in enumerate(found.columns)}
+    for row in found.rows:
         owner = row[place["instance_id"]]
         leads: list[str | None] = []
         for one, value in zip(columns, row, strict=False):

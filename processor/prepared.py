@@ -1,0 +1,313 @@
+"""What takes longer than a page may: asked by a page, read by a worker, kept in Redis for some minutes.
+
+A page reads for PAGE_READ_SECONDS itself; what is not through by then is a question, left in Redis for a job, and the
+page looks again. Redis is disposable here as well: what is lost is asked anew. An answer holds what the question was
+narrowed down to, the app instances of who asked among it, and is found by nothing else than the same question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from redis import Redis
+
+from processor.domain.access import Reach
+from processor.store.database import Database
+from processor.store.report_views import REPORTS, Scope, Total
+from processor.store.screens import payments, reports
+from processor.store.screens.payments import Totals
+from processor.store.screens.reports import Found, TakesTooLong
+
+__all__ = ["TakesTooLong"]
+
+# How long an answer is shown again, and a failure: its page says of when it is, and how to have it read anew.
+KEPT = timedelta(minutes=5)
+FAILURE_KEPT = timedelta(seconds=30)
+WAITING_KEPT = timedelta(minutes=2)
+WAITING_MAX = 4  # questions of all pages together
+WORKER_SECONDS = 60.0  # for one answer
+# Of a worker's minute; questions beyond wait behind the checks of the books instead of going before them.
+IN_FRONT_SECONDS = 20.0
+_PREFIX = "prepared"
+
+
+class _Question(msgspec.Struct, frozen=True, kw_only=True):
+    """instance_ids: of the reach of who asks, in their order; None for every one."""
+
+    instance_ids: tuple[UUID, ...] | None
+
+    @property
+    def reach(self) -> Reach:
+        """What who asks may see."""
+        return Reach(None if self.instance_ids is None else frozenset(self.instance_ids))
+
+
+class ReportQuestion(_Question, frozen=True, kw_only=True, tag="report"):
+    """A report. columns: of the view, `instance_id` among them. since, until: of `Scope`, days or moments."""
+
+    view: str
+    columns: tuple[str, ...]
+    limit: int
+    instance_id: UUID | None
+    since_day: date | None
+    since: datetime | None
+    until_day: date | None
+    until: datetime | None
+    currency: str | None
+
+    @classmethod
+    def of(
+        cls, view: str, scope: Scope, reach: Reach, *, columns: tuple[str, ...], limit: int
+    ) -> ReportQuestion:
+        """The question for a report within a reach."""
+
+        def day(value: date | None) -> date | None:
+            return None if isinstance(value, datetime) else value
+
+        def moment(value: date | None) -> datetime | None:
+            return value if isinstance(value, datetime) else None
+
+        return cls(
+            instance_ids=_ordered(reach),
+            view=view,
+            columns=columns,
+            limit=limit,
+            instance_id=scope.instance_id,
+            since_day=day(scope.since),
+            since=moment(scope.since),
+            until_day=day(scope.until),
+            until=moment(scope.until),
+            currency=scope.currency,
+        )
+
+    @property
+    def scope(self) -> Scope:
+        """What it is narrowed down to, apart from the reach."""
+        return Scope(
+            instance_id=self.instance_id,
+            since=self.since or self.since_day,
+            until=self.until or self.until_day,
+            currency=self.currency,
+        )
+
+
+class SumsQuestion(_Question, frozen=True, kw_only=True, tag="sums"):
+    """What all payments of a filter add up to."""
+
+    by: payments.Filter
+
+    @classmethod
+    def of(cls, by: payments.Filter, reach: Reach) -> SumsQuestion:
+        """The question for a filter within a reach."""
+        return cls(instance_ids=_ordered(reach), by=by)
+
+
+Question = ReportQuestion | SumsQuestion
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """What all payments of a filter added up to at `as_of`."""
+
+    as_of: datetime
+    totals: Totals
+
+
+Answer = Found | Sums
+
+
+def _ordered(reach: Reach) -> tuple[UUID, ...] | None:
+    return None if reach.instance_ids is None else tuple(sorted(reach.instance_ids))
+
+
+def read(database: Database, time_zone: str, question: Question, *, seconds: float, now: datetime) -> Answer:
+    """Answer from the books. seconds: for all of it. Raises TakesTooLong."""
+    if isinstance(question, ReportQuestion):
+        return read_report(database, time_zone, question, seconds=seconds, now=now)
+    return read_sums(database, time_zone, question, seconds=seconds, now=now)
+
+
+def read_report(
+    database: Database, time_zone: str, question: ReportQuestion, *, seconds: float, now: datetime
+) -> Found:
+    """The report that is asked for. seconds, raises: as `read`."""
+    with reports.reading_within(database, time_zone, seconds) as (connection, stage):
+        return reports.found(
+            connection,
+            REPORTS[question.view],
+            question.scope,
+            question.reach,
+            columns=question.columns,
+            limit=question.limit,
+            as_of=now,
+            stage=stage,
+        )
+
+
+def read_sums(
+    database: Database, time_zone: str, question: SumsQuestion, *, seconds: float, now: datetime
+) -> Sums:
+    """The sums that are asked for. seconds, raises: as `read`."""
+    with reports.reading_within(database, time_zone, seconds) as (connection, stage):
+        stage()
+        sought = payments.seek(connection, question.by, question.reach)
+        stage()
+        return Sums(now, payments.totals(connection, question.by, question.reach, sought, looked_max=None))
+
+
+def key_of(question: Question) -> str:
+    """What a question and its answer are found by: 40 letters, the same in every process of a release."""
+    asked = msgspec.json.encode([type(question).__name__, _shape(type(question)), question])
+    return hashlib.blake2b(asked, digest_size=20).hexdigest()
+
+
+def _shape(kind: type[Question]) -> list[str]:
+    """Of the answer: another release that answers otherwise does not find what this one kept."""
+    answer: list[str] = [*kind.__struct_fields__, *(one.name for one in fields(Totals))]
+    return answer + [one.name for one in fields(Found)]
+
+
+# -- Bytes -------------------------------------------------------------------------------------------
+
+_TYPES: Mapping[str, Any] = {
+    "uuid": UUID | None,
+    "numeric": Decimal | None,
+    "timestamp with time zone": datetime | None,
+    "date": date | None,
+}
+"""Of values that JSON does not tell from text, by what PostgreSQL calls their type."""
+
+
+def packed(answer: Answer) -> bytes:
+    """An answer as it is kept."""
+    return msgspec.json.encode(
+        asdict(answer) | {"rows": answer.rows} if isinstance(answer, Found) else answer
+    )
+
+
+def unpacked_sums(kept: bytes) -> Sums:
+    """The sums that were packed. Raises msgspec.MsgspecError when it was something else."""
+    return msgspec.json.decode(kept, type=Sums)
+
+
+class _Kept(msgspec.Struct):
+    as_of: datetime
+    columns: tuple[str, ...]
+    rows: msgspec.Raw
+    totals: list[Total]
+    named: list[reports.Named]
+    noted: list[reports.Noted]
+
+
+def unpacked_report(kept: bytes, types: Mapping[str, str]) -> Found:
+    """The report that was packed. types: of its columns, as PostgreSQL writes them.
+
+    Raises msgspec.MsgspecError when it was something else.
+    """
+    found = msgspec.json.decode(kept, type=_Kept)
+    row: Any = tuple.__class_getitem__(
+        tuple(_TYPES.get(types[name].partition("(")[0], Any) for name in found.columns)
+    )
+    rows = msgspec.json.decode(found.rows, type=list[row])
+    return Found(found.as_of, found.columns, rows, found.totals, found.named, found.noted)
+
+
+# -- Kept in Redis -----------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """Of a question: a worker has not answered yet, has, or could not."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """at: since when it is so. is_slow: of a failure, that the time did not suffice."""
+
+    state: State
+    at: datetime
+    is_slow: bool = False
+    question: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Questions and answers in Redis. Every method raises RedisError when it does not answer."""
+
+    redis: Redis
+
+    def look(self, key: str) -> tuple[Status, bytes | None] | None:
+        """How a question stands, with the answer that is there. None when it was not asked, or long ago."""
+        status, answer = self._get(_name(key), _name(key, "answer"))
+        if status is None:
+            return None
+        found = msgspec.json.decode(status, type=Status)
+        if found.state is State.READY and answer is None:
+            return None
+        return found, answer
+
+    def ask(self, key: str, question: Question, now: datetime) -> bool:
+        """Leave a question. False when too many wait already."""
+        waiting = _name("waiting")
+        self.redis.zremrangebyscore(waiting, "-inf", (now - WAITING_KEPT).timestamp())
+        if self.redis.zcard(waiting) >= WAITING_MAX and self.redis.zscore(waiting, key) is None:
+            return False
+        self.redis.zadd(waiting, {key: now.timestamp()})
+        status = Status(state=State.WAITING, at=now, question=msgspec.Raw(msgspec.json.encode(question)))
+        self.redis.set(_name(key), msgspec.json.encode(status), ex=WAITING_KEPT)
+        return True
+
+    def may_go_in_front(self, now: datetime) -> bool:
+        """Whether the job may go before the checks of the books."""
+        spent = self._get(_minute(now), _minute(now - timedelta(minutes=1)))
+        return sum(float(one or 0) for one in spent) < IN_FRONT_SECONDS
+
+    def take(self, key: str) -> Question | None:
+        """The question, None when it is answered or forgotten. Raises msgspec.MsgspecError on another release's."""
+        [status] = self._get(_name(key))
+        found = None if status is None else msgspec.json.decode(status, type=Status)
+        if found is None or found.state is not State.WAITING:
+            return None
+        return msgspec.json.decode(found.question, type=Question)  # type: ignore[no-any-return]
+
+    def put(self, key: str, answer: Answer, now: datetime) -> None:
+        """Keep an answer."""
+        with self.redis.pipeline() as pipeline:
+            pipeline.set(_name(key, "answer"), packed(answer), ex=KEPT)
+            pipeline.set(_name(key), msgspec.json.encode(Status(state=State.READY, at=now)), ex=KEPT)
+            pipeline.zrem(_name("waiting"), key)
+            pipeline.execute()
+
+    def fail(self, key: str, now: datetime, *, is_slow: bool) -> None:
+        """Say for a while that there is no answer."""
+        status = Status(state=State.FAILED, at=now, is_slow=is_slow)
+        self.redis.set(_name(key), msgspec.json.encode(status), ex=FAILURE_KEPT)
+        self.redis.zrem(_name("waiting"), key)
+
+    def spend(self, seconds: float, now: datetime) -> None:
+        """Count what an answer took of a worker's time."""
+        with self.redis.pipeline() as pipeline:
+            pipeline.incrbyfloat(_minute(now), seconds)
+            pipeline.expire(_minute(now), 180)
+            pipeline.execute()
+
+    def _get(self, *names: str) -> list[bytes | None]:
+        found: Any = self.redis.mget(names)
+        return list(found)
+
+
+def _name(*parts: str) -> str:
+    return ":".join((_PREFIX, *parts))
+
+
+def _minute(now: datetime) -> str:
+    return _name("spent", f"{now:%Y-%m-%dT%H:%M}")
