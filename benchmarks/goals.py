@@ -213,13 +213,6 @@ def _pages(result: Found) -> _Lines:
         words += f"; {result['kept']} of {result['judged']} within it"
         told = words, slowest["times"] <= TIMES_EMPTY_PAGE
     yield "the slowest page of large books vs the same of empty ones", f"<= {TIMES_EMPTY_PAGE:g} x", told
-    told = None
-    if late := [one for one in result.get("pages", ()) if one["is_on_request"]]:
-        within = sum(one["times"] <= TIMES_EMPTY_PAGE for one in late)
-        slowest = max(late, key=lambda one: one["times"])
-        words = f"{slowest['times']:.0f} x ({slowest['screen']}: {slowest['what']})"
-        told = f"{words}; {within} of {len(late)} within it", within == len(late)
-    yield "the slowest report, or sum of everything, vs an empty one", f"<= {TIMES_EMPTY_PAGE:g} x", told
 
 
 SECTIONS: dict[str, Callable[[Found], _Lines]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -22,7 +22,7 @@ from redis import Redis
 from processor.domain.access import Reach
 from processor.store.database import Database
 from processor.store.report_views import REPORTS, Scope, Total
-from processor.store.screens import payments, reports
+from processor.store.screens import links, payments, reports
 from processor.store.screens.payments import Totals
 from processor.store.screens.reports import Found, TakesTooLong
 
@@ -110,7 +110,19 @@ class SumsQuestion(_Question, frozen=True, kw_only=True, tag="sums"):
         return cls(instance_ids=_ordered(reach), by=by)
 
 
-Question = ReportQuestion | SumsQuestion
+class LinkSumsQuestion(_Question, frozen=True, kw_only=True, tag="link_sums"):
+    """What all payments of a link add up to."""
+
+    instance_id: UUID
+    payment_link_id: UUID
+
+    @classmethod
+    def of(cls, instance_id: UUID, link_id: UUID) -> LinkSumsQuestion:
+        """The question for a link that who asks may see."""
+        return cls(instance_ids=(instance_id,), instance_id=instance_id, payment_link_id=link_id)
+
+
+Question = ReportQuestion | SumsQuestion | LinkSumsQuestion
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -120,7 +132,15 @@ class Sums(msgspec.Struct, frozen=True):
     totals: Totals
 
 
-Answer = Found | Sums
+class LinkSums(msgspec.Struct, frozen=True):
+    """What all payments of a link added up to at `as_of`, and what was refunded of them, by currency."""
+
+    as_of: datetime
+    booked: links.Booked
+    given_back: dict[str, links.GivenBack]
+
+
+Answer = Found | Sums | LinkSums
 
 
 def _ordered(reach: Reach) -> tuple[UUID, ...] | None:
@@ -131,7 +151,9 @@ def read(database: Database, time_zone: str, question: Question, *, seconds: flo
     """Answer from the books. seconds: for all of it. Raises TakesTooLong."""
     if isinstance(question, ReportQuestion):
         return read_report(database, time_zone, question, seconds=seconds, now=now)
-    return read_sums(database, time_zone, question, seconds=seconds, now=now)
+    if isinstance(question, SumsQuestion):
+        return read_sums(database, time_zone, question, seconds=seconds, now=now)
+    return read_link_sums(database, time_zone, question, seconds=seconds, now=now)
 
 
 def read_report(
@@ -162,16 +184,29 @@ def read_sums(
         return Sums(now, payments.totals(connection, question.by, question.reach, sought, looked_max=None))
 
 
+def read_link_sums(
+    database: Database, time_zone: str, question: LinkSumsQuestion, *, seconds: float, now: datetime
+) -> LinkSums:
+    """The sums of a link that are asked for. seconds, raises: as `read`."""
+    instance_id, link_id = question.instance_id, question.payment_link_id
+    with reports.reading_within(database, time_zone, seconds) as (connection, stage):
+        stage()
+        booked = links.booked(connection, instance_id, [link_id], limit=None)
+        stage()
+        back = links.given_back(connection, instance_id, link_id, limit=None)
+        return LinkSums(now, booked.get(link_id, links.NOTHING), back)
+
+
 def key_of(question: Question) -> str:
     """What a question and its answer are found by: 40 letters, the same in every process of a release."""
-    asked = msgspec.json.encode([type(question).__name__, _shape(type(question)), question])
+    asked = msgspec.json.encode([_shape(), question])
     return hashlib.blake2b(asked, digest_size=20).hexdigest()
 
 
-def _shape(kind: type[Question]) -> list[str]:
-    """Of the answer: another release that answers otherwise does not find what this one kept."""
-    answer: list[str] = [*kind.__struct_fields__, *(one.name for one in fields(Totals))]
-    return answer + [one.name for one in fields(Found)]
+def _shape() -> list[str]:
+    """Of the answers: another release that answers otherwise does not find what this one kept."""
+    kinds = (Found, Sums, LinkSums, Totals, payments.Sum, Total, reports.Named, reports.Noted, links.Booked)
+    return [f"{kind.__name__}.{name}" for kind in kinds for name in kind.__annotations__]
 
 
 # -- Bytes -------------------------------------------------------------------------------------------
@@ -190,6 +225,11 @@ def packed(answer: Answer) -> bytes:
     return msgspec.json.encode(
         asdict(answer) | {"rows": answer.rows} if isinstance(answer, Found) else answer
     )
+
+
+def unpacked_link_sums(kept: bytes) -> LinkSums:
+    """The sums of a link that were packed. Raises msgspec.MsgspecError when it was something else."""
+    return msgspec.json.decode(kept, type=LinkSums)
 
 
 def unpacked_sums(kept: bytes) -> Sums:

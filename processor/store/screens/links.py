@@ -16,10 +16,9 @@ from processor.store.screens import refunded
 from processor.store.screens.common import keep_to_order, let_plan
 from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_any_of
 
-# Payments added up of each link: in a list, on the page of a link, and there when it is asked for.
+# Payments added up of each link: in a list, and on the page of a link unless all of them are asked for.
 BOOKED_MAX = 1_000
 BOOKED_MAX_OF_ONE = 1_000
-BOOKED_MAX_ASKED = 50_000
 RECENT = 10
 STORED_MAX = 50
 STORED_LOOKED_AT = 1_000  # of the newest links, when they are searched here
@@ -44,9 +43,9 @@ NOTHING = Booked({}, is_more=False)
 
 
 def booked(
-    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], *, limit: int = BOOKED_MAX
+    connection: Connection, instance_id: UUID, link_ids: Collection[UUID], *, limit: int | None = BOOKED_MAX
 ) -> dict[UUID, Booked]:
-    """What is booked of each of the links that has payments, counting at most `limit` payments of each."""
+    """What is booked of each of the links that has payments, counting `limit` payments of each at most; None: all."""
     rows = connection.execute(
         text("""
             SELECT l.id, p.currency, count(*) AS payments, sum(p.amount) AS amount
@@ -56,15 +55,20 @@ def booked(
                 WHERE payment_link_id = l.id AND instance_id = :instance_id LIMIT :most
             ) AS p
             GROUP BY l.id, p.currency ORDER BY l.id, p.currency"""),
-        {"ids": list(link_ids), "instance_id": instance_id, "most": limit + 1},
+        {"ids": list(link_ids), "instance_id": instance_id, "most": _most(limit)},
     )
     sums: dict[UUID, dict[str, tuple[int, Decimal]]] = {}
     for row in rows:
         sums.setdefault(row.id, {})[row.currency] = (row.payments, row.amount)
     return {
-        link_id: Booked(of, is_more=sum(number for number, _ in of.values()) > limit)
+        link_id: Booked(of, is_more=limit is not None and sum(number for number, _ in of.values()) > limit)
         for link_id, of in sums.items()
     }
+
+
+def _most(limit: int | None) -> int | None:
+    """Of rows that are read, so that one more than `limit` is noticed."""
+    return None if limit is None else limit + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,14 @@ class GivenBack:
 
 
 def given_back(
-    connection: Connection, instance_id: UUID, link_id: UUID, *, limit: int
+    connection: Connection, instance_id: UUID, link_id: UUID, *, limit: int | None
 ) -> dict[str, GivenBack]:
     """What was refunded of a link's payments, by currency, of as many payments as `booked` looks at."""
     row = PaymentRow
     some = (
         select(row.instance_id, row.payment_id, row.currency)
         .where(row.payment_link_id == link_id, row.instance_id == instance_id)
-        .limit(limit + 1)
+        .limit(_most(limit))
         .subquery("some")
     )
     keep_to_order(connection)

@@ -41,10 +41,12 @@ def answer(
     *,
     read: Callable[[float], A],
     unpacked: Callable[[bytes], A],
+    is_quick: bool = True,
 ) -> A | Pending:
     """What answers `question`, or that a worker was asked for it.
 
     places: for what is read here, of its kind. read: does that, within so many seconds; unpacked: what a worker kept.
+    is_quick: whether it may be through at once; else a worker is asked without a try.
     The address may name in `after` a moment: then an answer of then or before is none. Raises TakesTooLong, Busy and
     Unanswered.
     """
@@ -62,7 +64,7 @@ def answer(
         found = _kept(shelf, key, unpacked)
         if found is not None:
             return found
-        quick = _quickly(site, places, read)
+        quick = _quickly(site, places, read) if is_quick else None
         if quick is not None:
             return quick
         if not shelf.ask(key, question, now):

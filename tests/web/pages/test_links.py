@@ -13,9 +13,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
+from rq import Queue
+from rq.serializers import JSONSerializer
 from sqlalchemy import Connection, event
 
+from processor import jobs
 from processor.domain.access import Reach, Role
+from processor.queue import QUEUE
 from processor.store import instances
 from processor.store.screens import links as store
 from processor.web.pages import create_pages
@@ -202,13 +206,48 @@ def test_the_page_of_a_link_adds_up_all_payments_when_asked(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "BOOKED_MAX_OF_ONE", 2)
-    person, path = books.person(), f"/links/{books.instance_id}/{books.links['mug']}"
+    person = books.person(app=books.another_app(has_redis=False))
+    path = f"/links/{books.instance_id}/{books.links['mug']}"
 
     page, whole = person.read(path), person.read(f"{path}?totals=all")
 
     assert "2 payments of it were added up" in page
     assert "totals=all" in page
     assert "were added up" not in whole
+    assert "All of its payments, as of" in whole
+
+
+def test_a_worker_adds_up_what_takes_the_page_of_a_link_too_long(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is looked for again, Wix is not asked again."""
+    redis = books.shop.services.queue.redis
+    assert redis is not None
+    redis.flushdb()
+    monkeypatch.setattr(store, "BOOKED_MAX_OF_ONE", 2)
+    path = f"/links/{books.instance_id}/{books.links['mug']}?totals=all"
+    here = books.person(app=books.another_app(has_redis=False)).read(path)
+    person = books.person()
+
+    asked = person.read(path)
+    polled = re.search(r'id="sums" hx-get="([^"]+)" hx-trigger="every 1s"', asked)
+    assert polled
+    before = books.shop.calls
+    part = person.get(polled[1].replace("&amp;", "&"), headers={"HX-Request": "true"})
+    [job] = Queue(QUEUE, connection=redis, serializer=JSONSerializer).jobs
+    jobs.run_prepare(books.shop.services, job.args[0])
+    shown = person.get(polled[1].replace("&amp;", "&"), headers={"HX-Request": "true"})
+    redis.flushdb()
+
+    def sums(page: str) -> list[str]:
+        [found] = re.findall(r'<section class="card" id="sums".*?</section>', page, re.DOTALL)
+        return re.findall(r"<td[^>]*>(.*?)</td>", found, re.DOTALL)
+
+    assert part.status_code == shown.status_code == 200
+    assert "A worker adds up all of its payments" in part.text
+    assert "hx-trigger" not in re.findall(r'<section class="card" id="sums".*?>', shown.text)[0]
+    assert sums(shown.text) == sums(here)
+    assert books.shop.calls == before
 
 
 # -- One link ----------------------------------------------------------------------------------------

@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID, uuid4
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from processor import flows
+from processor import flows, prepared
 from processor.domain.access import Permission
 from processor.domain.link import Link
 from processor.errors import ConfigurationError, Unreadable, WixError, WixRefused
+from processor.prepared import LinkSums, LinkSumsQuestion, TakesTooLong
 from processor.store import instances, sends
 from processor.store.screens import decided, links, refunded
 from processor.store.screens.instances import Choice, choices
 from processor.store.screens.links import Booked
-from processor.web.pages import link_forms, link_view, masking, paging, pickers
+from processor.web.pages import answers, link_forms, link_view, masking, paging, pickers
 from processor.web.pages.access import account, needs, reach
+from processor.web.pages.answers import Pending, Unanswered
 from processor.web.pages.asked import Asked
 from processor.web.pages.link_view import Compared
 from processor.web.pages.pickers import NAMES_MAX, Found, name_of
 from processor.web.pages.screens import creating
-from processor.web.pages.site import CROWDED, Site, done, refused, told
+from processor.web.pages.site import CROWDED, Busy, Site, done, is_part, refused, told
 from processor.wix import wire
 from processor.wix.client import UnreadableItem
 from processor.wix.parse import guid, seen_link
@@ -39,6 +42,7 @@ NOTE_MAX = 500
 SENDS_MAX = 20
 SENT_NAMED = 5  # contacts of a sending that are shown
 ONCE = "1 per 1 hour"
+SUMS_AT_ONCE = 2  # of a process, of all payments of a link
 
 _FORM = tuple[str, int]
 
@@ -74,6 +78,7 @@ def blueprint(site: Site) -> Blueprint:
     """`/links` and what is below."""
     routes = Blueprint("links", __name__)
     services = site.services
+    summing = BoundedSemaphore(SUMS_AT_ONCE)
 
     # -- The list ----------------------------------------------------------------------------------
 
@@ -155,17 +160,21 @@ def blueprint(site: Site) -> Blueprint:
 
         found: contacts to be chosen from; who: names of those that were chosen.
         """
-        live, why = told or _ask(instance_id, link_id)
-        is_asked = request.args.get("totals") == "all"
-        added_max = links.BOOKED_MAX_ASKED if is_asked else links.BOOKED_MAX_OF_ONE
+        sums, why_not = _added_up(instance_id, link_id) if request.args.get("totals") == "all" else (None, "")
+        # A page that looks for sums again asked Wix when it was opened.
+        live, why = told or ((None, _NOT_NOW) if is_part() and sums else _ask(instance_id, link_id))
         with site.read() as connection:
             stored = links.stored(connection, instance_id, link_id)
-            booked = links.booked(connection, instance_id, [link_id], limit=added_max).get(
-                link_id, links.NOTHING
-            )
+            if isinstance(sums, LinkSums):
+                booked, given_back = sums.booked, sums.given_back
+            else:
+                most = links.BOOKED_MAX_OF_ONE
+                booked = links.booked(connection, instance_id, [link_id], limit=most).get(
+                    link_id, links.NOTHING
+                )
+                given_back = links.given_back(connection, instance_id, link_id, limit=most)
             differences = decided.of_link(connection, instance_id, link_id)
             recent = links.recent_payments(connection, instance_id, link_id)
-            given_back = links.given_back(connection, instance_id, link_id, limit=added_max)
             refunds = refunded.of_payments(
                 connection, [(instance_id, one.payment_id, one.amount, one.currency) for one in recent]
             )
@@ -195,8 +204,11 @@ def blueprint(site: Site) -> Blueprint:
             instance_id=instance_id,
             link_id=link_id,
             booked=booked,
-            added_max=added_max,
-            is_asked=is_asked,
+            added_max=links.BOOKED_MAX_OF_ONE,
+            pending=sums if isinstance(sums, Pending) else None,
+            as_of=sums.as_of if isinstance(sums, LinkSums) else None,
+            why_not=why_not,
+            here=paging.here,
             compared=link_view.compare(live.link, booked),
             discrepancies=differences,
             of_totals=[each for each in differences if each.one.type in decided.OF_TOTALS],
@@ -227,6 +239,29 @@ def blueprint(site: Site) -> Blueprint:
             found=found,
             who=who or {},
         ), status
+
+    def _added_up(instance_id: UUID, link_id: UUID) -> tuple[LinkSums | Pending | None, str]:
+        """All payments of the link, or None and why not."""
+        question = LinkSumsQuestion.of(instance_id, link_id)
+        try:
+            return answers.answer(
+                site,
+                question,
+                summing,
+                read=lambda seconds: prepared.read_link_sums(
+                    services.database,
+                    services.settings.report_time_zone,
+                    question,
+                    seconds=seconds,
+                    now=services.now(),
+                ),
+                unpacked=prepared.unpacked_link_sums,
+                is_quick=False,  # it has more payments than the page has time for
+            ), ""
+        except (TakesTooLong, Unanswered):
+            return None, "So many could not be added up: try again in half a minute."
+        except Busy:
+            return None, "The service adds up for others right now: try again in a minute."
 
     def _ask(instance_id: UUID, link_id: UUID) -> tuple[Detail | None, str | None]:
         """The link as Wix describes it now, or None and why not; None for the reason when Wix does not know it."""
@@ -495,6 +530,7 @@ def blueprint(site: Site) -> Blueprint:
 
 
 _GONE = "Wix does not know this link (any more)."
+_NOT_NOW = "Wix was asked when the page was opened."
 _NO_REFERENCE = "The form came without its reference, and nothing was done: send it once more."
 _AGAIN = "This form was sent before, and is not done a second time. Below is how the link stands now."
 

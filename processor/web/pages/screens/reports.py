@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 from flask import Blueprint, abort, current_app, g, render_template, request, url_for
+from markupsafe import Markup
 from sqlalchemy import Connection
 
 from processor import prepared
@@ -29,6 +30,7 @@ from processor.web.pages import exports, paging
 from processor.web.pages.access import check_instance, needs, reach
 from processor.web.pages.answers import LATE, WAIT_SECONDS, Pending, Unanswered, answer
 from processor.web.pages.asked import Asked
+from processor.web.pages.cells import Printer, address_of
 from processor.web.pages.formats import amount as grouped
 from processor.web.pages.formats import words
 from processor.web.pages.site import RETRY_SECONDS, Busy, Site, address
@@ -216,7 +218,7 @@ _PAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as it is shown. kind: how its values are printed, a name in report.html."""
+    """A column as it is shown. kind: how its values are printed, see `Printer`."""
 
     name: str
     label: str
@@ -329,26 +331,12 @@ def spans(today: date) -> list[tuple[str, date, date]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """values: of the columns. leads: where each of them leads, None for nowhere. instance_id: None for no instance."""
-
-    values: Sequence[Any]
-    currency: str | None
-    leads: list[str | None]
-    instance_id: UUID | None
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
-    """What is shown. names: by row and column, what an id is called; notes: what stands behind a value.
-
-    count: of all rows there are. as_of: when they were read.
-    """
+    """What is shown. body: its rows in HTML; shown: how many; count: of all there are. as_of: when they were read."""
 
     columns: list[Column]
-    rows: list[Row]
-    names: dict[tuple[int, int], str]
-    notes: dict[tuple[int, int], str]
+    body: Markup
+    shown: int
     totals: list[Total]
     count: int
     as_of: datetime
@@ -374,6 +362,7 @@ def blueprint(site: Site) -> Blueprint:
     routes = Blueprint("reports", __name__, url_prefix="/reports")
     places = threading.BoundedSemaphore(AT_ONCE)
     services = site.services
+    printer = Printer(site.clock)
 
     @contextmanager
     def reading(seconds: float) -> Iterator[Connection]:
@@ -401,7 +390,9 @@ def blueprint(site: Site) -> Blueprint:
                     pending = found
                 else:
                     table = _table(
-                        found, shown_columns(question, meaning, with_instance=_several(question, choices))
+                        printer,
+                        found,
+                        shown_columns(question, meaning, with_instance=_several(question, choices)),
                     )
             except TakesTooLong:
                 problem, status = _too_long(view), 503
@@ -425,6 +416,7 @@ def blueprint(site: Site) -> Blueprint:
                 legend=[column(view, one) for one in meaning.columns],
                 choices=choices,
                 table=table,
+                printer=printer,
                 pending=pending,
                 is_late=pending is not None and services.now() - pending.since > LATE,
                 problem=problem,
@@ -575,37 +567,31 @@ def _several(question: Question, choices: Sequence[Choice]) -> bool:
     return question.instance_id is None and len(choices) > 1
 
 
-def _table(found: Found, columns: list[Column]) -> Table:
+def _table(printer: Printer, found: Found, columns: list[Column]) -> Table:
     """What was read, as it is shown: the columns come first, in their order."""
-    return Table(
-        columns,
-        list(_rows(found, columns)),
-        {
+    place = {name: number for number, name in enumerate(found.columns)}
+    rows = printer.body(
+        [(one.kind, one.is_number, _leads(one.name)) for one in columns],
+        found.rows,
+        owner=place["instance_id"],
+        currency=place.get("currency"),
+        names={
             (one.row, one.column): one.title or f"{grouped(one.amount, one.currency)} {one.currency}"
             for one in found.named
-            if one.column < len(columns) and (one.title or (one.amount is not None and one.currency))
+            if one.title or (one.amount is not None and one.currency)
         },
-        {(one.row, one.column): words(one.how).lower() for one in found.noted if one.column < len(columns)},
-        [one for one in found.totals if one.rows],
-        found.count,
-        found.as_of,
+        notes={(one.row, one.column): words(one.how).lower() for one in found.noted},
+    )
+    return Table(
+        columns, rows, len(found.rows), [one for one in found.totals if one.rows], found.count, found.as_of
     )
 
 
-def _rows(found: Found, columns: Sequence[Column]) -> Iterator[Row]:
-    """Each row, and where its values lead."""
-    place = {name: number for number, name in enumerate(found.columns)}
-    for row in found.rows:
-        owner = row[place["instance_id"]]
-        leads: list[str | None] = []
-        for one, value in zip(columns, row, strict=False):
-            endpoint = _PAGES.get(one.name)
-            is_there = endpoint in current_app.view_functions and None not in (owner, value)
-            leads.append(
-                url_for(endpoint, instance_id=owner, **{one.name: value}) if endpoint and is_there else None
-            )
-        currency = row[place["currency"]] if "currency" in place else None
-        yield Row(row[: len(columns)], currency, leads, owner)
+def _leads(name: str) -> Callable[[UUID, Any], str] | None:
+    endpoint = _PAGES.get(name)
+    if endpoint is None or endpoint not in current_app.view_functions:
+        return None
+    return address_of(url_for, endpoint, name)
 
 
 def _write(file: IO[bytes], lines: Lines) -> None:
