@@ -34,7 +34,13 @@ def system(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[System
         database_url=database_url,
         redis_url=redis_url,
         environ=os.environ,
-        settings={"SECRET_KEY": SECRET_KEY, "SECURE_COOKIES": "0", "PAY_PAGE": "1"},
+        # Whatever may be read by a worker is.
+        settings={
+            "SECRET_KEY": SECRET_KEY,
+            "SECURE_COOKIES": "0",
+            "PAY_PAGE": "1",
+            "PAGE_READ_SECONDS": "0",
+        },
         sandbox_options=("--seed", "1", "--time-scale", "60", "--calls-per-minute", "100000"),
     )
     with running:
@@ -151,6 +157,19 @@ def test_from_a_new_link_to_a_write_off_by_two_people(system: System, new_page: 
     expect(page.get_by_role("heading", level=1)).to_have_text("Total differs")
     go(page, "Overview")
     expect(page.locator("#verdict")).not_to_contain_text("need", timeout=SECONDS)
+
+    # A worker reads the report, and adds up the payments: the pages show it when it is there.
+    go(page, "Reports")
+    page.get_by_role("link", name="Payments", exact=True).last.click()
+    page.evaluate("window.isTheSamePage = true")
+    expect(page.locator("#report tbody tr")).to_have_count(2, timeout=SECONDS)
+    expect(page.locator("#report tfoot")).to_contain_text("48.00")
+    assert page.evaluate("window.isTheSamePage") is True
+    page.goto(f"{system.web_url}/payments?totals=all")
+    page.evaluate("window.isTheSamePage = true")
+    expect(page.locator("#totals")).to_contain_text("48.00", timeout=SECONDS)
+    expect(page.locator("#totals")).to_contain_text("add them up anew")
+    assert page.evaluate("window.isTheSamePage") is True
 
 
 def wait_for_instance(page: Page, system: System) -> None:
