@@ -31,7 +31,9 @@ __all__ = ["TakesTooLong"]
 # How long an answer is shown again, and a failure: its page says of when it is, and how to have it read anew.
 KEPT = timedelta(minutes=5)
 FAILURE_KEPT = timedelta(seconds=30)
-WAITING_KEPT = timedelta(minutes=2)
+# A question that nobody answered is asked again by a page that still waits: its job may be lost, or far behind.
+ASKED_AGAIN = timedelta(minutes=2)
+WAITING_KEPT = timedelta(minutes=5)
 WAITING_MAX = 4  # questions of all pages together
 WORKER_SECONDS = 60.0  # for one answer
 # Of a worker's minute; questions beyond wait behind the checks of the books instead of going before them.
@@ -298,7 +300,7 @@ class Shelf:
     def ask(self, key: str, question: Question, now: datetime) -> bool:
         """Leave a question. False when too many wait already."""
         waiting = _name("waiting")
-        self.redis.zremrangebyscore(waiting, "-inf", (now - WAITING_KEPT).timestamp())
+        self.redis.zremrangebyscore(waiting, "-inf", (now - ASKED_AGAIN).timestamp())
         if self.redis.zcard(waiting) >= WAITING_MAX and self.redis.zscore(waiting, key) is None:
             return False
         self.redis.zadd(waiting, {key: now.timestamp()})

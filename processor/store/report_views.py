@@ -19,6 +19,9 @@ from processor.store.database import Database
 ROWS_AT_ONCE = 500
 # For one statement, and between two: a report of years may be sorted, and read through a pager.
 LIMIT_SECONDS = 600
+IDLE_SECONDS = (
+    15.0  # between two statements, at least: a busy machine may let us wait where a statement may not
+)
 _NOT_ALLOWED = "42501"
 _NO_SUCH_ZONE = "22023"
 
@@ -238,14 +241,18 @@ class Scope:
 def reading(database: Database, time_zone: str, *, seconds: float = LIMIT_SECONDS) -> Iterator[Connection]:
     """A transaction that sees one state of the books, changes nothing, and has the reports' days in `time_zone`.
 
-    seconds: for each statement, and between two. The totals of a report are those of its rows. Raises
-    ConfigurationError when the role may not read the reports or the database does not know the zone.
+    seconds: for each statement, and between two, for which there are IDLE_SECONDS at least. The totals of a report are
+    those of its rows. Raises ConfigurationError when the role may not read the reports or the database does not know
+    the zone.
     """
     try:
         with database.begin() as connection:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute(text(f"SET LOCAL {name} = '{int(seconds * 1000)}ms'"))
+            for name, limit in (
+                ("statement_timeout", seconds),
+                ("idle_in_transaction_session_timeout", max(seconds, IDLE_SECONDS)),
+            ):
+                connection.execute(text(f"SET LOCAL {name} = '{int(limit * 1000)}ms'"))
             connection.execute(
                 text("SELECT now() AT TIME ZONE set_config('processor.report_time_zone', :zone, true)"),
                 {"zone": time_zone},

@@ -61,7 +61,7 @@ def answer(
         return here()
     shelf, key = Shelf(redis), prepared.key_of(question)
     try:
-        found = _kept(shelf, key, unpacked)
+        found = _kept(shelf, key, unpacked, now)
         if found is not None:
             return found
         quick = _quickly(site, places, read) if is_quick else None
@@ -75,13 +75,13 @@ def answer(
     return Pending(now) if is_asked else here()
 
 
-def _kept(shelf: Shelf, key: str, unpacked: Callable[[bytes], A]) -> A | Pending | None:
+def _kept(shelf: Shelf, key: str, unpacked: Callable[[bytes], A], now: datetime) -> A | Pending | None:
     found = shelf.look(key)
     if found is None:
         return None
     status, packed = found
     if status.state is State.WAITING:
-        return Pending(status.at)
+        return Pending(status.at) if now - status.at < prepared.ASKED_AGAIN else None
     if status.state is State.FAILED:
         raise TakesTooLong("a worker was not through in time") if status.is_slow else Unanswered(key)
     assert packed is not None
@@ -89,16 +89,17 @@ def _kept(shelf: Shelf, key: str, unpacked: Callable[[bytes], A]) -> A | Pending
         kept = unpacked(packed)
     except msgspec.MsgspecError:
         return None  # of another release
-    after = _after()
+    after = _after(now)
     return kept if after is None or kept.as_of > after else None
 
 
-def _after() -> datetime | None:
+def _after(now: datetime) -> datetime | None:
     try:
         moment = datetime.fromisoformat(request.args.get("after", ""))
     except ValueError:
         return None
-    return moment if moment.tzinfo is not None else None
+    # Of what is to come there will be no answer, and a page would ask for one for ever.
+    return moment if moment.tzinfo is not None and moment <= now else None
 
 
 def _quickly(site: Site, places: BoundedSemaphore, read: Callable[[float], A]) -> A | None:
@@ -108,5 +109,5 @@ def _quickly(site: Site, places: BoundedSemaphore, read: Callable[[float], A]) -
     try:
         with site.long_read(places):
             return read(seconds)
-    except (TakesTooLong, Busy):
-        return None
+    except (StoreUnavailable, Busy):
+        return None  # of a database that is away, the rest of the page says so

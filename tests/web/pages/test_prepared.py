@@ -124,7 +124,9 @@ def only(books: Books, pattern: str) -> str:
     return str(name.decode())
 
 
-@pytest.mark.parametrize("after", ["", "yesterday", "2026-13-01", "2026-01-01T00:00:00", "\0", "9" * 5_000])
+@pytest.mark.parametrize(
+    "after", ["", "yesterday", "2026-13-01", "2026-01-01T00:00:00", "2199-01-01T00:00:00Z", "\0", "9" * 5_000]
+)
 def test_a_moment_that_is_none_asks_for_nothing_new(books: Books, hasty: Person, after: str) -> None:
     path = f"/reports/payments{window(books)}"
     hasty.read(path)
@@ -291,11 +293,44 @@ def test_only_so_many_questions_wait(books: Books, hasty: Person) -> None:
     assert WAITS in taken
 
 
+def test_a_page_that_still_waits_asks_again(books: Books, hasty: Person) -> None:
+    """The job may be lost, or come late: then it finds the question that was asked again."""
+    path = f"/reports/payments{window(books)}"
+    hasty.read(path)
+    books.shop.pass_time(prepared.ASKED_AGAIN - timedelta(seconds=5))
+    hasty.read(path)
+    before = len(waiting(books))
+    books.shop.pass_time(timedelta(seconds=6))
+    page = hasty.read(path)
+    jobs_then = waiting(books)
+    ttl = redis_of(books).ttl(f"prepared:{jobs_then[0].args[0]}")
+    work(books)
+
+    assert before == 1
+    assert WAITS in page
+    assert len(jobs_then) == 2
+    assert len({job.args[0] for job in jobs_then}) == 1
+    assert int(str(ttl)) > prepared.ASKED_AGAIN.total_seconds()
+    assert table(hasty.read(path))
+
+
+def test_a_page_is_given_time_between_two_statements(books: Books) -> None:
+    """The limit of a statement is none of the time that Python takes."""
+    database = books.shop.services.database
+    with store.reading_within(database, "UTC", 5.0) as (connection, stage):
+        stage()
+        idle = connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+        most = connection.execute(text("SHOW statement_timeout")).scalar_one()
+
+    assert idle == "15s"
+    assert str(most).endswith("ms")
+
+
 def test_questions_nobody_answers_stand_in_the_way_for_two_minutes(books: Books, hasty: Person) -> None:
     paths = [f"/reports/{view}{window(books)}" for view in sorted(REPORTS)[: prepared.WAITING_MAX + 1]]
     for path in paths[:-1]:
         hasty.read(path)
-    books.shop.pass_time(prepared.WAITING_KEPT + timedelta(seconds=1))
+    books.shop.pass_time(prepared.ASKED_AGAIN + timedelta(seconds=1))
 
     assert WAITS in hasty.read(paths[-1])
 
