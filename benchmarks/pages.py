@@ -55,7 +55,10 @@ WAITS = 'hx-trigger="every 1s"'  # in a page that looks again
 TIMES_MOST = 5.0  # what an empty page costs, the slowest may
 INSERTED, TOGETHER = 20_000, 50  # payments, and how many by one statement, as commits of webhooks gather them
 REPORTS_ONLY = ("ix_payments_reported", "ix_payments_polled")
-LISTS_ONLY = ("ix_payments_of_instance", "ix_payments_recovered", "ix_payments_undated")
+LISTS_ONLY = (
+    *("ix_payments_of_instance", "ix_payments_recovered", "ix_payments_undated"),
+    "ix_payments_by_amount",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,27 @@ CASES = (
     Case("payments", "newest first", "/payments"),
     Case("payments", "oldest first", "/payments?order=oldest"),
     Case("payments", "a page far behind", "/payments?at={payments_at}", "/payments"),
+    Case("payments", "largest first, of a currency", "/payments?currency=EUR&order=largest"),
+    Case(
+        "payments",
+        "largest first, a page far behind",
+        "/payments?currency=EUR&order=largest&at={amounts_at}",
+        "/payments?currency=EUR&order=largest",
+    ),
+    Case(
+        "payments", "largest first, of a day", "/payments?currency=EUR&order=largest&since={day}&until={day}"
+    ),
+    Case(
+        "payments",
+        "largest first, of a month",
+        "/payments?currency=EUR&order=largest&since={month}&until={day}",
+    ),
+    Case("payments", "smallest first, that differ", "/payments?currency=EUR&order=smallest&state=discrepant"),
+    Case(
+        "payments",
+        "largest first, of a link paid all the time",
+        "/payments?currency=EUR&order=largest&link={busy_link}",
+    ),
     Case("payments", "of a large instance", "/payments?instance={large}", "/payments?instance={own}"),
     Case("payments", "of a small instance", "/payments?instance={small}", "/payments?instance={own}"),
     Case("payments", "of a link paid all the time", "/payments?link={busy_link}"),
@@ -430,8 +454,10 @@ def names_of(connection: psycopg.Connection, now: datetime) -> dict[str, str]:
     run_ = one("SELECT run_id FROM reconciliation_runs WHERE instance_id = %(large)s LIMIT 1")
     differs = one("SELECT instance_id, discrepancy_id FROM discrepancies WHERE closed_at IS NULL LIMIT 1")
     middle = now - timedelta(days=180)
+    amount = one("SELECT avg(amount) FROM (SELECT amount FROM payments WHERE currency = 'EUR' LIMIT 10000) p")
     return {
         "payments_at": Position((middle, UUID(large), payment[0])).text(),
+        "amounts_at": Position((round(amount[0], 3), middle, UUID(large), payment[0])).text(),
         "queue_at": Position((middle, differs[1])).text(),
         "large": large,
         "small": pages_books.instance_id(3),

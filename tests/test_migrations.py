@@ -157,7 +157,7 @@ def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPat
     assert seen == {"lock_timeout": "5s", "statement_timeout": "10min", "locks": 1}
 
 
-@pytest.mark.parametrize("revision", ["0021", "0024"])
+@pytest.mark.parametrize("revision", ["0021", "0024", "0026"])
 def test_indexes_wait_for_a_transaction_that_outlasts_the_limit_of_a_statement(
     url: str, revision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -373,6 +373,8 @@ class PaymentRow(_Facts, Base):
             "instance_id",
             postgresql_where=text("recovery IS NOT NULL"),
         ),
+        # In which the list is read by amount: see migration 0026.
+        Index("ix_payments_by_amount", "currency", "amount", "created_at"),
         # What reports of days are read by: see migration 0024.
         Index("ix_payments_reported", text("COALESCE(transaction_at, created_at, stored_at)")),
         Index("ix_payments_polled", "stored_at", postgresql_where=text("first_origin = 'poll'")),

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, TypeVar
+from operator import ge, gt, le, lt
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, func, literal
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal
 
 PAGE = 50
 Item = TypeVar("Item")
@@ -30,15 +31,17 @@ class BadPosition(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a page begins: after the row of this key, or before it when is_back. kinds: a letter for each value."""
+    """Where a page begins: after the row of this key, or before it when is_back; with that row when it includes it."""
 
     key: Key
     is_back: bool = False
+    includes: bool = False
 
     def text(self) -> str:
         """For an address."""
         parts = [[_kind(value), _written(value)] for value in self.key]
-        raw = json.dumps(["b" if self.is_back else "a", *parts], separators=(",", ":"))
+        side = "b" if self.is_back else "a"
+        raw = json.dumps([side.upper() if self.includes else side, *parts], separators=(",", ":"))
         return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
     @classmethod
@@ -58,9 +61,9 @@ class Position:
             RecursionError,
         ) as why:
             raise BadPosition("no position") from why
-        if side not in ("a", "b") or tuple(map(type, key)) != types:
+        if side not in ("a", "b", "A", "B") or tuple(map(type, key)) != types:
             raise BadPosition("a position of another list")
-        return cls(key, side == "b")
+        return cls(key, side in ("b", "B"), side in ("A", "B"))
 
 
 def _written(value: Any) -> Any:
@@ -88,7 +91,8 @@ def _value(kind: str, told: Any) -> Any:
             return told
         case "d":
             number = Decimal(told)
-            if not number.is_finite() or abs(number) >= 10**16:
+            # No amount of ours has more than three decimals; PostgreSQL reads no number with a hundred thousand.
+            if not number.is_finite() or abs(number) >= 10**16 or number != round(number, 3):
                 raise ValueError("no amount")
             return number
         case "s" if isinstance(told, str) and "\0" not in told:
@@ -103,6 +107,17 @@ class Slice(Generic[Item]):
     items: list[Item]
     before: Position | None
     after: Position | None
+
+
+def at_other_side(at: Position | None) -> Position | None:
+    """Where the page on the other side of an empty one begins: with the row that the page before this may end with."""
+    return None if at is None else Position(at.key, is_back=not at.is_back, includes=not at.includes)
+
+
+def beside(here: Any, there: Any, *, goes_down: bool, includes: bool = False) -> ColumnElement[bool]:
+    """That a key comes after another in an order, or is it, when that includes it."""
+    compare = (le if includes else lt) if goes_down else (ge if includes else gt)
+    return cast("ColumnElement[bool]", compare(here, there))
 
 
 def fetch(
@@ -124,7 +139,7 @@ def fetch(
     goes_down = is_descending != is_back
     if at is not None:
         place = func.row(*(literal(value, key.type) for value, key in zip(at.key, keys, strict=True)))
-        statement = statement.where(func.row(*keys) < place if goes_down else func.row(*keys) > place)
+        statement = statement.where(beside(func.row(*keys), place, goes_down=goes_down, includes=at.includes))
     found = connection.execute(
         statement.order_by(*(key.desc() if goes_down else key.asc() for key in keys)).limit(limit + 1)
     ).all()
@@ -132,10 +147,13 @@ def fetch(
     rows = list(found[:limit])
     if is_back:
         rows.reverse()
+    if not rows:
+        other = at_other_side(at)
+        return Slice(rows, None if is_back else other, other if is_back else None)
     has_before = has_more if is_back else at is not None
     has_after = is_back or has_more
     return Slice(
         rows,
-        Position(tuple(rows[0][columns:]), is_back=True) if rows and has_before else None,
-        Position(tuple(rows[-1][columns:])) if rows and has_after else None,
+        Position(tuple(rows[0][columns:]), is_back=True) if has_before else None,
+        Position(tuple(rows[-1][columns:])) if has_after else None,
     )

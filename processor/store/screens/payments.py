@@ -2,17 +2,22 @@
 
 Payments are read in the order of an index, whatever else narrows them down, so that a page costs what it reads and no
 more than LOOKED_MAX. Where a filter finds less than a page in so many, the page says how far it looked, and the next
-one goes on there. See migration 0020 for the indexes.
+one goes on there. See migrations 0020 and 0026 for the indexes.
+
+By amount there is an index of all payments alone. So what is narrowed down to SORTED_MAX of them by an index of dates
+is read and sorted; of what fits more payments than those, one finds some among those that the index of amounts reads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
+from operator import attrgetter
 from typing import Any, cast
 from uuid import UUID
 
@@ -36,10 +41,11 @@ from processor.domain.access import Reach
 from processor.domain.reconciliation import Recovery
 from processor.store.screens import refunded
 from processor.store.screens.common import keep_to_order, within
-from processor.store.screens.keyset import PAGE, Position
+from processor.store.screens.keyset import PAGE, Position, at_other_side, beside
 from processor.store.tables import AppInstance, PaymentLinkRow, PaymentRow, is_any_of
 
 LOOKED_MAX = 2_500  # payments that one page reads to find those of a filter
+SORTED_MAX = 5_000  # payments that are sorted by amount for one page; of more, the index of amounts is read
 INSTANCES_MAX = 25  # a list over more of them, but not all, is read from the list of all
 IDS_MAX = 50
 LINKS_MAX = 10
@@ -51,6 +57,25 @@ _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 UNCHECKED = "unchecked"  # as a state: not checked yet
 ANY, NONE = "any", "none"  # as a recovery
+
+
+class Order(StrEnum):
+    """What comes first. By amount only payments of one currency whose creation date is known have an order."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+
+    @property
+    def is_by_amount(self) -> bool:
+        """Not by creation."""
+        return self in (Order.LARGEST, Order.SMALLEST)
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether what is compared gets less."""
+        return self in (Order.NEWEST, Order.LARGEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +130,9 @@ class Line:
 
 _LINE = tuple(Line.__dataclass_fields__)
 _COLUMNS = [getattr(PaymentRow, name) for name in _LINE]
+_UNDATED = ("instance_id", "payment_id")
+_BY_DATE = ("created_at", *_UNDATED)
+_BY_AMOUNT = ("amount", *_BY_DATE)
 
 
 # -- What a text means -----------------------------------------------------------------------------
@@ -265,8 +293,9 @@ class _Way:
 
     lead: what its index begins with, None for that of all payments; value: what that is on this way. instance_id: the
     only one on the way, whose index has no other in it; else None. since, until: created in [since, until). The key of
-    a payment is (created_at, instance_id, payment_id), without the first when is_undated. is_partial: the index has
-    only payments that have the lead.
+    a payment is (created_at, instance_id, payment_id), without the first when is_undated, with the amount before it
+    currency is said: then it goes by amount, of that currency alone, and least and most bound it, both included.
+    is_partial: the index has only payments that have the lead.
 
     That the lead is `value` is said as a range, and its column is part of the order: were it said to be equal, the
     index of all payments would have that order as well, and PostgreSQL, which thinks that what fits lies spread evenly,
@@ -280,20 +309,35 @@ class _Way:
     until: datetime | None = None
     is_undated: bool = False
     is_partial: bool = False
+    currency: str | None = None
+    least: Decimal | None = None
+    most: Decimal | None = None
+
+    @property
+    def is_by_amount(self) -> bool:
+        """Not by creation."""
+        return self.currency is not None
 
     @property
     def order(self) -> tuple[str, ...]:
         """The names of the columns of the key, the instance left out where there is one alone."""
+        if self.is_by_amount:
+            return _BY_AMOUNT
         if self.is_undated:
-            return ("instance_id", "payment_id")
+            return _UNDATED
         if self.instance_id is not None:
             return ("created_at", "payment_id")
-        return ("created_at", "instance_id", "payment_id")
+        return _BY_DATE
+
+    @property
+    def knows_links(self) -> bool:
+        """Whether it leads to the payments of a link alone, where a link is asked for."""
+        return not (self.is_undated or self.is_by_amount)
 
     def conditions(
-        self, after: tuple[Any, ...] | None = None, *, goes_down: bool = True
+        self, after: Position | None = None, *, goes_down: bool = True
     ) -> list[ColumnElement[bool]]:
-        """Of which payments it is: of all, or of those behind the one of the key `after`.
+        """Of which payments it is: of all, or of those behind the one of the key of `after`.
 
         Each side has one bound, the narrower. Of two an index may begin at the wider, and pass over all between.
         """
@@ -303,11 +347,13 @@ class _Way:
                 created_at.is_(None),
                 *([] if after is None else [self.behind(after, goes_down=goes_down)]),
             ]
+        if self.is_by_amount:
+            return self._of_amounts(after, goes_down=goes_down)
         since, until, found = self.since, self.until, []
         is_low = is_high = False
         if after is not None:
-            is_high = goes_down and (until is None or after[0] < until)
-            is_low = not goes_down and (since is None or after[0] >= since)
+            is_high = goes_down and (until is None or after.key[0] < until)
+            is_low = not goes_down and (since is None or after.key[0] >= since)
             if is_high or is_low:
                 found.append(self.behind(after, goes_down=goes_down))
         if self.is_partial:
@@ -327,15 +373,30 @@ class _Way:
             found.append(end if until is None else here < func.row(self.value, until))
         return found
 
+    def _of_amounts(self, after: Position | None, *, goes_down: bool) -> list[ColumnElement[bool]]:
+        # The currency is not part of the order: of a row that begins with it PostgreSQL would think that next to none
+        # comes after another, as next to none is of a lesser currency, and read another index.
+        row = PaymentRow
+        found: list[ColumnElement[bool]] = [row.currency == self.currency, row.created_at.is_not(None)]
+        is_high = after is not None and goes_down and (self.most is None or after.key[0] <= self.most)
+        is_low = after is not None and not goes_down and (self.least is None or after.key[0] >= self.least)
+        if after is not None and (is_high or is_low):
+            found.append(self.behind(after, goes_down=goes_down))
+        if not is_low and self.least is not None:
+            found.append(row.amount >= self.least)
+        if not is_high and self.most is not None:
+            found.append(row.amount <= self.most)
+        return found
+
     def sorted(self, columns: Any, lead: Any, *, goes_down: bool) -> list[Any]:
         """What to sort by. columns: of payments; lead: the column that has it."""
         keys = [getattr(columns, name) for name in self.order]
         keys = keys if self.lead is None else [lead, *keys]
         return [key.desc() if goes_down else key.asc() for key in keys]
 
-    def behind(self, key: tuple[Any, ...], *, goes_down: bool) -> ColumnElement[bool]:
-        """That a payment comes after the one of this key, which may be of another way."""
-        includes = False
+    def behind(self, after: Position, *, goes_down: bool) -> ColumnElement[bool]:
+        """That a payment comes after the one of this key, which may be of another way, or is it where that counts."""
+        key, includes = after.key, after.includes
         if self.instance_id is not None:
             # Of one moment, all those of a lower instance come after it when going down, and none of a higher.
             created_at, instance_id, payment_id = key
@@ -347,10 +408,7 @@ class _Way:
         place = [literal(value, one.type) for value, one in zip(key, columns, strict=True)]
         if self.lead is not None:
             columns, place = [self.lead, *columns], [self.value, *place]
-        here, there = func.row(*columns), func.row(*place)
-        if goes_down:
-            return here <= there if includes else here < there
-        return here >= there if includes else here > there
+        return beside(func.row(*columns), func.row(*place), goes_down=goes_down, includes=includes)
 
 
 def _ways(by: Filter, reach: Reach, sought: Sought | None) -> list[_Way]:
@@ -387,6 +445,30 @@ def _ways(by: Filter, reach: Reach, sought: Sought | None) -> list[_Way]:
     return [way]
 
 
+def _by_amount(by: Filter) -> _Way:
+    """The way through all payments of a currency, whatever else narrows them down."""
+    return _Way(currency=by.currency, least=by.amount_from, most=by.amount_to)
+
+
+def _are_few(connection: Connection, ways: Sequence[_Way]) -> bool:
+    """Whether no more than SORTED_MAX payments are on these ways. Reads no more than that, of an index alone."""
+    left = SORTED_MAX
+    for way in ways:
+        if way.lead is None and way.since is None and way.until is None:
+            return False  # all that there are: their index has them sorted
+        some = (
+            select(literal(1))
+            .where(*way.conditions())
+            .order_by(*way.sorted(PaymentRow, way.lead, goes_down=True))
+            .limit(left + 1)
+            .subquery("some")
+        )
+        left -= connection.execute(select(func.count()).select_from(some)).scalar_one()
+        if left < 0:
+            return False
+    return True
+
+
 def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _Way) -> list[Any]:
     """Conditions of a filter that its way does not answer. columns: of payments."""
     found: list[Any] = []
@@ -394,11 +476,14 @@ def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _W
         found += within(columns.instance_id, reach)
         if by.instance_id is not None:
             found.append(columns.instance_id == by.instance_id)
-    if by.payment_link_id is not None and way.is_undated:
+    if by.payment_link_id is not None and not way.knows_links:
         found.append(columns.payment_link_id == by.payment_link_id)
+    if way.is_by_amount:
+        found += [columns.created_at >= by.since] if by.since is not None else []
+        found += [columns.created_at < by.until] if by.until is not None else []
     for name in ("currency", "type", "method"):
         value = getattr(by, name)
-        if value is not None:
+        if value is not None and not (name == "currency" and way.is_by_amount):
             found.append(getattr(columns, name) == value)
     if by.state is not None:
         state = columns.match_state
@@ -411,9 +496,9 @@ def _rest(columns: Any, by: Filter, reach: Reach, sought: Sought | None, way: _W
         found.append(columns.recovery.is_not(None))
     elif by.recovery is not None:
         found.append(columns.recovery == by.recovery)
-    if by.amount_from is not None:
+    if by.amount_from is not None and not way.is_by_amount:
         found.append(columns.amount >= by.amount_from)
-    if by.amount_to is not None:
+    if by.amount_to is not None and not way.is_by_amount:
         found.append(columns.amount <= by.amount_to)
     if by.refunded is not None:
         state = refunded.state_of(columns)
@@ -427,7 +512,7 @@ def _means(columns: Any, sought: Sought, by: Filter, way: _Way) -> list[Any]:
     if sought.payments:
         return [tuple_(columns.instance_id, columns.payment_id).in_(sought.payments)]
     if sought.links:
-        if by.payment_link_id is None and not way.is_undated:
+        if by.payment_link_id is None and way.knows_links:
             return []
         return [is_any_of(columns.payment_link_id, {link.payment_link_id for link in sought.links})]
     among = [columns.ecom_order_id == sought.text, columns.ecom_checkout_id == sought.text]
@@ -444,9 +529,12 @@ class _Read:
     stop: tuple[Any, ...] | None
 
 
-def _key(line: Line, *, is_undated: bool) -> tuple[Any, ...]:
-    key = (line.instance_id, line.payment_id)
-    return key if is_undated else (line.created_at, *key)
+def _key_of(by: Filter, order: Order) -> Callable[[Line], tuple[Any, ...]]:
+    """The key of a line in an order. Raises ValueError where there is none: see Order."""
+    if order.is_by_amount and (by.currency is None or by.is_undated):
+        raise ValueError("only payments of one currency, with a date, have an order by amount")
+    names = _BY_AMOUNT if order.is_by_amount else _UNDATED if by.is_undated else _BY_DATE
+    return attrgetter(*names)
 
 
 def _read(
@@ -456,7 +544,7 @@ def _read(
     reach: Reach,
     sought: Sought | None,
     *,
-    after: tuple[Any, ...] | None,
+    after: Position | None,
     goes_down: bool,
     limit: int,
     looked_max: int | None,
@@ -465,6 +553,11 @@ def _read(
     row = PaymentRow
     conditions = way.conditions(after, goes_down=goes_down)
     rest = _rest(row, by, reach, sought, way)
+    if way.is_by_amount and rest and looked_max is None:
+        walked = _walked(way, conditions, goes_down=goes_down, most=None)
+        keys = way.sorted(walked, walked.lead, goes_down=goes_down)
+        some = select(*(walked[name] for name in _LINE)).where(*_rest(walked, by, reach, sought, way))
+        return _Read([Line(*line) for line in connection.execute(some.order_by(*keys).limit(limit))], None)
     if not rest or looked_max is None:
         statement = select(*_COLUMNS).where(*conditions, *rest)
         statement = statement.order_by(*way.sorted(row, way.lead, goes_down=goes_down)).limit(limit)
@@ -485,21 +578,53 @@ def _read(
     lines = [Line(*line[: len(_LINE)]) for line in found if line.fits]
     stop = None
     if found and found[-1].looked == looked_max and len(lines) < limit:
-        stop = _key(Line(*found[-1][: len(_LINE)]), is_undated=way.is_undated)
+        last = Line(*found[-1][: len(_LINE)])
+        # With the instance, whatever way it is: where all of them stop is compared.
+        key = _BY_AMOUNT if way.is_by_amount else _UNDATED if way.is_undated else _BY_DATE
+        stop = attrgetter(*key)(last)
     return _Read(lines, stop)
 
 
-def _walked(way: _Way, conditions: Sequence[Any], *, goes_down: bool, most: int) -> Any:
-    """Columns of the first `most` payments of a way, and its lead."""
+def _read_few(
+    connection: Connection,
+    ways: Sequence[_Way],
+    by: Filter,
+    reach: Reach,
+    sought: Sought | None,
+    *,
+    after: Position | None,
+    goes_down: bool,
+    limit: int,
+) -> list[_Read]:
+    """Up to `limit` payments on each way by amount, of all on them, which are few: see `_are_few`."""
+    reads = []
+    for way in ways:
+        walked = _walked(way, way.conditions(), goes_down=True, most=SORTED_MAX)
+        keys = [walked[name] for name in _BY_AMOUNT]
+        conditions = _rest(walked, by, reach, sought, way)
+        if after is not None:
+            there = func.row(*(literal(value, key.type) for value, key in zip(after.key, keys, strict=True)))
+            conditions.append(beside(func.row(*keys), there, goes_down=goes_down, includes=after.includes))
+        found = connection.execute(
+            select(*(walked[name] for name in _LINE))
+            .where(*conditions)
+            .order_by(*(key.desc() if goes_down else key.asc() for key in keys))
+            .limit(limit)
+        )
+        reads.append(_Read([Line(*line) for line in found], None))
+    return reads
+
+
+def _walked(way: _Way, conditions: Sequence[Any], *, goes_down: bool, most: int | None) -> Any:
+    """Columns of the first `most` payments of a way, and its lead. most: None for all, yet read in their order."""
     lead = literal(0) if way.lead is None else way.lead
-    return (
+    walked = (
         select(*_COLUMNS, lead.label("lead"))
         .where(*conditions)
         .order_by(*way.sorted(PaymentRow, lead, goes_down=goes_down))
-        .limit(most)
-        .subquery("walked")
-        .c
     )
+    # An OFFSET keeps what narrows them down out of it, as a LIMIT does, and so another index from being chosen.
+    return (walked.offset(0) if most is None else walked.limit(most)).subquery("walked").c
 
 
 # -- Pages, sums, exports --------------------------------------------------------------------------
@@ -510,14 +635,14 @@ class Page:
     """A page of the list. before, after: where the pages around it begin, None when there is none.
 
     is_cut: there may be more of a page where it went on, but so many had been looked at; looked_to: the creation of the
-    last of those, None when it has none.
+    last of those, None when it has none; its amount where that is the order.
     """
 
     lines: list[Line]
     before: Position | None
     after: Position | None
     is_cut: bool = False
-    looked_to: datetime | None = None
+    looked_to: datetime | Decimal | None = None
 
 
 def page(
@@ -528,43 +653,44 @@ def page(
     *,
     at: Position | None,
     limit: int = PAGE,
-    oldest_first: bool = False,
+    order: Order = Order.NEWEST,
 ) -> Page:
-    """A page of the payments of a filter, the newest first unless asked otherwise. sought: what its text means."""
+    """A page of the payments of a filter. sought: what its text means. Raises ValueError for no order: see Order."""
+    key = _key_of(by, order)
     if sought is not None and sought.payments:
-        return Page(_named(connection, by, reach, sought), None, None)
+        return Page(_named(connection, by, reach, sought, order), None, None)
     is_back = at is not None and at.is_back
-    goes_down = oldest_first == is_back
+    goes_down = order.goes_down != is_back
     keep_to_order(connection)
     lines, stop = _merged(
         connection,
         by,
         reach,
         sought,
-        after=None if at is None else at.key,
+        order,
+        after=at,
         goes_down=goes_down,
         limit=limit + 1,
         looked_max=LOOKED_MAX,
     )
     has_more = len(lines) > limit
     lines = lines[:limit]
-    ahead = stop
-    if has_more:
-        ahead = _key(lines[-1], is_undated=by.is_undated)
-    behind = _key(lines[0], is_undated=by.is_undated) if lines and at is not None else None
+    ahead = key(lines[-1]) if has_more else stop
+    further = None if ahead is None else Position(ahead, is_back=is_back)
+    back = at_other_side(at)
+    if lines and at is not None:
+        back = Position(key(lines[0]), is_back=not is_back)
     if is_back:
-        before = None if ahead is None else Position(ahead, is_back=True)
-        after = None if behind is None else Position(behind)
         lines.reverse()
-    else:
-        before = None if behind is None else Position(behind, is_back=True)
-        after = None if ahead is None else Position(ahead)
     is_cut = stop is not None and not has_more
     looked_to = stop[0] if is_cut and stop is not None and not by.is_undated else None
+    before, after = (further, back) if is_back else (back, further)
     return Page(lines, before, after, is_cut, looked_to)
 
 
-def _named(connection: Connection, by: Filter, reach: Reach, sought: Sought) -> list[Line]:
+def _named(
+    connection: Connection, by: Filter, reach: Reach, sought: Sought, order: Order = Order.NEWEST
+) -> list[Line]:
     """The payments whose ids were found, as far as the filter leaves them, with a creation date or without."""
     row = PaymentRow
     conditions: list[Any] = _rest(row, by, reach, sought, _Way(is_undated=True))
@@ -573,10 +699,12 @@ def _named(connection: Connection, by: Filter, reach: Reach, sought: Sought) -> 
     elif by.since is not None or by.until is not None:
         conditions.append(row.created_at >= by.since if by.since is not None else true())
         conditions.append(row.created_at < by.until if by.until is not None else true())
+    keys: list[Any] = [row.amount] if order.is_by_amount else []
+    keys = [*keys, row.created_at, row.instance_id, row.payment_id]
     found = connection.execute(
         select(*_COLUMNS)
         .where(*conditions)
-        .order_by(row.created_at.desc().nulls_last(), row.instance_id, row.payment_id)
+        .order_by(*((key.desc() if order.goes_down else key.asc()).nulls_last() for key in keys))
         .limit(IDS_MAX)
     )
     return [Line(*line) for line in found]
@@ -587,33 +715,34 @@ def _merged(
     by: Filter,
     reach: Reach,
     sought: Sought | None,
+    order: Order,
     *,
-    after: tuple[Any, ...] | None,
+    after: Position | None,
     goes_down: bool,
     limit: int,
     looked_max: int | None,
 ) -> tuple[list[Line], tuple[Any, ...] | None]:
     """Up to `limit` payments of all ways of a filter in their order, and the key at which looking ended."""
-    ways = _ways(by, reach, sought)
-    reads = [
-        _read(
-            connection,
-            way,
-            by,
-            reach,
-            sought,
-            after=after,
-            goes_down=goes_down,
-            limit=limit,
-            looked_max=None if looked_max is None else max(500, looked_max // len(ways)),
-        )
-        for way in ways
-    ]
+    ways, key = _ways(by, reach, sought), _key_of(by, order)
+    if order.is_by_amount and _are_few(connection, ways):
+        reads = _read_few(connection, ways, by, reach, sought, after=after, goes_down=goes_down, limit=limit)
+    else:
+        ways = [_by_amount(by)] if order.is_by_amount else ways
+        reads = [
+            _read(
+                connection,
+                way,
+                by,
+                reach,
+                sought,
+                after=after,
+                goes_down=goes_down,
+                limit=limit,
+                looked_max=None if looked_max is None else max(500, looked_max // len(ways)),
+            )
+            for way in ways
+        ]
     lines = [line for read in reads for line in read.lines]
-
-    def key(line: Line) -> tuple[Any, ...]:
-        return _key(line, is_undated=by.is_undated)
-
     if len(reads) > 1:
         lines.sort(key=key, reverse=goes_down)
     stops = [read.stop for read in reads if read.stop is not None]
@@ -774,23 +903,25 @@ def everything(
     sought: Sought | None,
     *,
     limit: int,
-    oldest_first: bool = False,
+    order: Order = Order.NEWEST,
     at_once: int = 2_000,
 ) -> Iterator[Line]:
     """The payments of a filter as `page` lists them, without looked_max, read by and by. Ends after `limit`."""
+    key = _key_of(by, order)
     if sought is not None and sought.payments:
-        yield from _named(connection, by, reach, sought)[:limit]
+        yield from _named(connection, by, reach, sought, order)[:limit]
         return
     keep_to_order(connection)  # each part goes on where the one before ended, and reads nothing again
-    after: tuple[Any, ...] | None = None
+    after: Position | None = None
     while limit > 0:
         lines, _ = _merged(
             connection,
             by,
             reach,
             sought,
+            order,
             after=after,
-            goes_down=not oldest_first,
+            goes_down=order.goes_down,
             limit=min(limit, at_once),
             looked_max=None,
         )
@@ -798,7 +929,7 @@ def everything(
         limit -= len(lines)
         if len(lines) < at_once:
             return
-        after = _key(lines[-1], is_undated=by.is_undated)
+        after = Position(key(lines[-1]))
 
 
 def count(connection: Connection, by: Filter, reach: Reach, sought: Sought | None, *, most: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal
 
-from processor.store.screens.keyset import PAGE, Key, Position, Slice, fetch
+from processor.store.screens.keyset import PAGE, Key, Position, Slice, beside, fetch
 
 LOOKED_MAX = (
     5_000  # rows looked at for one page; an index has them in their order, so that takes some milliseconds
@@ -61,13 +61,8 @@ def sift(
         return Sifted(found, None, looked_max)
     beyond = Position(end, is_back=is_back)
     if is_back:
-        return Sifted(Slice(found.items, beyond, found.after or at_other_side(at)), end, looked_max)
-    return Sifted(Slice(found.items, found.before or at_other_side(at), beyond), end, looked_max)
-
-
-def at_other_side(at: Position | None) -> Position | None:
-    """Where the page on the other side of an empty one begins."""
-    return None if at is None else Position(at.key, is_back=not at.is_back)
+        return Sifted(Slice(found.items, beyond, found.after), end, looked_max)
+    return Sifted(Slice(found.items, found.before, beyond), end, looked_max)
 
 
 def _end(
@@ -83,7 +78,7 @@ def _end(
     place = statement.with_only_columns(*keys)
     if at is not None:
         given = func.row(*(literal(value, key.type) for value, key in zip(at.key, keys, strict=True)))
-        place = place.where(func.row(*keys) < given if goes_down else func.row(*keys) > given)
+        place = place.where(beside(func.row(*keys), given, goes_down=goes_down, includes=at.includes))
     # The number to pass over is fixed, unlike that of a page: so this costs the same at any place of the list.
     row = connection.execute(
         place.order_by(*(key.desc() if goes_down else key.asc() for key in keys))

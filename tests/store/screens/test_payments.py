@@ -20,7 +20,17 @@ from processor.domain.access import EVERYWHERE, Reach
 from processor.store.database import Database, open_database
 from processor.store.screens import payments
 from processor.store.screens.keyset import PAGE, Position
-from processor.store.screens.payments import ANY, LOOKED_MAX, NONE, UNCHECKED, Filter, Line, Page
+from processor.store.screens.payments import (
+    ANY,
+    LOOKED_MAX,
+    NONE,
+    SORTED_MAX,
+    UNCHECKED,
+    Filter,
+    Line,
+    Order,
+    Page,
+)
 from processor.store.screens.refunded import RefundState, net_of
 from tests.conftest import Owner, a_database
 
@@ -140,6 +150,7 @@ NARROW: dict[str, Any] = {
     "amount_from": Decimal(4_999),
     "refunded": "wholly",
 }
+NARROWED: list[dict[str, Any]] = [{}, *({name: value} for name, value in NARROW.items())]
 PLACES: list[dict[str, Any]] = [
     {},
     {"instance_id": BIG},
@@ -168,8 +179,8 @@ TEXTS = [
 
 def filters() -> Iterator[Filter]:
     for place, times in itertools.product(PLACES, TIMES):
-        for name, value in [(None, None), *NARROW.items()]:
-            yield Filter(**place, **times, **({} if name is None else {name: value}))
+        for more in NARROWED:
+            yield Filter(**place, **times, **more)
     for text_ in TEXTS:
         for place in PLACES:
             yield Filter(**place, text=text_)
@@ -188,10 +199,10 @@ def test_no_list_reads_payments_as_a_whole_or_more_of_them_than_is_bounded(datab
                 if by.currency is None and by.amount_from is None and by.refunded is None
                 else REACHES[:1]
             ):
-                for at, oldest_first in positions(by):
+                for at, order in positions(by):
                     with noted(connection) as asked:
                         sought = payments.seek(connection, by, reach)
-                        page = payments.page(connection, by, reach, sought, at=at, oldest_first=oldest_first)
+                        page = payments.page(connection, by, reach, sought, at=at, order=order)
                         payments.refunds_of(connection, page.lines)
                     # The newest links of each instance are looked through for a title.
                     bound = LOOKED_MAX * 1.1 + 300 + (2_500 if by.text else 0)
@@ -199,21 +210,24 @@ def test_no_list_reads_payments_as_a_whole_or_more_of_them_than_is_bounded(datab
                     number += 1
                     most = max(most, rows)
                     if whole or rows > bound:
-                        wrong.append((by, reach, at, oldest_first, rows, whole))
+                        wrong.append((by, reach, at, order, rows, whole))
     assert wrong == []
     assert number > 1_000
     assert most > LOOKED_MAX * 0.9, "the bound is never reached: this tests too little"
 
 
-def positions(by: Filter) -> list[tuple[Position | None, bool]]:
+def positions(by: Filter) -> list[tuple[Position | None, Order]]:
     """Where pages begin: at the first, far behind, and backwards."""
     if by.text is not None:
-        return [(None, False)]
+        return [(None, Order.NEWEST)]
     middle = BEGAN + timedelta(minutes=ROWS / 2)
     key: tuple[Any, ...] = (SMALL, UUID(int=2**127)) if by.is_undated else (middle, SMALL, UUID(int=2**127))
     if by.currency or by.amount_from or by.refunded:
-        return [(None, False), (Position(key), False)]
-    return [(None, False), (None, True), (Position(key), False), (Position(key, is_back=True), False)]
+        return [(None, Order.NEWEST), (Position(key), Order.NEWEST)]
+    return [
+        *((None, order) for order in (Order.NEWEST, Order.OLDEST)),
+        *((Position(key, is_back=is_back), Order.NEWEST) for is_back in (False, True)),
+    ]
 
 
 def test_an_unfiltered_page_reads_what_it_shows(database: Database) -> None:
@@ -227,15 +241,15 @@ def test_an_unfiltered_page_reads_what_it_shows(database: Database) -> None:
             assert costs(connection, asked)[1] <= PAGE + 2
 
 
-def everything(connection: Connection, by: Filter, reach: Reach, *, oldest_first: bool) -> list[Line]:
+def everything(connection: Connection, by: Filter, reach: Reach, order: Order) -> list[Line]:
     """What all pages of a list show together, forwards; each page must come back to the one before it."""
     found: list[Line] = []
     at: Position | None = None
     before: Page | None = None
     for _ in range(1_000):
-        page = payments.page(connection, by, reach, None, at=at, oldest_first=oldest_first)
+        page = payments.page(connection, by, reach, None, at=at, order=order)
         if before is not None and page.before is not None and before.lines and not page.is_cut:
-            back = payments.page(connection, by, reach, None, at=page.before, oldest_first=oldest_first)
+            back = payments.page(connection, by, reach, None, at=page.before, order=order)
             assert (back.lines or before.lines)[-1] == before.lines[-1]
         found += page.lines
         before, at = page, page.after
@@ -244,7 +258,7 @@ def everything(connection: Connection, by: Filter, reach: Reach, *, oldest_first
     raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize("oldest_first", [False, True])
+@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST, Order.LARGEST])
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize(
     "by",
@@ -263,14 +277,15 @@ def everything(connection: Connection, by: Filter, reach: Reach, *, oldest_first
     ],
 )
 def test_pages_together_are_what_the_filter_finds(
-    database: Database, by: Filter, reach: Reach, oldest_first: bool
+    database: Database, by: Filter, reach: Reach, order: Order
 ) -> None:
+    if order.is_by_amount:
+        by = replace(by, currency=by.currency or "EUR")
+        by = replace(by, is_undated=False, payment_link_id=RARE) if by.is_undated else by
     with database.begin() as connection:
-        found = everything(connection, by, reach, oldest_first=oldest_first)
+        found = everything(connection, by, reach, order)
         exported = list(
-            payments.everything(
-                connection, by, reach, None, limit=ROWS, oldest_first=oldest_first, at_once=37
-            )
+            payments.everything(connection, by, reach, None, limit=ROWS, order=order, at_once=137)
         )
         sums = payments.totals(connection, by, reach, None, looked_max=None)
         some = payments.totals(connection, by, reach, None, looked_max=ROWS)
@@ -278,8 +293,12 @@ def test_pages_together_are_what_the_filter_finds(
         assert {line.payment_id for line in found} == set(expected.scalars())
         counted = payments.count(connection, by, reach, None, most=ROWS)
     assert found == exported
-    keys = [(line.created_at or BEGAN, line.instance_id, line.payment_id) for line in found]
-    assert keys == sorted(keys, reverse=not oldest_first)
+    keys: list[tuple[Any, ...]] = [
+        (line.created_at or BEGAN, line.instance_id, line.payment_id) for line in found
+    ]
+    if order.is_by_amount:
+        keys = [(line.amount, *key) for line, key in zip(found, keys, strict=True)]
+    assert keys == sorted(keys, reverse=order.goes_down)
     assert len(found) == counted == sum(one.number for one in sums.lines)
     assert sum((one.amount for one in sums.lines), Decimal(0)) == sum(
         (line.amount for line in found), Decimal(0)
@@ -318,6 +337,87 @@ def plain(by: Filter, reach: Reach) -> str:
     return " AND ".join(parts)
 
 
+def test_a_list_by_amount_reads_no_more_than_is_bounded(database: Database) -> None:
+    """What an index of dates narrows down to few is sorted, each time anew; of more, the index of amounts is read."""
+    wrong: list[Any] = []
+    sorted_ = walked = longest = 0
+    bound = 1.1 * (SORTED_MAX + max(SORTED_MAX, LOOKED_MAX)) + 300
+    amounts = {"amount_from": Decimal(4_000), "amount_to": Decimal(4_700)}
+    middle = (Decimal(2_500), BEGAN + timedelta(minutes=ROWS / 2), SMALL, UUID(int=2**127))
+    with database.begin() as connection:
+        for place, times, more, reach in itertools.product(PLACES, TIMES, (*NARROWED, amounts), REACHES):
+            if "is_undated" in place or (reach is not REACHES[0] and more):
+                continue
+            by = Filter(**{"currency": "EUR", **place, **times, **more})
+            for order, at in (
+                (Order.LARGEST, None),
+                (Order.SMALLEST, Position(middle)),
+                (Order.LARGEST, Position(middle, is_back=True)),
+            ):
+                with noted(connection) as asked:
+                    page = payments.page(connection, by, reach, None, at=at, order=order)
+                    payments.refunds_of(connection, page.lines)
+                whole, rows = costs(connection, asked)
+                by_index = any("payments.currency = " in statement for statement, _ in asked)
+                walked, sorted_ = walked + by_index, sorted_ + (not by_index)
+                longest = max(longest, rows)
+                if whole or rows > bound:
+                    wrong.append((by, reach, at, order, rows, whole))
+    assert wrong == []
+    assert min(sorted_, walked) > 100
+    assert longest > SORTED_MAX + LOOKED_MAX
+
+
+def test_a_page_by_amount_that_nothing_else_narrows_down_reads_what_it_shows(database: Database) -> None:
+    only = Filter(currency="EUR")
+    with database.begin() as connection:
+        for by in (only, replace(only, amount_from=Decimal(4_000)), replace(only, amount_to=Decimal(4_700))):
+            for order in (Order.LARGEST, Order.SMALLEST):
+                with noted(connection) as asked:
+                    page = payments.page(connection, by, EVERYWHERE, None, at=None, order=order)
+                assert len(page.lines) == PAGE
+                assert costs(connection, asked)[1] <= PAGE + 20, "and those of the last amount, to sort them"
+
+
+def test_only_payments_of_a_currency_with_a_date_are_sorted_by_amount(database: Database) -> None:
+    with database.begin() as connection:
+        for by in (Filter(), Filter(currency="EUR", is_undated=True)):
+            with pytest.raises(ValueError, match="one currency"):
+                payments.page(connection, by, EVERYWHERE, None, at=None, order=Order.LARGEST)
+
+
+def test_an_export_by_amount_reads_each_payment_once(database: Database) -> None:
+    with database.begin() as connection:
+        by = Filter(currency="EUR", instance_id=BIG, method="CREDIT_CARD")
+        with noted(connection) as asked:
+            found = list(
+                payments.everything(connection, by, EVERYWHERE, None, limit=ROWS, order=Order.LARGEST)
+            )
+        whole, rows = costs(connection, asked)
+    assert len(found) > ROWS / 2
+    assert whole == []
+    parts = len(found) / 2_000 + 1
+    assert rows <= ROWS * 0.7 + parts * (SORTED_MAX + 100)
+
+
+@pytest.mark.parametrize("sorted_max", [SORTED_MAX, 0])
+def test_payments_of_one_amount_and_moment_are_on_one_page_each(
+    database: Database, sorted_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted, and as the index has them: pages end and begin within one amount, also of the same moment."""
+    monkeypatch.setattr(payments, "SORTED_MAX", sorted_max)
+    by = Filter(currency="EUR", amount_from=Decimal(100), amount_to=Decimal(107))
+    with database.begin() as connection:
+        for order in (Order.LARGEST, Order.SMALLEST):
+            for reach in REACHES:
+                found = everything(connection, by, reach, order)
+                expected = connection.execute(text(f"SELECT count(*) FROM payments WHERE {plain(by, reach)}"))
+                assert len(found) == expected.scalar_one()
+                keys = [(line.amount, line.created_at, line.instance_id, line.payment_id) for line in found]
+                assert keys == sorted(keys, reverse=order.goes_down)
+                assert len(keys) == len(set(keys))
+
+
 def test_payments_of_one_moment_in_several_instances_are_on_one_page_each(database: Database) -> None:
     """The key goes on with the instance: on each way, and over all of them."""
     moment = BEGAN - timedelta(days=400)
@@ -331,13 +431,13 @@ def test_payments_of_one_moment_in_several_instances_are_on_one_page_each(databa
                 FROM generate_series(1, 60) n, unnest(CAST(:instances AS uuid[])) i"""),
             {"moment": moment, "instances": [BIG, SMALL, TINY]},
         )
-        by = Filter(until=moment + timedelta(days=1))
+        by = Filter(until=moment + timedelta(days=1), currency="EUR")
         for reach in (EVERYWHERE, Reach(frozenset({SMALL, TINY})), Reach(frozenset({BIG, SMALL, TINY}))):
-            for oldest_first in (False, True):
-                found = everything(connection, by, reach, oldest_first=oldest_first)
+            for order in Order:
+                found = everything(connection, by, reach, order)
                 keys = [(line.instance_id, line.payment_id) for line in found]
                 assert len(keys) == len(set(keys)) == 60 * len(reach.instance_ids or "all")
-                assert keys == sorted(keys, reverse=not oldest_first)
+                assert keys == sorted(keys, reverse=order.goes_down)
         transaction.rollback()
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import threading
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -13,6 +17,7 @@ import pytest
 from processor.domain.access import Reach, Role
 from processor.store import payments as store
 from processor.store.screens import payments as listing
+from processor.store.screens.keyset import Position
 from processor.web.pages import answers
 from processor.web.pages.screens import payments as screen
 from tests.web.pages.books import MARKUP, Books, Person
@@ -131,6 +136,84 @@ def test_what_cannot_be_read_is_said_beside_the_field_and_finds_nothing(auditor:
     assert "Nothing was looked for" in page
     assert listed(page) == set()
     assert auditor.get(f"/payments/totals?{query}", headers={"HX-Request": "true"}).status_code == 400
+
+
+def amounts(page: str) -> list[str]:
+    """As they are in the table of a page, from above."""
+    return re.findall(r'data-label="Gross" class="number"><span class="money">([\d.,]+)', page)
+
+
+def test_payments_of_a_currency_are_sorted_by_amount_however_they_are_found(
+    books: Books, auditor: Person
+) -> None:
+    link = books.links["order"]
+    for query in (
+        "currency=USD",
+        "currency=USD&since=2020-01-01",
+        f"currency=USD&link={link}",
+        "currency=usd&text=e",
+    ):
+        largest = amounts(auditor.read(f"/payments?{query}&order=largest"))
+        smallest = amounts(auditor.read(f"/payments?{query}&order=smallest"))
+
+        assert largest == sorted(largest, key=lambda one: float(one.replace(",", "")), reverse=True)
+        assert smallest == largest[::-1]
+        assert sorted(amounts(auditor.read(f"/payments?{query}"))) == sorted(largest)
+    assert len(amounts(auditor.read("/payments?currency=USD&order=largest"))) > 2
+
+
+def test_the_head_of_a_column_leads_to_the_list_sorted_by_it_and_to_the_other_way_round(
+    auditor: Person,
+) -> None:
+    page = auditor.read("/payments?currency=USD&state=matched")
+    assert re.search(
+        r'aria-sort="descending"><a [^>]*href="/payments\?currency=USD&amp;state=matched&amp;order=oldest"',
+        page,
+    )
+    by_amount = "/payments?currency=USD&amp;state=matched&amp;order=largest"
+    assert page.count("aria-sort") == 1
+    assert f'href="{by_amount}"' in page
+
+    page = auditor.read(by_amount.replace("&amp;", "&"))
+
+    assert re.search(r'class="number" aria-sort="descending"><a [^>]*order=smallest"', page)
+    assert page.count("aria-sort") == 1
+    assert 'href="/payments/export.csv?currency=USD&amp;state=matched&amp;order=largest"' in page
+    assert '<option value="largest" selected>' in page
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("order=largest", "Fill in a currency"),
+        ("order=smallest&currency=USD&undated=1", "by their ids alone"),
+    ],
+)
+def test_what_has_no_order_by_amount_is_listed_by_date_and_the_form_says_why(
+    books: Books, auditor: Person, query: str, words: str
+) -> None:
+    page = auditor.read(f"/payments?{query}")
+
+    assert words in page
+    assert "Nothing was looked for" not in page
+    if "undated" not in query:
+        assert listed(page) == {str(one) for one in books.payments.values()}
+        assert re.search(r'aria-sort="descending"><a [^>]*>Created', page)
+        assert not re.search(r"<a [^>]*>Gross", page)
+    file = auditor.get(f"/payments/export.csv?{query}").text
+    assert [row["payment_id"] for row in csv.DictReader(io.StringIO(file))] == re.findall(
+        r'data-label="Payment">\s*<[^>]*title="([0-9a-f-]{36})"', page
+    )
+    assert auditor.get(f"/payments/totals?{query}", headers={"HX-Request": "true"}).status_code == 200
+
+
+def test_a_page_of_another_order_is_no_page_of_this_one(auditor: Person) -> None:
+    at = Position((datetime(2026, 1, 1, tzinfo=UTC), UUID(int=1), UUID(int=1))).text()
+    huge = Position((Decimal("1e-9999"), datetime(2026, 1, 1, tzinfo=UTC), UUID(int=1), UUID(int=1))).text()
+
+    assert auditor.get(f"/payments?at={at}").status_code == 200
+    assert auditor.get(f"/payments?currency=EUR&order=largest&at={at}").status_code == 400
+    assert auditor.get(f"/payments?currency=EUR&order=largest&at={huge}").status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -267,6 +350,8 @@ def test_every_page_is_reached_and_left_again(fresh_books: Books) -> None:
         f"?instance={fresh_books.instance_id}",
         "?order=oldest",
         f"?link={fresh_books.instance_id}",
+        "?currency=EUR&order=largest",
+        f"?currency=EUR&order=smallest&link={fresh_books.instance_id}",
     ):
         path: str | None = f"/payments{query}"
         seen: list[set[str]] = []

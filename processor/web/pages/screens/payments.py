@@ -25,7 +25,7 @@ from processor.errors import ConfigurationError, WixError
 from processor.prepared import SumsQuestion, TakesTooLong
 from processor.store.screens import payment as story
 from processor.store.screens import payments
-from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter
+from processor.store.screens.payments import ANY, NONE, UNCHECKED, Filter, Order
 from processor.store.screens.refunded import RefundState, net_of
 from processor.web.pages import exports, paging
 from processor.web.pages.access import account, check_instance, needs, reach
@@ -81,6 +81,12 @@ COLUMNS = (
     exports.Column("revision", "Revision", Kind.WHOLE, 9),
     exports.Column("instance_id", "App instance", Kind.ID, 38),
 )
+_ORDERS = {
+    Order.NEWEST: "Newest first",
+    Order.OLDEST: "Oldest first",
+    Order.LARGEST: "Largest first",
+    Order.SMALLEST: "Smallest first",
+}
 _Answer = Response | tuple[str, int, dict[str, str]]
 _EXPORTED = tuple(column.name for column in COLUMNS)
 
@@ -90,16 +96,30 @@ class Asked:
     """A filter as it was asked for. given: the text of each that says something; wrong: words for what cannot be read.
 
     Nothing is looked for while something is wrong: a list of more than was asked for would be taken for the answer.
+    unsorted: words for why what is asked for does not come in the order that is, but in that of dates.
     """
 
     by: Filter
-    oldest_first: bool
+    order: Order = Order.NEWEST
     given: Mapping[str, str] = field(default_factory=dict)
     wrong: Mapping[str, str] = field(default_factory=dict)
+    unsorted: str = ""
+
+    @property
+    def key(self) -> tuple[type, ...]:
+        """Of what kinds a key of the list is."""
+        if self.by.is_undated:
+            return (UUID, UUID)
+        return (*((Decimal,) if self.order.is_by_amount else ()), datetime, UUID, UUID)
 
     def address(self, endpoint: str, **more: str | None) -> str:
         """Of another view of the same."""
         return address(url_for(endpoint), {**self.given, **more})
+
+    def turned(self, first: Order, then: Order) -> str:
+        """Of the same list in the order `first`, or in that of `then` when it is in that one already."""
+        wanted = then if self.order is first else first
+        return self.address("payments.index", order=None if wanted is Order.NEWEST else wanted.value)
 
 
 class _Wrong(ValueError):
@@ -147,8 +167,17 @@ def read_filter(clock: Clock) -> Asked:
         is_undated=is_undated,
         text=read("text", _text),
     )
-    oldest_first = read("order", _one_of("newest", "oldest")) == "oldest"
-    return Asked(by, oldest_first, given, wrong)
+    order, unsorted = Order(read("order", _one_of(*Order)) or Order.NEWEST), ""
+    if order.is_by_amount and (by.currency is None or by.is_undated):
+        unsorted = _UNDATED if by.is_undated else _OF_ONE_CURRENCY
+        order = Order.NEWEST
+    return Asked(by, order, given, wrong, "" if wrong else unsorted)
+
+
+_OF_ONE_CURRENCY = (
+    "Amounts of several currencies have no order. Fill in a currency above; until then the newest are first."
+)
+_UNDATED = "Payments without a creation date are listed by their ids alone."
 
 
 def _text(text: str) -> str:
@@ -223,16 +252,14 @@ def blueprint(site: Site) -> Blueprint:
             kept = [(name, text) for name, text in request.args.items(multi=True) if text]
             return redirect(address(url_for("payments.index"), dict(kept)), 303)
         asked = read_filter(site.clock)
-        at = paging.position(*((UUID, UUID) if asked.by.is_undated else (datetime, UUID, UUID)))
+        at = paging.position(*asked.key)
         page, titles, refunds, sought = payments.Page([], None, None), {}, {}, None
         with site.read() as connection:
             instances = payments.instances(connection, reach())
             has_undated = not asked.by.is_undated and payments.has_undated(connection, reach())
             if not asked.wrong:
                 sought = payments.seek(connection, asked.by, reach())
-                page = payments.page(
-                    connection, asked.by, reach(), sought, at=at, oldest_first=asked.oldest_first
-                )
+                page = payments.page(connection, asked.by, reach(), sought, at=at, order=asked.order)
                 titles = payments.titles_of(
                     connection, {(line.instance_id, line.payment_link_id) for line in page.lines}
                 )
@@ -245,6 +272,7 @@ def blueprint(site: Site) -> Blueprint:
             after=None if page.after is None else paging.here(at=page.after.text()),
             is_first=at is None,
             is_back=at is not None and at.is_back,
+            orders=Order,
             titles=titles,
             refunds=refunds,
             net_of=net_of,
@@ -339,7 +367,7 @@ def blueprint(site: Site) -> Blueprint:
                     if payments.count(connection, asked.by, reach(), sought, most=most + 1) > most:
                         raise _TooMany
                     lines = payments.everything(
-                        connection, asked.by, reach(), sought, limit=most, oldest_first=asked.oldest_first
+                        connection, asked.by, reach(), sought, limit=most, order=asked.order
                     )
                     table = exports.Table("Payments", COLUMNS, site.clock.zone, _about(site, asked))
                     exports.write(format_, file, table, _rows(connection, lines))
@@ -443,11 +471,12 @@ def _too_large(format_: exports.Format) -> str:
 
 def _about(site: Site, asked: Asked) -> list[tuple[str, str]]:
     """Whence the rows of an export are, for who gets the file alone."""
-    said = ", ".join(f"{name} {text}" for name, text in asked.given.items())
+    said = ", ".join(f"{name} {text}" for name, text in asked.given.items() if name != "order")
     now = site.services.now().astimezone(site.clock.zone)
     return [
         ("What", "Payments as booked"),
         ("Filter", said or "none"),
+        ("Order", "by id" if asked.by.is_undated else _ORDERS[asked.order]),
         ("As of", now.isoformat(timespec="seconds")),
         ("Times", f"of {site.clock.zone_name}"),
         ("Refunds", "As Wix told of them; empty where it told of none. Fees are not told, and not taken off"),
@@ -516,5 +545,5 @@ def _options(asked: Asked, instances: Sequence[UUID]) -> dict[str, list[tuple[st
             (RefundState.UNCLEAR.value, "Amount unclear"),
             (RefundState.NONE.value, "Not refunded"),
         ],
-        "order": [("", "Newest first"), ("oldest", "Oldest first")],
+        "order": [("" if one is Order.NEWEST else one.value, words) for one, words in _ORDERS.items()],
     }
