@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = "migrations/versions"
 LOCALHOST = "127.0.0.1"
 RATE = 40.0
+LOOKED_BACK = 50  # commits
 ANSWERED_EACH = 60  # events answered 200 in each phase, so that every mixture of versions has stored some
 
 
@@ -41,17 +42,21 @@ class Before:
 def code_before() -> Before | str:
     """The newest commit without the newest migration, or why there is none to be had."""
     newest = max((ROOT / VERSIONS).glob("[0-9]*.py")).name
-    asked = ["git", "log", "--diff-filter=A", "--format=%H", "-1", "--", f"{VERSIONS}/{newest}"]
     try:
-        adding = _git(*asked[1:])
-        commit = _git("rev-parse", "--verify", "--quiet", f"{adding}^") if adding else ""
-        if not commit:
-            return f"the history here does not reach back before {newest}"
-        files = _git("ls-tree", "--name-only", commit, f"{VERSIONS}/").split()
+        adding = _git("log", "--diff-filter=A", "--format=%H", "-1", "--", f"{VERSIONS}/{newest}")
+        if adding:
+            for commit in _git("rev-list", f"--max-count={LOOKED_BACK}", f"{adding}^@").split():
+                numbers = [
+                    Path(name).name.partition("_")[0]
+                    for name in _git("ls-tree", "--name-only", commit, f"{VERSIONS}/").split()
+                    if Path(name).name[:1].isdigit()
+                ]
+                # Where two migrations had one number, the newest had another until then: that code never ran.
+                if len(set(numbers)) == len(numbers):
+                    return Before(commit, max(numbers))
     except (OSError, subprocess.CalledProcessError):
         return "there is no git history here"
-    before = max(Path(name).name for name in files if Path(name).name[:1].isdigit())
-    return Before(commit, before.partition("_")[0])
+    return f"the history here does not reach back before {newest}"
 
 
 def _git(*arguments: str) -> str:

@@ -77,13 +77,14 @@ class Sender:
         self._telling.set()
 
     def stop(self) -> None:
-        """End. What is under way is answered or not."""
+        """End, if it began. What is under way is answered or not."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         self._telling.set()
         for thread in (*self._threads, self._teller):
-            thread.join(5)
+            if thread.ident is not None:
+                thread.join(5)
 
     def tell(self, told: Told) -> Entry:
         """Send one event now, besides the rate."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos import report
+import pytest
+
+from tests.chaos import deploy, report
 from tests.chaos.deploy import Before, code_before
 from tests.chaos.faults import faults
 
@@ -26,3 +28,27 @@ def test_every_class_is_covered_by_a_fault_or_a_test() -> None:
     assert set(MUST) <= report.CLASSES.keys()
     assert {number for number in MUST if number not in struck and not report.CLASSES[number].tests} == set()
     assert struck <= report.CLASSES.keys()
+
+
+def test_the_code_before_is_one_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one in which two migrations had one number, as while a branch is made to fit."""
+    listed = {
+        "adding": "",
+        "renumbered": "v/0001_a.py v/0002_b.py v/0002_newest.py",
+        "ran": "v/0001_a.py v/0002_b.py v/__init__.py",
+    }
+
+    def git(command: str, *arguments: str) -> str:
+        if command == "log":
+            return "adding"
+        return "renumbered\nran" if command == "rev-list" else listed[arguments[1]].replace(" ", "\n")
+
+    monkeypatch.setattr(deploy, "_git", git)
+
+    assert code_before() == Before("ran", "0002")
+
+
+def test_a_history_that_ends_too_early_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "_git", lambda *_: "")
+
+    assert "does not reach back" in str(code_before())
