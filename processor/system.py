@@ -191,50 +191,8 @@ class System:
         return UUID(self.control.post("instances")["instanceId"])
 
     def differences(self, database: Database) -> list[str]:
-        """What still sets the books apart from what really happened, in words; empty when nothing does.
-
-        Payments must be equal one by one, nothing may wait to be settled, and the open discrepancies must
-        be those links alone on which the sandbox shows another total than was received, or one in which a refund that
-        was told of is not taken off.
-        """
-        truth = self.control.get("truth")["instances"]
-        instance_ids = [UUID(one["instanceId"]) for one in truth]
-        with database.begin() as connection:
-            booked = {str(one.payment_id): one for one in reports.booked(connection, instance_ids)}
-            unsettled = reports.unsettled(connection, instance_ids)
-            open_ = {(str(link), type_) for link, type_ in reports.open_by_link(connection, instance_ids)}
-        happened = {payment["id"]: payment for one in truth for payment in one["payments"]}
-        found = [f"payment {id_} is not booked" for id_ in sorted(happened.keys() - booked.keys())]
-        found += [f"payment {id_} never happened" for id_ in sorted(booked.keys() - happened.keys())]
-        for id_ in sorted(happened.keys() & booked.keys()):
-            ours, theirs = booked[id_], happened[id_]
-            said = (
-                theirs["paymentLinkId"],
-                Decimal(theirs["amount"]),
-                theirs["currency"],
-                int(theirs["revision"]),
-            )
-            if (str(ours.payment_link_id), ours.amount, ours.currency, ours.revision) != said:
-                found.append(f"payment {id_} is booked otherwise than it happened")
-        if unsettled:
-            found.append(f"{unsettled} payments or links {'is' if unsettled == 1 else 'are'} not settled yet")
-        planted = {
-            (link["id"], DiscrepancyType.TOTAL_DIFFERS.value)
-            for one in truth
-            for link in one["links"]
-            if link["received"] != link["shown"]
-        }
-        if self._hears_refunds:
-            planted |= {
-                (payment["paymentLinkId"], DiscrepancyType.REFUND_ON_ORDER_ONLY.value)
-                for payment in happened.values()
-                if Decimal(payment["refunded"])
-            }
-        found += [
-            f"discrepancy {type_} of link {id_} is not noticed" for id_, type_ in sorted(planted - open_)
-        ]
-        found += [f"discrepancy {type_} of link {id_} has no cause" for id_, type_ in sorted(open_ - planted)]
-        return found
+        """What still sets the books apart from what really happened; see the function of that name."""
+        return differences(self.control, database, hears_refunds=self._hears_refunds)
 
     @property
     def children(self) -> list[Child]:
@@ -271,3 +229,48 @@ class System:
             environ={**self._environ, **self.settings},
             log_file=self.folder / f"{'web' if command == 'serve' else command}.log",
         )
+
+
+def differences(control: Control, database: Database, *, hears_refunds: bool = False) -> list[str]:
+    """What still sets the books apart from what really happened, in words; empty when nothing does.
+
+    Payments must be equal one by one, nothing may wait to be settled, and the open discrepancies must
+    be those links alone on which the sandbox shows another total than was received, or one in which a refund that
+    was told of is not taken off. hears_refunds: whether our app hears of refunds.
+    """
+    truth = control.get("truth")["instances"]
+    instance_ids = [UUID(one["instanceId"]) for one in truth]
+    with database.begin() as connection:
+        booked = {str(one.payment_id): one for one in reports.booked(connection, instance_ids)}
+        unsettled = reports.unsettled(connection, instance_ids)
+        open_ = {(str(link), type_) for link, type_ in reports.open_by_link(connection, instance_ids)}
+    happened = {payment["id"]: payment for one in truth for payment in one["payments"]}
+    found = [f"payment {id_} is not booked" for id_ in sorted(happened.keys() - booked.keys())]
+    found += [f"payment {id_} never happened" for id_ in sorted(booked.keys() - happened.keys())]
+    for id_ in sorted(happened.keys() & booked.keys()):
+        ours, theirs = booked[id_], happened[id_]
+        said = (
+            theirs["paymentLinkId"],
+            Decimal(theirs["amount"]),
+            theirs["currency"],
+            int(theirs["revision"]),
+        )
+        if (str(ours.payment_link_id), ours.amount, ours.currency, ours.revision) != said:
+            found.append(f"payment {id_} is booked otherwise than it happened")
+    if unsettled:
+        found.append(f"{unsettled} payments or links {'is' if unsettled == 1 else 'are'} not settled yet")
+    planted = {
+        (link["id"], DiscrepancyType.TOTAL_DIFFERS.value)
+        for one in truth
+        for link in one["links"]
+        if link["received"] != link["shown"]
+    }
+    if hears_refunds:
+        planted |= {
+            (payment["paymentLinkId"], DiscrepancyType.REFUND_ON_ORDER_ONLY.value)
+            for payment in happened.values()
+            if Decimal(payment["refunded"])
+        }
+    found += [f"discrepancy {type_} of link {id_} is not noticed" for id_, type_ in sorted(planted - open_)]
+    found += [f"discrepancy {type_} of link {id_} has no cause" for id_, type_ in sorted(open_ - planted)]
+    return found

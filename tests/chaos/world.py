@@ -38,7 +38,7 @@ from processor.errors import ProcessorError
 from processor.processes import Child, ChildFailed, free_port, wait_until
 from processor.store import migrations
 from processor.store.database import open_database
-from processor.system import PACE, Control, System
+from processor.system import PACE, Control, differences
 from processor.wix import wire
 from processor.wix.client import WixClient
 from processor.wix.credentials import OAuthCredentials
@@ -516,11 +516,10 @@ class World:
             statement_seconds=60,
         )
         last: list[str] = []
-        system = _Truth(self.control)
 
         def is_equal() -> bool:
             nonlocal last
-            last = System.differences(system, database)  # type: ignore[arg-type]  # it asks for `control` alone
+            last = differences(self.control, database)
             return not last
 
         try:
@@ -555,13 +554,6 @@ class World:
             if child.is_running:
                 self.send_signal(name, signal.SIGCONT)
         self.signal_servers(signal.SIGCONT)
-
-
-@dataclass(frozen=True, slots=True)
-class _Truth:
-    """What `System.differences` needs of a system."""
-
-    control: Control
 
 
 def install(sender: Sender, mint: Mint, port: int, key: Any) -> None:
