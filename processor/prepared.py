@@ -292,7 +292,10 @@ class Shelf:
         status, answer = self._get(_name(key), _name(key, "answer"))
         if status is None:
             return None
-        found = msgspec.json.decode(status, type=Status)
+        try:
+            found = msgspec.json.decode(status, type=Status)
+        except msgspec.MsgspecError:
+            return None  # of another release
         if found.state is State.READY and answer is None:
             return None
         return found, answer
@@ -307,6 +310,11 @@ class Shelf:
         status = Status(state=State.WAITING, at=now, question=msgspec.Raw(msgspec.json.encode(question)))
         self.redis.set(_name(key), msgspec.json.encode(status), ex=WAITING_KEPT)
         return True
+
+    def forget(self, key: str) -> None:
+        """Take a question back that no job was sent for."""
+        self.redis.delete(_name(key))
+        self.redis.zrem(_name("waiting"), key)
 
     def may_go_in_front(self, now: datetime) -> bool:
         """Whether the job may go before the checks of the books."""

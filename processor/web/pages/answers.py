@@ -70,6 +70,8 @@ def answer(
         if not shelf.ask(key, question, now):
             raise Busy
         is_asked = services.queue.enqueue_prepare(key, in_front=shelf.may_go_in_front(now))
+        if not is_asked:
+            shelf.forget(key)
     except RedisError:
         is_asked = False
     return Pending(now) if is_asked else here()

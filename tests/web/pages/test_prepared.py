@@ -211,9 +211,13 @@ def test_with_a_redis_that_is_away_a_page_reads_itself(
 def test_when_no_job_can_be_sent_a_page_reads_itself(
     books: Books, hasty: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = f"/reports/payments{window(books)}"
     monkeypatch.setattr(JobQueue, "_enqueue", lambda *_given, **_more: False)
 
-    assert table(hasty.read(f"/reports/payments{window(books)}"))
+    pages = [hasty.read(path), hasty.read(path)]
+
+    assert all(table(page) for page in pages)
+    assert redis_of(books).keys("prepared:*") == []
 
 
 @pytest.mark.parametrize("kept", [b"{}", b"nonsense", b'{"as_of": 1}', b"\xff"])
@@ -222,6 +226,20 @@ def test_what_another_release_kept_is_not_shown(books: Books, hasty: Person, kep
     hasty.read(path)
     [key] = work(books)
     redis_of(books).set(f"prepared:{key}:answer", kept)
+
+    assert WAITS in hasty.read(path)
+    work(books)
+    assert table(hasty.read(path))
+
+
+@pytest.mark.parametrize("status", [b"{}", b"nonsense", b'{"state": "new", "at": "2026-01-01T00:00:00Z"}'])
+def test_how_another_release_writes_that_a_question_stands_does_no_harm(
+    books: Books, hasty: Person, status: bytes
+) -> None:
+    path = f"/reports/payments{window(books)}"
+    hasty.read(path)
+    [key] = work(books)
+    redis_of(books).set(f"prepared:{key}", status)
 
     assert WAITS in hasty.read(path)
     work(books)
