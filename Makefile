@@ -4,6 +4,8 @@ SHELL = /bin/sh
 PYTHON_OF_VENV = .venv/bin/python
 # Of the caller's shell; they would mix foreign packages in.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# It would have every process compile every module anew, which makes each start take three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL = help
 .PHONY: help environment demo test chaos simulation screenshots bench check lint types imports migrations audit lock clean
