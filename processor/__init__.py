@@ -14,4 +14,10 @@ sandbox           a pretend Wix
 embedded          a private PostgreSQL and Valkey for demo and tests
 """
 
+import gc
+
 __version__ = "0.1.0"
+
+# Nearly all that is made while a process starts stays: looking for garbage among it 400 times, as Python does by
+# itself, took a fifth of the start.
+gc.set_threshold(10_000, 10, 100)

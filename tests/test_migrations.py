@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
 
 from processor.config import database_url as sqlalchemy_url
@@ -130,6 +131,14 @@ def test_two_migrations_at_once_wait_for_each_other(url: str, empty_database_url
             migrations.head()
         ]
     engine.dispose()
+
+
+def test_the_newest_migration_and_those_known_are_what_alembic_reads() -> None:
+    scripts = ScriptDirectory.from_config(migrations.configuration())
+
+    assert migrations.head() == scripts.get_current_head()
+    assert all(migrations.is_known(one.revision) for one in scripts.walk_revisions())
+    assert not migrations.is_known("9999")
 
 
 def test_migrations_run_with_time_limits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

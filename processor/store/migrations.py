@@ -6,19 +6,23 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from processor.store import evidence
+
+# Alembic is imported where it is used: every process asks which migration is the newest, few run any.
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def configuration() -> Config:
     """Alembic's configuration for our folder, wherever the process was started."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     return config
@@ -29,22 +33,26 @@ def is_of_models(_object: object, name: str | None, kind: str, *_: object) -> bo
     return not (kind == "table" and (name or "").startswith(f"{evidence.TABLE}_"))
 
 
-@cache
 def head() -> str | None:
     """The newest migration this code knows, None when there is none."""
-    return ScriptDirectory.from_config(configuration()).get_current_head()
+    return max(_known(), default=None)
+
+
+def is_known(revision: str) -> bool:
+    """Whether this code has the migration; one it has not is newer, made by later code."""
+    return revision in _known()
 
 
 @cache
-def is_known(revision: str) -> bool:
-    """Whether this code has the migration; one it has not is newer, made by later code."""
-    return any(
-        one.revision == revision for one in ScriptDirectory.from_config(configuration()).walk_revisions()
-    )
+def _known() -> frozenset[str]:
+    # Each file's name begins with the revision, and revisions are numbered; a test compares with what Alembic reads.
+    return frozenset(file.name.partition("_")[0] for file in (FOLDER / "versions").glob("*.py"))
 
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to `revision`. Waits for another migration under way; see migrations/env.py."""
+    from alembic import command
+
     _run(url, revision, command.upgrade)
     if revision == "head":
         _make_months(url)
@@ -62,6 +70,8 @@ def _make_months(url: str) -> None:
 
 def downgrade(url: str, revision: str) -> None:
     """Take the database back to `revision` ("base" for empty)."""
+    from alembic import command
+
     _run(url, revision, command.downgrade)
 
 

@@ -11,7 +11,6 @@ from processor.web import health, webhooks
 from processor.web.afterwork import AfterWork
 from processor.web.doors import Doors
 from processor.web.front import Front
-from processor.web.pages import create_pages
 from processor.wiring import Services
 
 
@@ -21,6 +20,9 @@ def create_front(services: Services) -> Front:
     settings = services.settings
     pages = None
     if settings.secret_key is not None:
+        # Imported here: they are a fifth of what this process loads, and not everybody serves them.
+        from processor.web.pages import create_pages
+
         pages = create_pages(wiring.build(settings, role="pages", now=services.now))
     return Front(
         Doors(app, pages, at_once=max(1, settings.web_threads // 2)),
