@@ -25,6 +25,7 @@ from processor.store.screens import links as store
 from processor.web.pages import create_pages
 from processor.web.pages.link_view import qr_code, web_address
 from processor.web.pages.site import CROWDED
+from processor.wix import wire
 from tests.web.pages.books import MARKUP, Books, Person
 
 
@@ -270,6 +271,46 @@ def test_a_links_totals_that_differ_are_marked(books: Books) -> None:
     assert 'class="differs"' in page
     assert "Wix less booked" in page
     assert "+5 <span" in page
+
+
+def of_a_product(books: Books) -> tuple[UUID, wire.Product]:
+    """A link to a product of the shop's catalog."""
+    wix = books.shop.services.wix
+    product = next(
+        one
+        for page in wix.query_products(books.instance_id, pages_max=5)
+        for one in page
+        if one.price_data and one.price_data.currency == "USD"
+    )
+    reference = wire.CatalogReference(wire.WIX_STORES_APP_ID, product.id)
+    line = wire.LineItem(type="CATALOG", catalog_item=wire.CatalogItem(reference, 2))
+    new = wire.NewPaymentLink(
+        title="of the shop", currency="USD", type="ECOM", ecom_payment_link=wire.EcomPaymentLink([line])
+    )
+    return UUID(str(wix.create_link(books.instance_id, new).id)), product
+
+
+def test_a_product_is_called_as_in_the_catalog_and_asked_for_once(fresh_books: Books) -> None:
+    link_id, product = of_a_product(fresh_books)
+    person, path = fresh_books.person(), page_of(fresh_books, link_id)
+
+    pages = [person.read(path) for _ in range(2)]
+
+    for page in pages:
+        assert f"<bdi>{html.escape(product.name or '')}</bdi> <code>{product.id}</code>" in page
+    before = sum(fresh_books.shop.services.wix_responses.values())
+    person.read(path)
+    assert sum(fresh_books.shop.services.wix_responses.values()) == before + 1, "of the link alone"
+
+
+def test_a_product_that_wix_does_not_know_any_more_is_named_by_its_id(fresh_books: Books) -> None:
+    link_id, product = of_a_product(fresh_books)
+    fresh_books.shop.sandbox.documents.remove("product", product.id)
+    person, path = fresh_books.person(), page_of(fresh_books, link_id)
+
+    assert f"<bdi>Product</bdi> <code>{product.id}</code>" in person.read(path)
+    with fault(fresh_books, kind="status", status=503):
+        assert f"<bdi>Product</bdi> <code>{product.id}</code>" in person.read(path)
 
 
 def test_the_link_of_an_order_names_it(books: Books) -> None:

@@ -25,6 +25,7 @@ from processor.web.pages import answers, link_forms, link_view, masking, paging,
 from processor.web.pages.access import account, needs, reach
 from processor.web.pages.answers import Pending, Unanswered
 from processor.web.pages.asked import Asked
+from processor.web.pages.catalog import ProductNames
 from processor.web.pages.link_view import Compared
 from processor.web.pages.pickers import NAMES_MAX, Found, name_of
 from processor.web.pages.screens import creating
@@ -79,6 +80,7 @@ def blueprint(site: Site) -> Blueprint:
     routes = Blueprint("links", __name__)
     services = site.services
     summing = BoundedSemaphore(SUMS_AT_ONCE)
+    products = ProductNames(site)
 
     # -- The list ----------------------------------------------------------------------------------
 
@@ -195,6 +197,13 @@ def blueprint(site: Site) -> Blueprint:
             )
             is_known = booked.sums or differences or is_held
             status = 503 if why is not None and status == 200 and not is_known else status
+        items = link_view.items(live.rest)
+        # Wix is not asked for names either where it could not be asked about the link.
+        names_of_products = products.of(
+            instance_id,
+            [one.product_id for one in items if one.product_id is not None],
+            asks=live.why is None and not is_part(),
+        )
         share = link_view.web_address(live.link.share_url)
         masked_note = masking.masked_text(live.note or "")
         return render_template(
@@ -217,7 +226,8 @@ def blueprint(site: Site) -> Blueprint:
             refunds=refunds,
             sent=sent[:SENDS_MAX],
             is_more_sent=len(sent) > SENDS_MAX,
-            items=link_view.items(live.rest),
+            items=items,
+            products=names_of_products,
             contact_ids=link_view.contact_ids(live.rest),
             names=names,
             masked_note=masked_note,
