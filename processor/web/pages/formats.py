@@ -17,6 +17,7 @@ from flask import Flask, url_for
 from markupsafe import Markup, escape
 
 from processor.domain import money
+from processor.web.pages.failures import failure
 from processor.web.pages.masking import masked_but_ids
 
 STATIC = Path(__file__).with_name("static")
@@ -171,6 +172,7 @@ def install(app: Flask, clock: Clock) -> None:
         number=number,
         short=short,
         words=words,
+        failure=failure,
         seen=seen,
         said=said,
         span=span,

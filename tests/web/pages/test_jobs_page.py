@@ -12,9 +12,11 @@ from rq import Queue, SimpleWorker
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
+from processor import errors
 from processor.domain.access import EVERYWHERE, Reach, Role
 from processor.queue import QUEUE, JobQueue, open_queue
 from processor.web.pages import create_pages, queues
+from processor.web.pages.failures import failure
 from processor.web.pages.queues import reason_of
 from tests.web.pages.books import Books
 
@@ -176,3 +178,40 @@ def test_without_redis_the_page_says_so_and_what_is_due(books: Books, queue: Job
 )
 def test_a_reason_says_nothing_that_was_in_the_data(trace: str | None, said: str) -> None:
     assert reason_of(trace) == said
+
+
+def _errors() -> list[str]:
+    """Names of errors that work may end with: those of a request or a person are answered instead."""
+    kinds = (errors.WixError, errors.StoreUnavailable, errors.ConfigurationError, errors.NotDelivered)
+    return [
+        name
+        for name, one in vars(errors).items()
+        if isinstance(one, type) and issubclass(one, kinds) and one is not errors.WixError
+    ]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(f"{name}: query_payments" for name in _errors()),
+        "processor.errors.WixUnavailable",
+        "taken over by another worker",
+        "taken over or cancelled",
+        "worker died",
+        "unknown: the worker may have died",
+        "JobTimeoutException",
+        "SystemExit",
+    ],
+)
+def test_every_reason_that_is_written_down_has_words_of_its_own(reason: str) -> None:
+    assert failure(reason) != failure("")
+    assert reason not in failure(reason)
+
+
+@pytest.mark.parametrize("reason", ["", ":", "KeyError", "\0", "a b: c", "\N{BULLET}" * 300])
+def test_any_other_reason_is_an_error_of_ours(reason: str) -> None:
+    assert failure(reason).startswith("An error of this service")
+
+
+def test_an_instance_whose_app_was_removed_is_no_matter_of_credentials() -> None:
+    assert failure("WixUnauthorized: the app was removed from this site").startswith("The app was removed")

@@ -202,6 +202,24 @@ def test_a_sweep_says_that_it_decides_nothing(books: Books) -> None:
     assert "a sweep decides nothing" in books.person().read(path_of(a_run(books, "sweep")))
 
 
+def test_a_run_that_failed_says_in_words_what_that_means_and_what_to_do(fresh_books: Books) -> None:
+    reason = "WixUnauthorized: create_token: Wix refused a token: 400 invalid_grant"
+    fresh_books.shop.link()
+    fresh_books.shop.sweep()
+    row = fresh_books.shop.rows(
+        "UPDATE reconciliation_runs SET status = 'failed', reason = :reason WHERE run_id ="
+        " (SELECT run_id FROM reconciliation_runs WHERE instance_id = :id LIMIT 1) RETURNING run_id",
+        reason=reason,
+        id=fresh_books.instance_id,
+    )[0]
+
+    page = fresh_books.person().read(f"/runs/{fresh_books.instance_id}/{row.run_id}")
+
+    assert "does not accept the app" in page
+    assert "processor doctor" in page
+    assert f"<code>{reason}</code>" in page
+
+
 def test_a_run_is_decided_again_and_comes_out_the_same(books: Books) -> None:
     run = a_run(books, more="result_digest IS NOT NULL")
     operator = books.person(Role.OPERATOR)
