@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, func, insert, update
 
 from processor.domain.access import Account
 from processor.store.tables import ActionRow
@@ -43,10 +43,10 @@ def note(
     ).scalar_one()
 
 
-def answer(connection: Connection, action_id: int, status: int) -> None:
-    """Write down what was answered, once."""
+def answer(connection: Connection, action_id: int, status: int, *, made: str | None = None) -> None:
+    """Write down what was answered, once. made: what the action made, as what it was about where it named nothing."""
     connection.execute(
         update(ActionRow)
         .where(ActionRow.action_id == action_id, ActionRow.status.is_(None))
-        .values(status=status)
+        .values(status=status, object=func.coalesce(ActionRow.object, made))
     )

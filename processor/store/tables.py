@@ -1275,8 +1275,8 @@ class ActionRow(Base):
     """What a person asked for on the pages, written before it was done. Append-only, but for the answer.
 
     account_id, actor: NULL when nobody was signed in. action: the route that was called. object: what it was about, as
-    text. detail: more of it, never personal. status: the HTTP status that was answered, NULL while it is done and when
-    the process died meanwhile.
+    text; what it made comes with the answer. detail: more of it, never personal. status: the HTTP status that was
+    answered, NULL while it is done and when the process died meanwhile.
     """
 
     __tablename__ = "actions"

@@ -43,18 +43,27 @@ class Needs:
     """What a view asks of who calls it. permission: None when anybody may.
 
     keeps: fields of the form that are written down with the action, as they were typed but for what looks personal;
-    never those that are personal, and no free text. is_recorded: written down
-    though it changes nothing. is_live: called by the page itself every few seconds, so it keeps no session alive.
+    never those that are personal, and no free text. is_recorded: written down though it changes nothing, or not though
+    it is a POST, as filling in a form is; None for what is when it is a POST. What a role does not allow is written
+    down of any POST. is_live: called by the page itself every few seconds, so it keeps no session alive.
     """
 
     permission: Permission | None
     keeps: tuple[str, ...] = ()
-    is_recorded: bool = False
+    is_recorded: bool | None = None
     is_live: bool = False
+
+    def records(self, method: str) -> bool:
+        """Whether a call by this method is written down."""
+        return method == "POST" if self.is_recorded is None else self.is_recorded
 
 
 def needs(
-    permission: Permission, *, keeps: tuple[str, ...] = (), is_recorded: bool = False, is_live: bool = False
+    permission: Permission,
+    *,
+    keeps: tuple[str, ...] = (),
+    is_recorded: bool | None = None,
+    is_live: bool = False,
 ) -> Callable[[View], View]:
     """Let a view be called only by who has this permission; see `Needs`."""
 
@@ -87,6 +96,11 @@ def check_instance(instance_id: UUID) -> UUID:
     if not reach().holds(instance_id):
         abort(404)
     return instance_id
+
+
+def made(what: UUID | int) -> None:
+    """Write down with the answer what this action made: a link's id, or the version of rules."""
+    g.made = str(what)
 
 
 def digest(token: str) -> bytes:
@@ -148,6 +162,7 @@ class Guard:
         g.request_id = str(uuid4())
         g.account = None
         g.action_ids = []
+        g.made = None
         # No endpoint: the error is raised by who dispatches, on a page that knows who is signed in.
         wanted = Needs(None) if request.endpoint is None else needs_of(current_app, request.endpoint)
         if request.endpoint == "static":
@@ -164,15 +179,15 @@ class Guard:
             return self._ask_to_sign_in()
         self._check_form()
         instance_id = (request.view_args or {}).get("instance_id")
-        is_action = request.method == "POST" or wanted.is_recorded
         if not held.account.may(wanted.permission):
             log.info("page_refused", actor=held.account.name, page=request.endpoint, request_id=g.request_id)
+            is_action = request.method == "POST" or wanted.is_recorded
             if is_action and (instance_id is None or held.account.reach.holds(instance_id)):
                 self._record(held.account, wanted, instance_id)
             abort(403)
         if instance_id is not None:
             check_instance(instance_id)
-        if is_action:
+        if wanted.records(request.method):
             self._record(held.account, wanted, instance_id)
         return None
 
@@ -254,7 +269,7 @@ class Guard:
             try:
                 with self._services.database.begin() as connection:
                     for action_id in action_ids:
-                        actions.answer(connection, action_id, response.status_code)
+                        actions.answer(connection, action_id, response.status_code, made=g.made)
             except StoreUnavailable:
                 # It was done, or refused, and that stands: the row says that its answer is not known.
                 log.warning("action_unanswered", action_id=action_ids[0], request_id=g.request_id)

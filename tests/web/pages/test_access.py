@@ -124,7 +124,7 @@ def test_nobody_gets_further_than_the_door(books: Books) -> None:
 def test_every_change_asks_for_its_token_and_is_written_down(books: Books) -> None:
     app, own = books.app, arguments(books)
     person = books.person(Role.CLERK, Role.APPROVER, Role.OPERATOR)
-    wrong = []
+    wrong, filling_in = [], set()
     for method, rule, needs in routes(app):
         if method == "GET" or rule.endpoint == "signing.sign_out":
             continue
@@ -136,10 +136,16 @@ def test_every_change_asks_for_its_token_and_is_written_down(books: Books) -> No
             if books.shop.one("SELECT count(*) AS n FROM actions").n != before:
                 wrong.append(f"{path} writes down what it did not do")
             person.post(path)
+            if not needs.records("POST"):
+                filling_in.add(rule.endpoint)
+                if books.shop.one("SELECT count(*) AS n FROM actions").n != before:
+                    wrong.append(f"{path} is written down")
+                continue
             row = books.shop.rows("SELECT * FROM actions ORDER BY action_id DESC LIMIT 1")[0]
             if (row.action, row.status is None, row.actor is None) != (rule.endpoint, False, False):
                 wrong.append(f"{path} is not written down: {row}")
     assert wrong == []
+    assert filling_in == {"rules.draft"}
 
 
 def test_what_one_may_not_do_is_written_down_and_not_done(books: Books) -> None:

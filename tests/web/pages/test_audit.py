@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from processor.domain.access import EVERYWHERE, Reach, Role
 from processor.store import accounts, actions
@@ -14,6 +16,7 @@ from processor.store.screens import sieve
 from processor.web.pages.screens.audit import action_words
 from tests.web.pages.books import MARKUP, Books, Person
 from tests.web.pages.test_access import routes
+from tests.web.pages.test_creating import a_form
 from tests.web.pages.test_runs import ODD, plans_of
 
 
@@ -33,6 +36,57 @@ def test_what_somebody_did_is_shown_with_what_it_was_about(books: Books) -> None
     assert "<b onclick" not in page
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
     assert 'title="HTTP 303">Done<' in page
+
+
+def test_what_an_action_made_is_named_and_led_to(fresh_books: Books) -> None:
+    books, person = fresh_books, fresh_books.person(Role.OPERATOR, Role.CLERK, name="ida")
+    operator_path = f"/links/{books.instance_id}/create"
+    made = person.post(operator_path, a_form(reference=str(uuid4())))
+    link_id = made.headers["Location"].rpartition("/")[2]
+    document = '{"write_off_limits": {"USD": "5.00"}}'
+    proposed = person.post("/rules", {"document": document, "comment": "small ones"})
+    assert proposed.headers["Location"] == "/rules/1"
+
+    page = books.person().read("/audit?actor=ida")
+
+    assert f'href="/links/{books.instance_id}/{link_id}" title="{link_id}"' in page
+    assert '<a href="/rules/1">Version 1</a>' in page
+    person.post(operator_path, a_form(reference=""))
+    rows = books.shop.rows(
+        "SELECT object, status FROM actions WHERE action = 'links.create' ORDER BY action_id"
+    )
+    assert [tuple(row) for row in rows] == [(link_id, 303), (None, 422)]
+
+
+def test_what_an_action_was_about_stays_as_it_was(fresh_books: Books) -> None:
+    shop = fresh_books.shop
+    with shop.services.database.begin() as connection:
+        now = shop.services.now()
+        number = actions.note(connection, None, "links.note", request_id="r", now=now, about="this")
+        actions.answer(connection, number, 303, made="other")
+        actions.answer(connection, number, 500, made="other")
+    assert [tuple(row) for row in shop.rows("SELECT object, status FROM actions WHERE request_id = 'r'")] == [
+        ("this", 303)
+    ]
+    for change in ("object = 'other', status = 200", "status = 200", "object = NULL"):
+        with pytest.raises(IntegrityError, match="kept as they were"):
+            shop.rows(f"UPDATE actions SET {change} WHERE request_id = 'r' RETURNING 1")
+    with shop.services.database.begin() as connection:
+        actions.note(connection, None, "links.note", request_id="s", now=shop.services.now(), about="this")
+    with pytest.raises(IntegrityError, match="kept as they were"):
+        shop.rows("UPDATE actions SET object = 'other', status = 200 WHERE request_id = 's' RETURNING 1")
+
+
+def test_filling_in_a_form_of_rules_is_no_action_but_trying_to_without_the_role_is(
+    fresh_books: Books,
+) -> None:
+    clerk, auditor = fresh_books.person(Role.CLERK), fresh_books.person(Role.AUDITOR)
+
+    assert clerk.post("/rules/draft", {"step": "add_tolerance"}).status_code in (200, 422)
+    assert auditor.post("/rules/draft", {"step": "add_tolerance"}).status_code == 403
+
+    rows = fresh_books.shop.rows("SELECT status FROM actions WHERE action = 'rules.draft'")
+    assert [row.status for row in rows] == [403]
 
 
 def test_a_report_is_called_by_its_name(books: Books) -> None:

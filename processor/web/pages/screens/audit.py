@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -62,6 +63,7 @@ WORDS = {
     "discrepancies.reject": "Rejected a write-off",
     "discrepancies.withdraw": "Withdrew a write-off",
     "discrepancies.together": "Worked on several discrepancies",
+    # Of releases that wrote it down; now only who may not.
     "rules.draft": "Looked at rules before proposing them",
     "rules.propose": "Proposed rules",
     "rules.approve": "Approved rules",
@@ -122,6 +124,7 @@ def blueprint(site: Site) -> Blueprint:
             pages=paging.around(found.page),
             words_of=action_words,
             place_of=place_of,
+            about=about,
         )
 
     return routes
@@ -137,6 +140,8 @@ def action_words(action: str) -> str:
 
 def place_of(line: ActionLine) -> str | None:
     """The address of what an action was about, None where there is none."""
+    if (version := _version_of(line)) is not None:
+        return url_for("rules.version", version=version)
     page = PAGES.get(line.action.partition(".")[0])
     if page is None or line.instance_id is None or not line.object:
         return None
@@ -147,6 +152,20 @@ def place_of(line: ActionLine) -> str | None:
         return url_for(endpoint, **values)
     except (ValueError, BuildError):
         return None
+
+
+def about(line: ActionLine) -> str | None:
+    """What an action was about, for people; None when that is an id, which is shown as one, or nothing."""
+    if (version := _version_of(line)) is not None:
+        return f"Version {version}"
+    # What is no id is a name, as of a report.
+    return formats.words(line.object) if line.object and len(line.object) < 36 else None
+
+
+def _version_of(line: ActionLine) -> int | None:
+    """The version of rules that an action was about."""
+    found = re.fullmatch(r"[0-9]{1,18}", line.object or "", re.ASCII)
+    return int(found[0]) if found and line.action.startswith("rules.") else None
 
 
 def _known() -> set[str]:

@@ -27,7 +27,7 @@ from processor.errors import (
     WixUnavailable,
 )
 from processor.web.pages import link_forms, link_view, pickers
-from processor.web.pages.access import needs
+from processor.web.pages.access import made, needs
 from processor.web.pages.link_forms import Asked, Draft, Row
 from processor.web.pages.pickers import Found
 from processor.web.pages.site import Site, done
@@ -128,6 +128,7 @@ def add_routes(routes: Blueprint, site: Site) -> None:
             return _form(instance_id, entered, status=422, top=top)
         except (WixError, ConfigurationError) as why:
             return _form(instance_id, entered, status=503, top=[link_view.said(why, "create")])
+        made(created.link_id)
         where = url_for("links.link", instance_id=instance_id, payment_link_id=created.link_id)
         return done(where, _HOW[created.how])
 

@@ -22,7 +22,7 @@ from processor.store import rules as store
 from processor.store.rules import RuleSetLine
 from processor.store.screens import rules as screen
 from processor.web.pages import rule_forms
-from processor.web.pages.access import account, needs, reach
+from processor.web.pages.access import account, made, needs, reach
 from processor.web.pages.formats import amount as grouped
 from processor.web.pages.formats import words
 from processor.web.pages.paging import around, position
@@ -368,7 +368,7 @@ def blueprint(site: Site) -> Blueprint:
         return form()
 
     @routes.post("/draft")
-    @needs(Permission.WORK)
+    @needs(Permission.WORK, is_recorded=False)
     def draft() -> str | Response | tuple[str, int]:
         """Add or remove a line, go back to the form, or show what the rules in it would change. Proposes nothing."""
         if reach() != EVERYWHERE:
@@ -438,6 +438,7 @@ def blueprint(site: Site) -> Blueprint:
             )
         except NotAllowed as refusal:
             return form(document=document, comment=comment, wrong={"document": in_words(refusal)}), 422
+        made(number)
         return done(
             url_for("rules.version", version=number),
             f"Version {number} is proposed. Another person puts it in force.",
