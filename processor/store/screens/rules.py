@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from processor.domain.discrepancy import DiscrepancyType
 from processor.domain.rules import TOLERABLE
@@ -21,11 +21,15 @@ def versions(connection: Connection, *, at: Position | None) -> Slice[RuleSetLin
     return Slice([RuleSetLine(*list(row)[:-1]) for row in found.items], found.before, found.after)
 
 
-def waiting(connection: Connection, above: int, limit: int) -> list[RuleSetLine]:
-    """Versions above this one that nobody approved or turned down, the newest first."""
+def waiting(
+    connection: Connection, above: int, limit: int, *, not_by: str | None = None
+) -> list[RuleSetLine]:
+    """Versions above this one that nobody approved or turned down, the newest first. not_by: of others than this."""
+    of_others = [] if not_by is None else [func.lower(RuleSet.created_by) != func.lower(not_by)]
     found = connection.execute(
         lines()
         .where(RuleSet.version > above, RuleSetApproval.version.is_(None), RuleSetEnding.version.is_(None))
+        .where(*of_others)
         .order_by(RuleSet.version.desc())
         .limit(limit)
     )

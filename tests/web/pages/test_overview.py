@@ -25,7 +25,7 @@ from processor.web.pages.assessment import Mood, Trouble, assess
 from processor.web.pages.charts import HEIGHT, brief, ceiling, chart
 from processor.web.pages.formats import Clock
 from processor.web.pages.remembered import DayDeliveries, DaySums
-from processor.web.pages.screens.overview import DAYS, last_days, trends
+from processor.web.pages.screens.overview import DAYS, RULES_MAX, last_days, trends
 from tests.conftest import Owner, a_database
 from tests.web.pages.books import Books, empty_books, some_books
 from tests.web.pages.conftest import shared_redis
@@ -664,6 +664,25 @@ def test_approvals_wait_for_who_did_not_propose(fresh_books: Books) -> None:
     assert tasks(within.read("/")) == {}, "rules are of every instance"
     decisions.reject_rules(books.shop.services, version, actor="noor", reason="no")
     assert "Nothing.</p>" in noor.read("/")
+
+
+def test_what_one_proposed_oneself_hides_nothing_that_others_did(fresh_books: Books) -> None:
+    """However many there are: those of others alone are counted, up to a limit."""
+    books, services = fresh_books, fresh_books.shop.services
+
+    def propose(actor: str, number: int) -> int:
+        rules = {"write_off_limits": {"USD": f"{number}.00"}}
+        return decisions.propose_rules(services, rules, actor=actor, comment=None)
+
+    maya = books.person(Role.APPROVER, name="maya")
+    version = propose("noor", 1)
+    for number in range(2, 2 + RULES_MAX + 1):
+        propose("Maya", number)
+
+    assert tasks(maya.read("/")) == {"1 proposed version of the rules": f"/rules/{version}"}
+    for number in range(20, 20 + RULES_MAX):
+        propose("noor", number)
+    assert tasks(maya.read("/")) == {f"More than {RULES_MAX} proposed versions of the rules": "/rules"}
 
 
 def test_what_waits_is_what_its_list_shows(books: Books) -> None:

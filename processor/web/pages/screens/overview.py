@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from processor import metrics
 from processor.domain.access import Permission, Reach
-from processor.domain.discrepancy import AGING, is_same_person
+from processor.domain.discrepancy import AGING
 from processor.findings import Finding
 from processor.store import operations
 from processor.store import rules as rules_store
@@ -178,17 +178,15 @@ def decisions_for(connection: Connection, by: Reach) -> list[Task]:
         tasks.append(Task(words, url_for("discrepancies.index", approval="mine"), number))
         if by.instance_ids is None:
             above = rules_store.in_force(connection).version or 0
-            proposed = [
-                one
-                for one in rules_screen.waiting(connection, above, RULES_MAX)
-                if not is_same_person(one.created_by, who.name)
-            ]
+            proposed = rules_screen.waiting(connection, above, RULES_MAX + 1, not_by=who.name)
             where = (
                 url_for("rules.version", version=proposed[0].version)
                 if len(proposed) == 1
                 else url_for("rules.index")
             )
-            words = f"{len(proposed)} proposed version{'' if len(proposed) == 1 else 's'} of the rules"
+            words = _of(
+                len(proposed), RULES_MAX, "proposed version of the rules", "proposed versions of the rules"
+            )
             tasks.append(Task(words, where, len(proposed)))
     if who.may(Permission.WORK):
         number = overview.assigned(connection, by, who.name)
