@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,7 @@ from processor.domain.access import Reach, Role
 from processor.errors import StoreUnavailable
 from processor.store.screens import discrepancies as store
 from processor.store.screens.keyset import Position
+from processor.web.pages.screens import discrepancies as screen
 from tests.web.pages.books import MARKUP, Books, Person
 
 ACTIONS = (
@@ -163,7 +165,7 @@ def test_an_approver_is_told_of_what_waits_but_not_of_the_own_proposals(books: B
     proposer = books.person(Role.APPROVER, name="MAYA")
 
     assert "Waiting for my approval" in approver.read("/discrepancies")
-    assert '<p class="notice warn">' not in proposer.read("/discrepancies")
+    assert "Waiting for my approval" not in proposer.read("/discrepancies")
     assert ids_on(proposer.read("/discrepancies?approval=mine")) == set()
     assert ids_on(proposer.read("/discrepancies?approval=any")) == {books.discrepancies["proposed"]}
 
@@ -788,6 +790,22 @@ def test_when_the_database_goes_away_midway_it_is_told_what_was_done(
     assert f"{chosen[2].split('/')[1][:8]} may or may not be done, and the 1 after it was not done" in told
     states = [row.state for row in fresh_books.shop.rows("SELECT state FROM discrepancies")]
     assert sorted(states) == ["investigating"] * 2 + ["open"] * 2
+
+
+def test_who_resolves_several_is_warned_of_what_persists_as_who_resolves_one_is(
+    fresh_books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(fresh_books, 2)
+    rows = fresh_books.shop.rows("SELECT type FROM discrepancies WHERE closed_at IS NULL")
+    clerk, kinds = fresh_books.person(Role.CLERK), {row.type for row in rows}
+    monkeypatch.setattr(screen, "PERSISTING", frozenset(sorted(kinds)[:1]))
+
+    page = html.unescape(clerk.read("/discrepancies"))
+
+    assert screen.PERSISTS in page
+    assert f"mostly stays so at Wix with {screen.type_words(min(kinds))}." in page
+    monkeypatch.setattr(screen, "PERSISTING", frozenset())
+    assert screen.PERSISTS not in html.unescape(clerk.read("/discrepancies"))
 
 
 def test_several_are_given_to_somebody(fresh_books: Books) -> None:

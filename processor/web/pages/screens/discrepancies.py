@@ -78,6 +78,10 @@ PERSISTING = frozenset(
     )
 )
 """Types whose cause mostly stays as it is, so that every check sees them again."""
+PERSISTS = (
+    "Then “Both sides are right” lasts only until the next check, which opens it again: to accept the difference,"
+    " propose a write-off, which holds while no more is at risk."
+)
 ME, NOBODY = "me", "nobody"
 BUCKETS = [name.replace(" ", "-") for name, _ in AGING]
 """What the buckets are called in addresses."""
@@ -480,6 +484,10 @@ def blueprint(site: Site) -> Blueprint:
             together=list(TOGETHER.items()),
             severities=[(one.value, words(one)) for one in Severity],
             resolving=_reasons(RESOLVING),
+            persisting=sorted(
+                {type_words(line.one.type) for line in found.page.items if line.one.type in PERSISTING}
+            ),
+            persists=PERSISTS,
             again=again,
             chosen=chosen,
             is_narrowed=any(look.given.values()),
@@ -606,6 +614,7 @@ def blueprint(site: Site) -> Blueprint:
             writing_off=_reasons(WRITING_OFF),
             again=again,
             is_persisting=one.type in PERSISTING,
+            persists=PERSISTS,
             is_link=is_link,
             is_same_person=is_same_person,
         )
