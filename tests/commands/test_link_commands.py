@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -211,6 +212,27 @@ def test_a_sending_is_kept_with_who_asked_for_it(run: Run, shop: Shop) -> None:
         ("ada", "command", [contact_id], ["EMAIL_METHOD"], "sent"),
         ("ada", "command", None, [], "refused"),
     ]
+
+
+def test_sends_of_a_link_are_listed_as_its_page_shows_them(run: Run, shop: Shop) -> None:
+    link_id = created(run)
+    assert "never sent from here" in run("links", "sends", link_id).stdout
+    contact_id = shop.sandbox.world.add_contact(str(shop.instance_id), {"name": "Jo"})["id"]
+    run("links", "send", link_id, "--recipient", contact_id, "--as", "ada")
+    run("links", "send", link_id, "--as", "ada", code=2)
+
+    table = run("links", "sends", link_id).stdout
+    listed = run("links", "sends", link_id, "--json").stdout
+
+    assert [(one["outcome"], one["actor"], one["door"]) for one in json.loads(listed)] == [
+        ("refused", "ada", "command"),
+        ("sent", "ada", "command"),
+    ]
+    assert contact_id in table
+    assert "not sent" in table
+    assert "the link's recipients" in table
+    assert "only the latest 1 are listed" in run("links", "sends", link_id, "--limit", "1").stdout
+    assert json.loads(run("links", "sends", str(shop.instance_id), "--json").stdout) == []
 
 
 @pytest.mark.parametrize("command", ["create", "send"])

@@ -1,6 +1,6 @@
 """`processor links`: the flows of the Payment Links API.
 
-creating.py  create                   showing.py  show, list
+creating.py  create                   showing.py  show, list, sends
 sending.py   send, initiate           changing.py activate, deactivate, note, delete, receipt
 """
 

@@ -1,4 +1,4 @@
-"""`processor links show` and `list`."""
+"""`processor links show`, `list` and `sends`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SORTABLE = ("createdDate", "totalReceived.paymentCount", "paymentsLimit", "status", "source")
 ACCEPTED_MAX = 1_000  # written-off or tolerated differences of one link
+# Of one that is being asked for nobody knows more either, should its process have died.
+OUTCOMES = {"sent": "sent", "refused": "not sent", "unclear": "not known", "asking": "not known"}
 STATUSES = ("ACTIVE", "INACTIVE", "PAID", "EXPIRED")
 
 
@@ -179,3 +181,41 @@ def _sort(text: str) -> tuple[str, Any]:
     if name not in SORTABLE or order.lower() not in ("", "asc", "desc"):
         raise Impossible(f"--sort {text}: write FIELD or FIELD:desc, FIELD one of {', '.join(SORTABLE)}")
     return name, "DESC" if order.lower() == "desc" else "ASC"
+
+
+@links.command("sends")
+@click.argument("link_id", type=click.UUID)
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="At most so many."
+)
+@instance_option
+@json_option
+def sends(link_id: UUID, limit: int, instance_id: UUID | None, as_json: bool) -> None:
+    """Show when a link was sent from here, by whom, to how many and with which outcome. Wix is not asked."""
+    from processor.store import sends as store
+
+    services, owner = at(instance_id)
+    with services.database.begin() as connection:
+        found = store.of_link(connection, owner, link_id, limit + 1)
+    has_more = len(found) > limit
+    found = found[:limit]
+    if as_json:
+        echo_json(found)
+        return
+    echo_table(
+        ("asked", "outcome", "to", "by", "from", "why"),
+        [
+            (
+                one.asked_at,
+                OUTCOMES[one.outcome],
+                "the link's recipients" if one.contact_ids is None else ", ".join(one.contact_ids),
+                one.actor,
+                one.door,
+                one.reason,
+            )
+            for one in found
+        ],
+        nothing="it was never sent from here",
+    )
+    if has_more:
+        click.echo(f"only the latest {limit} are listed; --limit shows more")
