@@ -8,7 +8,7 @@ _NAME = re.compile(r"(?:[\w.]+\.)?(\w+)(?::|$)", re.ASCII)
 _AGAIN = "It is tried again by itself"
 _CREDENTIALS = (
     "Wix does not accept the app's credentials for this instance, or the app is not on the site any more. An operator"
-    " should compare them with the app's page at Wix; `processor doctor` says whether they are accepted."
+    " should compare them with the app's page at Wix; the command “processor doctor” says whether they are accepted."
 )
 
 _DIED = "Its worker ended without a word, as when a machine restarts. What it was at is begun anew by itself."
