@@ -803,7 +803,7 @@ def test_who_resolves_several_is_warned_of_what_persists_as_who_resolves_one_is(
     page = html.unescape(clerk.read("/discrepancies"))
 
     assert screen.PERSISTS in page
-    assert f"mostly stays so at Wix with {screen.type_words(min(kinds))}." in page
+    assert f"What differs as “{screen.type_words(min(kinds))}” mostly stays so at Wix." in page
     monkeypatch.setattr(screen, "PERSISTING", frozenset())
     assert screen.PERSISTS not in html.unescape(clerk.read("/discrepancies"))
 
