@@ -79,8 +79,8 @@ PERSISTING = frozenset(
 )
 """Types whose cause mostly stays as it is, so that every check sees them again."""
 PERSISTS = (
-    "“Both sides are right” then lasts only until the next check, which opens it again. To accept the difference, propose"
-    " a write-off, which holds while no more is at risk."
+    "“Both sides are right” then lasts only until the next check, which opens it again. To accept the difference,"
+    " propose a write-off, which holds while no more is at risk."
 )
 ME, NOBODY = "me", "nobody"
 BUCKETS = [name.replace(" ", "-") for name, _ in AGING]
