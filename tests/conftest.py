@@ -11,6 +11,7 @@ TEST_REDIS_URL      use this Redis instead; its databases 0, 1, … (one for eac
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import secrets
 import shutil
@@ -121,6 +122,13 @@ def pytest_configure_node(node: Any) -> None:
     """xdist's controller is about to start a worker."""
     backends = node.config.stash[OWNER].get()
     node.workerinput["backends"] = (backends.database_url, backends.redis_url, backends.prefix)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay to the end: garbage is not looked for among them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
