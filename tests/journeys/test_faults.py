@@ -1,4 +1,7 @@
-"""Whatever dies or is away, the books end equal to what happened. Every part is a real process."""
+"""Whatever dies or is away, the books end equal to what happened. Every part is a real process.
+
+The tests share one system, each on a site of its own, and each proves that it goes on afterwards; see `Stage`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from tests.journeys.conftest import Journey
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_loses_nothing(journey: Journey) -> None:
-    journey.control.post("faults", {"kind": "hang", "seconds": 5, "path": "payments/query", "count": 1})
+    journey.break_("hang", seconds=5, path="payments/query", count=1)
     journey.trade()
-    leased = "SELECT count(*) FROM link_checks WHERE lease_id IS NOT NULL"
+    leased = "SELECT count(*) FROM link_checks WHERE instance_id = :site AND lease_id IS NOT NULL"
     wait_until(lambda: journey.count(leased) > 0, what="a job in the middle of its work", seconds=20)
 
     journey.system.worker.kill()
@@ -44,16 +47,18 @@ def test_a_web_server_killed_between_commit_and_answer_books_nothing_twice(journ
     journey.system.web.kill()
     with journey.database.begin() as connection:
         connection.exec_driver_sql("DROP TRIGGER linger ON webhook_events")
+        connection.exec_driver_sql("DROP FUNCTION linger")
     journey.system.web.start()
     journey.system.await_web()
 
     def is_all_delivered() -> bool:
-        stands = {one["status"] for one in journey.control.get("events")["events"]}
+        events = journey.control.get("events", instanceId=str(journey.instance_id))["events"]
+        stands = {one["status"] for one in events}
         return stands <= {"delivered", "unsubscribed"}  # of Wix's other products
 
     wait_until(is_all_delivered, what="Wix's resends", seconds=40)
     journey.await_books()
-    attempts = journey.control.get("deliveries")["deliveries"]
+    attempts = journey.control.get("deliveries", instanceId=str(journey.instance_id))["deliveries"]
     assert any(attempt["status"] != 200 for attempt in attempts), "some delivery had no answer"
     assert any(attempt["attempt"] > 1 and attempt["status"] == 200 for attempt in attempts)
 
@@ -64,8 +69,9 @@ def test_redis_away_for_the_whole_story_delays_but_loses_nothing(
     durable_servers.valkey.stop()
 
     journey.trade()
-    wait_until(lambda: journey.count("SELECT count(*) FROM payments") == 6, what="the payments", seconds=30)
-    assert journey.count("SELECT count(*) FROM payments WHERE match_state IS NOT NULL") == 0
+    payments = "SELECT count(*) FROM payments WHERE instance_id = :site"
+    wait_until(lambda: journey.count(payments) == 6, what="the payments", seconds=30)
+    assert journey.count(f"{payments} AND match_state IS NOT NULL") == 0
 
     durable_servers.valkey.start()
     journey.await_books()
@@ -94,10 +100,10 @@ def test_a_restarted_database_loses_nothing(journey: Journey, durable_servers: e
 
 def test_a_stopped_clock_delays_but_loses_nothing(journey: Journey) -> None:
     assert journey.system.clock.stop() == 0
-    journey.control.post("faults", {"kind": "drop", "eventType": "payment_link_payment_created"})
+    journey.break_("drop", eventType="payment_link_payment_created")
 
     journey.trade()
-    assert journey.count("SELECT count(*) FROM payments") == 0
+    assert journey.count("SELECT count(*) FROM payments WHERE instance_id = :site") == 0
 
     journey.system.clock.start()
     journey.await_books()
@@ -105,18 +111,24 @@ def test_a_stopped_clock_delays_but_loses_nothing(journey: Journey) -> None:
 
 def test_when_every_webhook_is_lost_polling_recovers_every_payment(journey: Journey) -> None:
     journey.control.post("deliveries/idle")
-    journey.control.post("faults", {"kind": "drop"})
+    journey.break_("drop")
 
     journey.trade(links=3, times=4)
     journey.await_books()
 
-    assert journey.count("SELECT count(*) FROM payments WHERE first_origin = 'poll'") == 12
-    assert journey.count("SELECT count(*) FROM webhook_events WHERE kind = 'payment'") == 0
+    assert (
+        journey.count("SELECT count(*) FROM payments WHERE instance_id = :site AND first_origin = 'poll'")
+        == 12
+    )
+    assert (
+        journey.count("SELECT count(*) FROM webhook_events WHERE instance_id = :site AND kind = 'payment'")
+        == 0
+    )
 
 
 def test_duplicates_reordering_and_delays_are_ordinary(journey: Journey) -> None:
-    for fault in ({"kind": "duplicate"}, {"kind": "reorder"}, {"kind": "delay", "seconds": 0.5}):
-        journey.control.post("faults", {**fault, "probability": 0.4})
+    for kind, more in (("duplicate", {}), ("reorder", {}), ("delay", {"seconds": 0.5})):
+        journey.break_(kind, probability=0.4, **more)
 
     journey.trade(links=3, times=5)
     journey.control.delete("faults")
