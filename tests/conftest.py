@@ -21,12 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import flask
 import hypothesis
+import jinja2
 import psycopg
 import pytest
 import redis
@@ -35,6 +37,7 @@ from processor import embedded
 from processor.config import database_url as sqlalchemy_url
 from processor.config import declared_settings
 from processor.errors import ProcessorError
+from processor.sandbox.keys import SigningKey
 from processor.store import migrations
 
 # The boxes are shared and slow at times: a slow example is not a failure.
@@ -135,6 +138,37 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """The end of this process' part."""
     if OWNER in config.stash:
         config.stash[OWNER].close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_keys() -> Iterator[None]:
+    """The sandbox's RSA keys are made a few times and taken in turn, so that neighbours differ; one takes 80 ms."""
+    generate = SigningKey.generate
+    keys = cycle([generate() for _ in range(3)])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SigningKey, "generate", lambda: next(keys))
+        yield
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Templates as they were compiled for the first application of this process; the same text is the same code."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_templates() -> Iterator[None]:
+    """Most tests of pages make an application of their own, and each would compile every template anew."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(flask.Flask, "jinja_options", {"bytecode_cache": _Compiled()})
+        yield
 
 
 @pytest.fixture(scope="session")

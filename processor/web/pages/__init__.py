@@ -55,7 +55,7 @@ def create_pages(services: Services) -> Flask:
         WTF_CSRF_TIME_LIMIT=None,  # it lives as long as the session
         TRAP_HTTP_EXCEPTIONS=False,
     )
-    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    app.jinja_options = {**app.jinja_options, "trim_blocks": True, "lstrip_blocks": True}
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]

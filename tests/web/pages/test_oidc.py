@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -33,6 +34,12 @@ pytest.importorskip("authlib", reason="signing in by OpenID Connect is an extra"
 CLIENT, SECRET = "payments", "s3cret-of-the-client"
 
 
+@cache
+def a_key(kid: str, of: str = "the issuer") -> RSAKey:
+    """The same for the same arguments: one takes as long to make as a test."""
+    return RSAKey.generate_key(2048, {"kid": kid})
+
+
 @dataclass
 class Provider:
     """held: paths that are answered when the event is set, `arrived` for each.
@@ -41,8 +48,8 @@ class Provider:
     """
 
     url: str = ""
-    key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "one"}))
-    stranger: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "one"}))
+    key: RSAKey = field(default_factory=lambda: a_key("one"))
+    stranger: RSAKey = field(default_factory=lambda: a_key("one", of="a stranger"))
     subject: str = "248289"
     claims: Callable[[dict[str, Any]], dict[str, Any]] = lambda claims: claims
     sign: Callable[[dict[str, Any]], str] | None = None
@@ -309,7 +316,7 @@ def test_a_key_that_is_new_is_asked_for(
     monkeypatch.setattr(module, "KEYS_AGAIN_SECONDS", 0.0)
     add(oidc, f"{issuer.url} {issuer.subject}")
     assert sign_in(oidc.nobody()).status_code == 303
-    old, issuer.key = issuer.key, RSAKey.generate_key(2048, {"kid": "two"})
+    old, issuer.key = issuer.key, a_key("two")
     try:
         assert sign_in(oidc.nobody()).status_code == 303
     finally:
