@@ -22,6 +22,25 @@ def test_each_test_has_a_fresh_migrated_database(database_url: str, turn: int) -
 
 
 @pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("rows", [3, 20_000])  # which are deleted afterwards, or truncated
+def test_rows_of_a_test_leave_no_trace_in_the_next(database_url: str, rows: int, turn: int) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        with_pages = connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            " AND (pg_relation_size(oid) > 0 OR reltuples >= 0) AND relname <> 'alembic_version'"
+        ).fetchall()
+        first = connection.execute(
+            "INSERT INTO check_requests (instance_id, payment_link_id, requested_at)"
+            " SELECT gen_random_uuid(), gen_random_uuid(), now() FROM generate_series(1, %s) RETURNING request_id",
+            [rows],
+        ).fetchone()
+        connection.execute("VACUUM check_requests")
+
+    assert with_pages == []
+    assert first == (1,)
+
+
+@pytest.mark.parametrize("turn", [1, 2])
 def test_each_test_has_an_empty_redis(redis_url: str, turn: int) -> None:
     with redis.Redis.from_url(redis_url) as client:
         found = client.dbsize()
