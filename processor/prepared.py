@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -39,6 +39,9 @@ WORKER_SECONDS = 60.0  # for one answer
 # Of a worker's minute; questions beyond wait behind the checks of the books instead of going before them.
 IN_FRONT_SECONDS = 20.0
 _PREFIX = "prepared"
+
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class _Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,14 +133,14 @@ Question = ReportQuestion | SumsQuestion | LinkSumsQuestion
 class Sums(msgspec.Struct, frozen=True):
     """What all payments of a filter added up to at `as_of`."""
 
-    as_of: datetime
+    as_of: _Moment
     totals: Totals
 
 
 class LinkSums(msgspec.Struct, frozen=True):
     """What all payments of a link added up to at `as_of`, and what was refunded of them, by currency."""
 
-    as_of: datetime
+    as_of: _Moment
     booked: links.Booked
     given_back: dict[str, links.GivenBack]
 
@@ -183,7 +186,8 @@ def read_sums(
         stage()
         sought = payments.seek(connection, question.by, question.reach)
         stage()
-        return Sums(now, payments.totals(connection, question.by, question.reach, sought, looked_max=None))
+        added = payments.totals(connection, question.by, question.reach, sought, looked_max=None, stage=stage)
+        return Sums(now, added)
 
 
 def read_link_sums(
@@ -215,11 +219,15 @@ def _shape() -> list[str]:
 
 _TYPES: Mapping[str, Any] = {
     "uuid": UUID | None,
+    "text": str | None,
+    "bigint": int | None,
+    "boolean": bool | None,
+    "jsonb": dict[str, Any] | None,
     "numeric": Decimal | None,
     "timestamp with time zone": datetime | None,
     "date": date | None,
 }
-"""Of values that JSON does not tell from text, by what PostgreSQL calls their type."""
+"""Of values, by what PostgreSQL calls their type."""
 
 
 def packed(answer: Answer) -> bytes:
@@ -240,7 +248,7 @@ def unpacked_sums(kept: bytes) -> Sums:
 
 
 class _Kept(msgspec.Struct):
-    as_of: datetime
+    as_of: _Moment
     columns: tuple[str, ...]
     rows: msgspec.Raw
     totals: list[Total]
@@ -248,12 +256,14 @@ class _Kept(msgspec.Struct):
     noted: list[reports.Noted]
 
 
-def unpacked_report(kept: bytes, types: Mapping[str, str]) -> Found:
-    """The report that was packed. types: of its columns, as PostgreSQL writes them.
+def unpacked_report(kept: bytes, columns: tuple[str, ...], types: Mapping[str, str]) -> Found:
+    """The report that was packed. columns: as asked for; types: of them, as PostgreSQL writes them.
 
     Raises msgspec.MsgspecError when it was something else.
     """
     found = msgspec.json.decode(kept, type=_Kept)
+    if found.columns != columns:
+        raise msgspec.ValidationError("other columns than were asked for")
     row: Any = tuple.__class_getitem__(
         tuple(_TYPES.get(types[name].partition("(")[0], Any) for name in found.columns)
     )
@@ -276,7 +286,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """at: since when it is so. is_slow: of a failure, that the time did not suffice."""
 
     state: State
-    at: datetime
+    at: _Moment
     is_slow: bool = False
     question: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -321,13 +331,16 @@ class Shelf:
         spent = self._get(_minute(now), _minute(now - timedelta(minutes=1)))
         return sum(float(one or 0) for one in spent) < IN_FRONT_SECONDS
 
-    def take(self, key: str) -> Question | None:
-        """The question, None when it is answered or forgotten. Raises msgspec.MsgspecError on another release's."""
+    def take(self, key: str) -> tuple[Question, datetime] | None:
+        """The question and when it was asked by the clock of its page, None when it is answered or forgotten.
+
+        Raises msgspec.MsgspecError on another release's.
+        """
         [status] = self._get(_name(key))
         found = None if status is None else msgspec.json.decode(status, type=Status)
         if found is None or found.state is not State.WAITING:
             return None
-        return msgspec.json.decode(found.question, type=Question)  # type: ignore[no-any-return]
+        return msgspec.json.decode(found.question, type=Question), found.at
 
     def put(self, key: str, answer: Answer, now: datetime) -> None:
         """Keep an answer."""

@@ -20,13 +20,14 @@ def run_prepare(services: Services, key: str) -> None:
         return
     shelf = Shelf(services.queue.redis)
     try:
-        question = shelf.take(key)
+        taken = shelf.take(key)
     except msgspec.MsgspecError:
         # Of another release, which answers it itself or asks anew.
         log.info("question_of_another_release", key=key)
         return
-    if question is None:
+    if taken is None:
         return
+    question, asked_at = taken
     began = time.monotonic()
     try:
         answer = prepared.read(
@@ -34,7 +35,8 @@ def run_prepare(services: Services, key: str) -> None:
             services.settings.report_time_zone,
             question,
             seconds=prepared.WORKER_SECONDS,
-            now=services.now(),
+            # A worker whose clock is behind that of the page reads after it was asked, all the same.
+            now=max(services.now(), asked_at),
         )
     except TakesTooLong:
         # Nothing is broken: the page says to ask for less.

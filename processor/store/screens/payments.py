@@ -803,10 +803,11 @@ def totals(
     *,
     looked_max: int | None,
     is_bounded: bool = False,
+    stage: Callable[[], None] = lambda: None,
 ) -> Totals:
     """Add up what `page` lists, per currency. looked_max: payments looked at, None for all there are.
 
-    is_bounded: those are known not to be many.
+    is_bounded: those are known not to be many. stage: called before each statement that may take long.
     """
     added: dict[str, Sum] = {}
 
@@ -827,6 +828,7 @@ def totals(
     ends: list[datetime | None] = []
     for way in ways:
         most = None if looked_max is None else max(1, looked_max // len(ways))
+        stage()
         found = connection.execute(
             _summing(way, by, reach, sought, most, is_bounded=is_bounded or most is not None)
         ).all()

@@ -159,8 +159,7 @@ def found(
         amounts = names.amounts_of(connection, {key for _, _, key in payments})
         named += [Named(row, column, None, *amounts[key]) for row, column, key in payments if key in amounts]
     if "is_equal" in columns:
-        stage()
-        noted += _accepted(connection, columns, rows, links)
+        noted += _accepted(connection, columns, rows, links, stage)
     return Found(as_of, tuple(columns), rows, sums, named, noted)
 
 
@@ -183,6 +182,7 @@ def _accepted(
     columns: Sequence[str],
     rows: Sequence[tuple[Any, ...]],
     links: Sequence[tuple[int, int, tuple[UUID, UUID]]],
+    stage: Stage,
 ) -> list[Noted]:
     """Of links whose totals differ: that this is written off or tolerated."""
     place = columns.index("is_equal")
@@ -192,6 +192,7 @@ def _accepted(
             differing.setdefault(instance_id, {})[number] = link_id
     noted = []
     for instance_id, of_instance in differing.items():
+        stage()
         how = decided.accepted(connection, instance_id, list(of_instance.values()))
         noted += [
             Noted(number, place, how[link_id]) for number, link_id in of_instance.items() if link_id in how

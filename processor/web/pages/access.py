@@ -103,6 +103,11 @@ def made(what: UUID | int) -> None:
     g.made = str(what)
 
 
+def _asks_by_itself() -> bool:
+    """Whether a part of a page asks, as one that waits does every second: people ask by links, buttons and forms."""
+    return request.headers.get("HX-Source", "").startswith(("div#", "section#"))
+
+
 def digest(token: str) -> bytes:
     """What is stored of a session's token."""
     return hashlib.sha256(token.encode()).digest()
@@ -203,7 +208,8 @@ class Guard:
                 begun_after=now - timedelta(seconds=settings.session_seconds),
                 seen_after=now - timedelta(seconds=settings.session_idle_seconds),
             )
-            if held is not None and not wanted.is_live and now - held.seen_at > TOUCH:
+            is_live = wanted.is_live or _asks_by_itself()
+            if held is not None and not is_live and now - held.seen_at > TOUCH:
                 accounts.touch_session(connection, digest(token), now)
         return held
 

@@ -290,7 +290,7 @@ def test_only_so_many_add_up_all_payments_at_once(books: Books, monkeypatch: pyt
     """Whoever comes then, while no worker can be asked, gets the newest of them, and is told."""
     inside, go_on, add_up = threading.Semaphore(0), threading.Event(), listing.totals
 
-    def held(*given: Any, looked_max: int | None) -> listing.Totals:
+    def held(*given: Any, looked_max: int | None, **_more: Any) -> listing.Totals:
         if looked_max is None:
             inside.release()
             go_on.wait(30)

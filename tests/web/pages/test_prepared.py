@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
 
+import msgspec
 import pytest
 from redis import Redis
 from rq import Queue
@@ -220,7 +224,14 @@ def test_when_no_job_can_be_sent_a_page_reads_itself(
     assert redis_of(books).keys("prepared:*") == []
 
 
-@pytest.mark.parametrize("kept", [b"{}", b"nonsense", b'{"as_of": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *(b"{}", b"nonsense", b'{"as_of": 1}', b"\xff"),
+        b'{"as_of":"2026-01-01T00:00:00Z","columns":["x"],"rows":[],"totals":[],"named":[],"noted":[]}',
+        b'{"as_of":"2026-01-01T00:00:00Z","columns":[],"rows":[],"totals":[],"named":[],"noted":[]}',
+    ],
+)
 def test_what_another_release_kept_is_not_shown(books: Books, hasty: Person, kept: bytes) -> None:
     path = f"/reports/payments{window(books)}"
     hasty.read(path)
@@ -232,7 +243,13 @@ def test_what_another_release_kept_is_not_shown(books: Books, hasty: Person, kep
     assert table(hasty.read(path))
 
 
-@pytest.mark.parametrize("status", [b"{}", b"nonsense", b'{"state": "new", "at": "2026-01-01T00:00:00Z"}'])
+@pytest.mark.parametrize(
+    "status",
+    [
+        *(b"{}", b"nonsense", b'{"state": "new", "at": "2026-01-01T00:00:00Z"}'),
+        b'{"state": "waiting", "at": "2026-01-01T00:00:00"}',
+    ],
+)
 def test_how_another_release_writes_that_a_question_stands_does_no_harm(
     books: Books, hasty: Person, status: bytes
 ) -> None:
@@ -244,6 +261,66 @@ def test_how_another_release_writes_that_a_question_stands_does_no_harm(
     assert WAITS in hasty.read(path)
     work(books)
     assert table(hasty.read(path))
+
+
+@pytest.mark.parametrize("shape", ["moment without a zone", "number as text"])
+def test_an_answer_of_another_shape_is_asked_for_anew(books: Books, hasty: Person, shape: str) -> None:
+    path = f"/reports/reconciliation_summary{window(books)}"
+    hasty.read(path)
+    [key] = work(books)
+    name = f"prepared:{key}:answer"
+    kept = msgspec.json.decode(redis_of(books).get(name))  # type: ignore[arg-type]
+    if shape == "number as text":
+        kept["rows"] = [
+            [f"{value}" if type(value) is int else value for value in row] for row in kept["rows"]
+        ]
+    else:
+        kept["as_of"] = "2026-01-01T00:00:00"
+    redis_of(books).set(name, msgspec.json.encode(kept))
+
+    assert WAITS in hasty.read(f"{path}&after=2026-01-01T00:00:00Z")
+
+
+def test_a_worker_whose_clock_is_behind_answers_what_is_read_anew(books: Books, hasty: Person) -> None:
+    path = f"/reports/payments{window(books)}"
+    anew = f"{path}&{urlencode({'after': books.shop.services.now().isoformat()})}"
+    books.shop.pass_time(timedelta(seconds=1))
+    hasty.read(anew)
+    books.shop.pass_time(timedelta(seconds=-10))
+    work(books)
+    books.shop.pass_time(timedelta(seconds=11))
+
+    assert table(hasty.read(anew))
+
+
+def test_the_time_for_sums_is_shared_by_the_app_instances(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count()
+    monkeypatch.setattr(store, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    reach = Reach(frozenset({books.instance_id, books.other_instance_id, *(uuid4() for _ in range(8))}))
+    services, question = books.shop.services, SumsQuestion.of(payments_store.Filter(), reach)
+
+    with pytest.raises(store.TakesTooLong):
+        prepared.read_sums(services.database, "UTC", question, seconds=4.5, now=services.now())
+
+
+def test_a_page_that_waits_keeps_no_session_alive(books: Books, hasty: Person) -> None:
+    path, shop = f"/reports/payments{window(books)}", books.shop
+
+    def newest() -> Any:
+        return shop.rows("SELECT max(seen_at) AS at FROM sessions")[0].at
+
+    hasty.read(path)
+    books.shop.pass_time(timedelta(minutes=2))
+    before = newest()
+    for source in ("div#report", "section#sums", "section#totals"):
+        assert hasty.get(path, headers={"HX-Request": "true", "HX-Source": source}).status_code == 200
+    waited = newest()
+    hasty.get(path, headers={"HX-Request": "true", "HX-Source": "a"})
+
+    assert waited == before
+    assert newest() > before
 
 
 def test_a_worker_that_is_late_is_told_of(books: Books, hasty: Person) -> None:

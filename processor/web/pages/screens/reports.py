@@ -459,7 +459,7 @@ def blueprint(site: Site) -> Blueprint:
                 seconds=seconds,
                 now=services.now(),
             ),
-            unpacked=lambda kept: prepared.unpacked_report(kept, types),
+            unpacked=lambda kept: prepared.unpacked_report(kept, asked.columns, types),
         )
 
     @routes.get("")
