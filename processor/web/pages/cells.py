@@ -12,7 +12,7 @@ from uuid import UUID
 
 from markupsafe import Markup, escape
 
-from processor.web.pages.formats import Clock, amount, number, said, seen, short, words
+from processor.web.pages.formats import Clock, amount, number, seen, short, words
 
 NONE = "–"
 _UNSAID = UUID(int=0)
@@ -41,7 +41,7 @@ class Printer:
         """The rows of a table. columns: kind, whether it stands at the right, and where its values lead.
 
         owner, currency: the places of the app instance and the currency of each row. names, notes: by row and column,
-        what an id is called, and what stands behind a value.
+        what an id is called, without what looks personal, and what stands behind a value.
         """
         parts: list[str] = []
         opened = ['<td class="number">' if is_right else "<td>" for _, is_right, _ in columns]
@@ -66,7 +66,7 @@ class Printer:
             return NONE
         match kind:
             case "id" if called:
-                return _id("called", lead, value, f"<bdi>{escape(said(called))}</bdi>")
+                return _id("called", lead, value, f"<bdi>{escape(seen(called))}</bdi>")
             case "id":
                 return _id("id", lead, value, escape(short(value)))
             case "money":

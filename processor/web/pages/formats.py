@@ -30,6 +30,7 @@ _UNSEEN = dict.fromkeys(
         *range(0x20),
         0x7F,
         *range(0x80, 0xA0),
+        0x061C,
         0x200B,
         0x200E,
         0x200F,

@@ -26,6 +26,8 @@ from processor.store.report_views import REPORTS, Lines
 from processor.store.screens import reports as store
 from processor.store.screens.names import amounts_of
 from processor.web.pages import answers, exports
+from processor.web.pages.cells import Printer
+from processor.web.pages.formats import Clock
 from processor.web.pages.screens import reports
 from processor.web.pages.screens.reports import DAYS_MAX, ROWS_MAX, TITLES, UNDATED, spans
 from tests.web.pages.books import Books, Person, fill, names_of
@@ -335,6 +337,28 @@ def test_payments_are_named_by_their_amount_where_no_column_has_it(books: Books)
     )
     assert found[books.instance_id, books.payments["matched"]] == (booked.amount, booked.currency)
     assert (books.instance_id, books.payments["other"]) not in found
+
+
+def test_large_amounts_that_name_payments_are_not_masked_as_numbers_of_persons_are(books: Books) -> None:
+    payment_id = uuid4()
+    columns = [reports.Column(name, name, "id", "") for name in ("payment_id", "payment_link_id")]
+    found = store.Found(
+        books.shop.services.now(),
+        ("payment_id", "payment_link_id", "instance_id"),
+        [(payment_id, uuid4(), books.instance_id)],
+        [],
+        [
+            store.Named(0, 0, amount=Decimal("1234567.89"), currency="EUR"),
+            store.Named(0, 1, title="Call +49 170 1234567\u202e<b>"),
+        ],
+    )
+    with books.app.test_request_context("/"):
+        body = reports._table(Printer(Clock("UTC", books.shop.services.now)), found, columns).body
+
+    assert "<bdi>1,234,567.89 EUR</bdi>" in body
+    assert "1234567\u202e" not in body
+    assert "170" not in re.sub(r'"[^"]*"', "", body)
+    assert "<b>" not in body
 
 
 def test_ids_lead_to_what_they_name(books: Books) -> None:

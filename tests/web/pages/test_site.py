@@ -10,7 +10,7 @@ from flask import Flask, session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.web.pages.formats import Clock
+from processor.web.pages.formats import Clock, seen
 from processor.web.pages.site import LONG_READS, NOTES_BYTES_MAX, Busy, Site, notes, told
 from processor.wiring import PAGES_POOL_SIZE
 from tests.web.pages.books import Books
@@ -70,3 +70,8 @@ def test_times_that_checks_wrote_down_are_those_of_the_zone() -> None:
         == "2026-13-28T23:30:03Z, 9999-12-31T23:30:03Z"
     )
     assert clock.zoned("12.00 USD") == "12.00 USD"
+
+
+@pytest.mark.parametrize("mark", "\u061c\u200e\u200f\u202a\u202e\u2066\u2069\x1b\x9b")
+def test_no_mark_of_others_turns_the_text_around_it(mark: str) -> None:
+    assert seen(f"a{mark}b") == "a\N{REPLACEMENT CHARACTER}b"

@@ -32,7 +32,7 @@ from processor.web.pages.answers import LATE, WAIT_SECONDS, Pending, Unanswered,
 from processor.web.pages.asked import Asked
 from processor.web.pages.cells import Printer, address_of
 from processor.web.pages.formats import amount as grouped
-from processor.web.pages.formats import words
+from processor.web.pages.formats import said, words
 from processor.web.pages.site import RETRY_SECONDS, Busy, Site, address
 
 log = structlog.get_logger(__name__)
@@ -576,7 +576,10 @@ def _table(printer: Printer, found: Found, columns: list[Column]) -> Table:
         owner=place["instance_id"],
         currency=place.get("currency"),
         names={
-            (one.row, one.column): one.title or f"{grouped(one.amount, one.currency)} {one.currency}"
+            # Digits of a title may be a person's; those of an amount are money.
+            (one.row, one.column): said(one.title)
+            if one.title
+            else f"{grouped(one.amount, one.currency)} {one.currency}"
             for one in found.named
             if one.title or (one.amount is not None and one.currency)
         },
