@@ -391,7 +391,7 @@ class Settings:
         "PAGE_READ_SECONDS",
         "longest time a page reads a report or adds up all payments itself; a worker reads what takes longer",
         _number(0, 15),
-        "0.04",
+        "0.025",
     )
     alert_severity: str = setting(
         "ALERT_SEVERITY",

@@ -191,7 +191,10 @@ def _sort(text: str) -> tuple[str, Any]:
 @instance_option
 @json_option
 def sends(link_id: UUID, limit: int, instance_id: UUID | None, as_json: bool) -> None:
-    """Show when a link was sent from here, by whom, to how many and with which outcome. Wix is not asked."""
+    """Show when a link was sent from here, and by whom.
+
+    To how many and with which outcome as well. Wix is not asked.
+    """
     from processor.store import sends as store
 
     services, owner = at(instance_id)

@@ -120,7 +120,7 @@ def test_a_refund_that_wixs_total_does_not_show_is_told_as_what_it_is(fresh_book
     assert one.type == "refund_on_order_only", "the code stays"
     assert "<h1>Refund not in Wix’s total</h1>" in page
     assert rows_of(page)["Refund"] == [*["refunded 4.00 USD"] * 2, "not in the link's total"]
-    assert "“Both sides are right” lasts only until the next check" in page
+    assert "“Both sides are right” then lasts only until the next check" in page
     overview = words(clerk.read("/"))
     assert "1 discrepancy with 4.00 USD at risk is informational: the cause may be innocent." in overview
     assert "needs a decision" not in overview
