@@ -389,7 +389,7 @@ class Settings:
     )
     page_read_seconds: float = setting(
         "PAGE_READ_SECONDS",
-        "longest time a page reads a report or adds up all payments itself; a worker reads what takes longer",
+        "longest time a page reads a report itself; a worker reads what takes longer",
         _number(0, 15),
         "0.025",
     )

@@ -313,12 +313,18 @@ class Shelf:
     def ask(self, key: str, question: Question, now: datetime) -> bool:
         """Leave a question. False when too many wait already."""
         waiting = _name("waiting")
-        self.redis.zremrangebyscore(waiting, "-inf", (now - ASKED_AGAIN).timestamp())
-        if self.redis.zcard(waiting) >= WAITING_MAX and self.redis.zscore(waiting, key) is None:
+        with self.redis.pipeline() as pipeline:
+            pipeline.zremrangebyscore(waiting, "-inf", (now - ASKED_AGAIN).timestamp())
+            pipeline.zcard(waiting)
+            pipeline.zscore(waiting, key)
+            _, number, mine = pipeline.execute()
+        if number >= WAITING_MAX and mine is None:
             return False
-        self.redis.zadd(waiting, {key: now.timestamp()})
         status = Status(state=State.WAITING, at=now, question=msgspec.Raw(msgspec.json.encode(question)))
-        self.redis.set(_name(key), msgspec.json.encode(status), ex=WAITING_KEPT)
+        with self.redis.pipeline() as pipeline:
+            pipeline.zadd(waiting, {key: now.timestamp()})
+            pipeline.set(_name(key), msgspec.json.encode(status), ex=WAITING_KEPT)
+            pipeline.execute()
         return True
 
     def forget(self, key: str) -> None:

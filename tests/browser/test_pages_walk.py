@@ -158,17 +158,12 @@ def test_from_a_new_link_to_a_write_off_by_two_people(system: System, new_page: 
     go(page, "Overview")
     expect(page.locator("#verdict")).not_to_contain_text("need", timeout=SECONDS)
 
-    # A worker reads the report, and adds up the payments: the pages show it when it is there.
+    # A worker reads the report: the page shows it when it is there.
     go(page, "Reports")
     page.get_by_role("link", name="Payments", exact=True).last.click()
     page.evaluate("window.isTheSamePage = true")
     expect(page.locator("#report tbody tr")).to_have_count(2, timeout=SECONDS)
     expect(page.locator("#report tfoot")).to_contain_text("48.00")
-    assert page.evaluate("window.isTheSamePage") is True
-    page.goto(f"{system.web_url}/payments?totals=all")
-    page.evaluate("window.isTheSamePage = true")
-    expect(page.locator("#totals")).to_contain_text("48.00", timeout=SECONDS)
-    expect(page.locator("#totals")).to_contain_text("add them up anew")
     assert page.evaluate("window.isTheSamePage") is True
 
 

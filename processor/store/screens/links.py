@@ -18,7 +18,7 @@ from processor.store.tables import Discrepancy, PaymentLinkRow, PaymentRow, is_a
 
 # Payments added up of each link: in a list, and on the page of a link unless all of them are asked for.
 BOOKED_MAX = 1_000
-BOOKED_MAX_OF_ONE = 1_000
+BOOKED_MAX_OF_ONE = 500
 RECENT = 10
 STORED_MAX = 50
 STORED_LOOKED_AT = 1_000  # of the newest links, when they are searched here

@@ -405,24 +405,21 @@ def blueprint(site: Site) -> Blueprint:
             "as_of": None,
             "newer_than": request.args.get("after"),
         }
-        if how == "all":
-            try:
-                found = _all_added(asked)
-                if isinstance(found, Pending):
-                    is_late = site.services.now() - found.since > LATE
-                    return {**answered, "pending": found, "is_late": is_late}
-                return {**answered, "totals": found.totals, "as_of": found.as_of}
-            except (TakesTooLong, Unanswered):
-                # The template says so; a smaller question has an answer.
-                return {**answered, "totals": None}
-            except Busy:
-                answered["is_busy"] = True
         with site.read() as connection:
             sought = payments.seek(connection, asked.by, reach())
-            return {
-                **answered,
-                "totals": payments.totals(connection, asked.by, reach(), sought, looked_max=ADDED_MAX),
-            }
+            totals = payments.totals(connection, asked.by, reach(), sought, looked_max=ADDED_MAX)
+        if how == "1" or totals.is_whole:
+            return {**answered, "totals": totals}
+        try:
+            found = _all_added(asked)
+        except Busy:
+            return {**answered, "totals": totals, "is_busy": True}
+        except (TakesTooLong, Unanswered):
+            # The template says so; a smaller question has an answer.
+            return {**answered, "totals": None}
+        if isinstance(found, Pending):
+            return {**answered, "pending": found, "is_late": site.services.now() - found.since > LATE}
+        return {**answered, "totals": found.totals, "as_of": found.as_of}
 
     def _all_added(asked: Asked) -> prepared.Sums | Pending:
         """Raises TakesTooLong, Busy and Unanswered."""
@@ -439,6 +436,7 @@ def blueprint(site: Site) -> Blueprint:
                 now=services.now(),
             ),
             unpacked=prepared.unpacked_sums,
+            is_quick=False,  # they are more than a page adds up
         )
 
     return routes
