@@ -43,13 +43,13 @@ class ProductNames:
         return found
 
     def _known(self, instance_id: UUID, product_id: str) -> str | None:
-        """ "An empty text for what Wix does not know, None when it is to be asked."""
+        """An empty text for what Wix does not know, None when it is to be asked."""
         with self._lock:
             held = self._held.get((instance_id, product_id))
         return held[0] if held is not None and self._site.services.now() < held[1] else None
 
     def _asked(self, instance_id: UUID, product_id: str) -> str | None:
-        """ "An empty text for what Wix does not know, None when it cannot be asked now."""
+        """An empty text for what Wix does not know, None when it cannot be asked now."""
         if not self._site.may_display(instance_id):
             return None
         try:
