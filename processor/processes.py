@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ POLL_SECONDS = 0.05
 # Below the ports that systems give to outgoing connections: a client that keeps dialling a stopped server
 # could otherwise be connected to itself and so take the server's port.
 PORTS = range(20_000, 32_000)
+LATELY_MAX = 50
 # Reads from a pipe whose other end only we hold; it ends when we do, however that happens.
 _WATCH = """
 read -r _
@@ -158,10 +160,21 @@ def wait_until(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 nobody listens on just now."""
+    """A port of 127.0.0.1 nobody listens on just now, and that no other of our processes was given lately.
+
+    Between choosing a port and a child's listening on it, others choose theirs: of a few thousand, two meet now and
+    then. So a lock is held on the newest of each process.
+    """
     for port in random.sample(PORTS, 200):
+        descriptor = _locked(port)
+        if descriptor is None:
+            continue
         if _is_free(port):
+            _lately.append(descriptor)
+            while len(_lately) > LATELY_MAX:
+                os.close(_lately.popleft())
             return port
+        os.close(descriptor)
     raise ChildFailed(f"no free port found from {PORTS.start} to {PORTS.stop - 1}")
 
 
@@ -172,8 +185,11 @@ def reserved_port(preferred: int) -> int:
     would take the other's server for its own. So a lock is held on the number until this process ends.
     """
     for port in (preferred, *random.sample(PORTS, 200)):
-        if _reserve(port) and _is_free(port):
-            return port
+        descriptor = _locked(port)
+        if descriptor is not None:
+            _reserved.append(descriptor)
+            if _is_free(port):
+                return port
     raise ChildFailed(f"no free port found from {PORTS.start} to {PORTS.stop - 1}")
 
 
@@ -181,19 +197,23 @@ _reserved: list[int] = []
 """Descriptors of the locks; they are never closed, so the locks end with the process."""
 
 
-def _reserve(port: int) -> bool:
+_lately: deque[int] = deque()
+"""The same of ports that were given lately."""
+
+
+def _locked(port: int) -> int | None:
+    """Lock a number; None when another process has."""
     file = Path(tempfile.gettempdir()) / f"payment-link-processor-port-{port}"
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:  # another user's
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        return False
-    _reserved.append(descriptor)
-    return True
+        return None
+    return descriptor
 
 
 def _is_free(port: int) -> bool:
