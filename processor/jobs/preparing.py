@@ -42,6 +42,7 @@ def run_prepare(services: Services, key: str) -> None:
         # Nothing is broken: the page says to ask for less.
         shelf.fail(key, services.now(), is_slow=True)
     except Exception:
+        # The page is told at once; the job fails with it, where an operator finds why.
         shelf.fail(key, services.now(), is_slow=False)
         raise
     else:
