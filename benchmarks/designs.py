@@ -76,7 +76,7 @@ class Design:
     is_default: bool = True
     server: str = "granian"
     workers: int = 2
-    threads: int = 32  # as `processor serve` has it
+    threads: int | None = None  # of the server; None: as `processor serve` has it
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def command(self, port: int, backpressure: int | None = None) -> list[str]:
@@ -99,13 +99,15 @@ class Design:
             ]
         return [
             *(sys.executable, "-m", "benchmarks.serve", self.app, "--port", str(port)),
-            *("--workers", str(self.workers), "--threads", str(self.threads)),
+            *("--workers", str(self.workers)),
+            *(("--threads", str(self.threads)) if self.threads is not None else ()),
             *(("--backpressure", str(backpressure)) if backpressure is not None else ()),
         ]
 
 
 DESIGNS = (
-    Design("naive_granian", "naive", "benchmarks.naive:app", NAIVE),
+    # These hold a thread for each request until it is answered.
+    Design("naive_granian", "naive", "benchmarks.naive:app", NAIVE, threads=32),
     Design(
         *("naive_gunicorn", "naive", "benchmarks.naive:app", NAIVE),
         server="gunicorn",
@@ -113,14 +115,15 @@ DESIGNS = (
         threads=1,
         environ={"NAIVE_POOL": "1"},
     ),
-    Design("lean", "lean", "benchmarks.lean:app", LEAN),
+    Design("lean", "lean", "benchmarks.lean:app", LEAN, threads=16),
+    Design("ours_flask", "ours_flask", "benchmarks.ours_flask:app", OURS, threads=32),
     Design("ours", "ours", "wsgi:app", OURS),
-    Design("ours_flask", "ours_flask", "benchmarks.ours_flask:app", OURS),
     Design("null", "null", "benchmarks.null:app", None),
     # Named with --designs only.
-    Design("lean_16", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=16),
+    Design("lean_32", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=32),
     Design("lean_64", "lean", "benchmarks.lean:app", LEAN, is_default=False, threads=64),
-    Design("ours_64", "ours_64", "wsgi:app", OURS, is_default=False, threads=64),
+    Design("ours_32", "ours_32", "wsgi:app", OURS, is_default=False, threads=32),
+    Design("null_32", "null_32", "benchmarks.null:app", None, is_default=False, threads=32),
     Design("ours_quiet", "ours_quiet", "wsgi:app", OURS, is_default=False, environ={"LOG_LEVEL": "WARNING"}),
     Design("ours_lane", "ours_lane", "wsgi:app", OURS, is_default=False, environ={"INTAKE_LANES": "1"}),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from processor import cli
@@ -17,14 +17,19 @@ from processor.system import LOCALHOST
 
 OURS = "wsgi:app"
 BACKPRESSURE = "--backpressure"
+THREADS = "--blocking-threads"
 
 
-def arguments_for(theirs: Sequence[str], app: str, backpressure: int | None) -> list[str]:
-    """The command line of the server with our application replaced by `app`. Raises ValueError when it is not in it."""
+def arguments_for(theirs: Sequence[str], app: str, changed: Mapping[str, int | None]) -> list[str]:
+    """The command line of the server with our application replaced by `app`, and options by those that are not None.
+
+    Raises ValueError when one is not in it.
+    """
     arguments = list(theirs)
     arguments[arguments.index(OURS)] = app
-    if backpressure is not None:
-        arguments[arguments.index(BACKPRESSURE) + 1] = str(backpressure)
+    for option, value in changed.items():
+        if value is not None:
+            arguments[arguments.index(option) + 1] = str(value)
     return arguments
 
 
@@ -34,19 +39,19 @@ def main() -> NoReturn:
     parser.add_argument("app")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=64)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--backpressure", type=int)
     options = parser.parse_args()
     os.environ |= {
         "HOST": LOCALHOST,
         "PORT": str(options.port),
         "WEB_CONCURRENCY": str(options.workers),
-        "WEB_THREADS": str(options.threads),
     }
     execute = os.execv
+    changed = {BACKPRESSURE: options.backpressure, THREADS: options.threads}
 
     def become(program: str, arguments: Sequence[str]) -> NoReturn:
-        execute(program, arguments_for(arguments, options.app, options.backpressure))
+        execute(program, arguments_for(arguments, options.app, changed))
 
     os.execv = become  # type: ignore[assignment]  # the last thing that `processor serve` does
     cli.cli.main(["serve"], prog_name="processor")

@@ -43,6 +43,7 @@ from processor.errors import (
     WixUnavailable,
 )
 from processor.sandbox.cli import sandbox
+from processor.web.bridge import SERVER_THREADS
 
 EXIT_NO = 1
 EXIT_USAGE = 2
@@ -151,7 +152,7 @@ def serve() -> None:
     root = Path(__file__).resolve().parents[1]
     arguments = [
         *("granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port)),
-        *("--workers", str(settings.web_workers), "--blocking-threads", str(settings.web_threads)),
+        *("--workers", str(settings.web_workers), "--blocking-threads", str(SERVER_THREADS)),
         # How many connections a worker holds, idle ones too; above, they wait unanswered in the kernel.
         *("--backpressure", str(_connections_max()), "--backlog", "2048", "--http", "1"),
         *("--http1-header-read-timeout", str(round(settings.idle_seconds * 1000))),

@@ -358,7 +358,9 @@ class Settings:
     host: str = setting("HOST", "address the web process listens on", str, "0.0.0.0")  # noqa: S104 (it is to be reached)
     port: int = setting("PORT", "port the web process listens on", _whole(1, 65_535), "8000")
     web_workers: int = setting("WEB_CONCURRENCY", "web processes", _whole(1, 64), "2")
-    web_threads: int = setting("WEB_THREADS", "threads of each web process", _whole(1, 512), "32")
+    web_threads: int = setting(
+        "WEB_THREADS", "threads of each web process for all but webhooks", _whole(1, 512), "32"
+    )
     idle_seconds: float = setting(
         "WEB_IDLE_SECONDS",
         "how long a connection may be idle, or take for the head of a request; longer than a proxy keeps it",

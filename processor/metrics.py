@@ -47,17 +47,21 @@ def note_answers(answers: Mapping[tuple[str, str], int], seconds: Sequence[float
     """Deliveries were answered: how many, by outcome and reason, and how long each took."""
     for labels, number in answers.items():
         DELIVERIES.labels(*labels).inc(number)
-    # `observe` for each would cost more than all that is done after an answer, and has no form for many.
-    buckets = Counter(bisect_left(ANSWER_SECONDS._upper_bounds, one) for one in seconds)
+    _observe_all(ANSWER_SECONDS, seconds)
+
+
+def note_commits(commits: Sequence[tuple[float, int]]) -> None:
+    """Batches of webhooks were stored: the seconds and the events of each."""
+    _observe_all(COMMIT_SECONDS, [seconds for seconds, _ in commits])
+    _observe_all(BATCH_EVENTS, [events for _, events in commits])
+
+
+def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """`observe` for each would cost more than all that is done after an answer, and has no form for many."""
+    buckets = Counter(bisect_left(histogram._upper_bounds, one) for one in values)
     for place, number in buckets.items():
-        ANSWER_SECONDS._buckets[place].inc(number)
-    ANSWER_SECONDS._sum.inc(sum(seconds))
-
-
-def observe_commit(seconds: float, events: int) -> None:
-    """One batch of `events` webhooks was stored."""
-    COMMIT_SECONDS.observe(seconds)
-    BATCH_EVENTS.observe(events)
+        histogram._buckets[place].inc(number)
+    histogram._sum.inc(sum(values))
 
 
 def answered_within(share: float) -> tuple[float | None, int]:

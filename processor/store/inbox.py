@@ -1,7 +1,7 @@
 """The inbox: what Wix delivered, stored in one statement of one transaction before it is answered.
 
 Two statements take their rows as one JSON parameter, and the signed bodies, which are larger than all the rest and need
-no reading, as an array beside it: so they serve a batch as well as one event. `_INSERT` stores
+no reading, as an array beside it: so they serve a batch as well as one event. `_inserting` stores
 what is plainly new: an event nobody told us of, about a payment nobody told us of, of a site that has the app. That is
 nearly all. `_RECORD` stores whatever it left: it stores each event once, counts every further delivery, applies the
 payment behind the guard of revisions, and keeps the version told. Both append a check request. Neither updates a row
@@ -109,21 +109,27 @@ _EVENT = """instance_id, event_id, event_type, kind, slug, entity_id, entity_seq
         occurred_at, issued_at, received_at, last_received_at, delivery_count, status, reason, reason_detail,
         is_anonymization, content_digest, token_digest"""
 
+
 # Plain inserts: whoever is faster with one of these ids makes it fail whole, and it is left to `_RECORD`. PostgreSQL
 # runs them from the last to the first, so events are locked before payments, as in `_RECORD`, and each in the order
 # of its keys: several processes do not wait for each other in a circle.
-_INSERT = f"""
+def _inserting(*, is_alone: bool) -> str:
+    """The statement for what is plainly new. is_alone: for one event only: it needs no order, which takes its time."""
+    by_event, by_payment = (
+        ("", "") if is_alone else ("ORDER BY instance_id, event_id", payments.ORDER_BY_PAYMENT)
+    )
+    return f"""
 WITH told AS MATERIALIZED ({_TOLD} t
     WHERE (SELECT a.status FROM app_instances a WHERE a.instance_id = t.instance_id) = 'installed'
         AND (SELECT true FROM webhook_events e
             WHERE e.event_id = t.event_id AND e.instance_id IS NOT DISTINCT FROM t.instance_id) IS NULL
         AND (SELECT true FROM payments p
             WHERE p.instance_id = t.instance_id AND p.payment_id = t.entity_id) IS NULL
-    ORDER BY instance_id, event_id
+    {by_event}
 ), requests AS (
     INSERT INTO check_requests (instance_id, payment_link_id, requested_at)
     SELECT instance_id, link_id, told_at FROM told WHERE link_id IS NOT NULL
-), {payments.inserting("told")}, evidence AS (
+), {payments.inserting("told", order=by_payment)}, evidence AS (
     INSERT INTO webhook_event_tokens (instance_id, event_id, received_at, token)
     SELECT instance_id, event_id, told_at, unnest FROM told
 ), stored AS (
@@ -133,6 +139,7 @@ WITH told AS MATERIALIZED ({_TOLD} t
 )
 SELECT ordinality FROM told
 """
+
 
 _RECORD = f"""
 WITH told AS MATERIALIZED ({_TOLD}
@@ -238,7 +245,7 @@ class _Record(Struct, omit_defaults=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """One of the two as a lane sends it. name: under which it is prepared; text: $1 the records, $2 the tokens."""
+    """One as a lane sends it. name: under which it is prepared; text: $1 the records, $2 the tokens."""
 
     name: bytes
     text: bytes
@@ -248,7 +255,9 @@ def _statement(name: bytes, text: str) -> _Statement:
     return _Statement(name, text.replace("%(events)s", "$1").replace("%(tokens)s", "$2").encode())
 
 
-_INSERTING, _RECORDING = _statement(b"inserting", _INSERT), _statement(b"recording", _RECORD)
+_INSERTING = _statement(b"inserting", _inserting(is_alone=False))
+_INSERTING_ALONE = _statement(b"inserting_alone", _inserting(is_alone=True))
+_RECORDING = _statement(b"recording", _RECORD)
 _FORMATS = [0, 1]  # of the two parameters: text, and binary as by `_texts`
 _TEXT = 25  # the type's number, pg_type.oid
 _ENCODING = "utf-8"  # of messages
@@ -523,7 +532,8 @@ class _DatabaseLane(Lane[_Row, Stored]):
         """Store rows, each at its place, and note what became of each."""
         left = rows
         try:
-            new = {int(ordinality or 0) for (ordinality,) in self._execute(_INSERTING, rows)}
+            statement = _INSERTING if len(rows) > 1 else _INSERTING_ALONE
+            new = {int(ordinality or 0) for (ordinality,) in self._execute(statement, rows)}
         except psycopg.errors.UniqueViolation:
             pass  # somebody else was faster with one of them
         except psycopg.Error as why:

@@ -30,6 +30,8 @@ _PAYMENT_COLUMNS = f"""instance_id, payment_id, revision, {_FACT_COLUMNS}, rest,
         stored_at, changed_at, last_verdict, last_told_at"""
 _NEW_PAYMENT = f"""instance_id, payment_id, revision, {_FACT_COLUMNS}, COALESCE(rest, '{{}}'), origin, origin,
         event_id, run_id, told_at, told_at, 'new', told_at"""
+# In which payments are locked, so that no two statements wait for each other.
+ORDER_BY_PAYMENT = "ORDER BY instance_id, payment_id"
 _CONTRADICTS = " OR ".join(f"p.{name} <> excluded.{name}" for name in FACTS)
 
 
@@ -40,11 +42,11 @@ def _keep_the_higher(*columns: str) -> str:
     )
 
 
-def inserting(source: str) -> str:
+def inserting(source: str, *, order: str) -> str:
     """Two CTEs that book the payments in the relation `source`, none of which is known: `buyers`, `paid`.
 
     `source` has the columns of TELLING_COLUMNS; rows without a payment_id are passed over. One that is known after
-    all makes the statement fail.
+    all makes the statement fail. order: ORDER_BY_PAYMENT, or nothing where `source` is one row.
     """
     return f"""
 buyers AS (
@@ -53,7 +55,7 @@ buyers AS (
     FROM {source} WHERE personal IS NOT NULL AND NOT is_anonymization
 ), paid AS (
     INSERT INTO payments ({_PAYMENT_COLUMNS})
-    SELECT {_NEW_PAYMENT} FROM {source} WHERE payment_id IS NOT NULL ORDER BY instance_id, payment_id
+    SELECT {_NEW_PAYMENT} FROM {source} WHERE payment_id IS NOT NULL {order}
 )"""
 
 
@@ -70,7 +72,7 @@ paid AS (
     INSERT INTO payments AS p ({_PAYMENT_COLUMNS})
     SELECT {_NEW_PAYMENT}
     FROM {source}
-    ORDER BY instance_id, payment_id
+    {ORDER_BY_PAYMENT}
     ON CONFLICT (instance_id, payment_id) DO UPDATE SET
         {_keep_the_higher("revision", *FACTS, "rest", "origin", "event_id", "run_id")},
         changed_at = CASE WHEN excluded.revision > p.revision

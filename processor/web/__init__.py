@@ -5,7 +5,6 @@ from __future__ import annotations
 from flask import Flask
 
 from processor import wiring
-from processor.metrics import observe_commit
 from processor.store import inbox
 from processor.web import health, webhooks
 from processor.web.afterwork import AfterWork
@@ -46,7 +45,7 @@ def create_app(services: Services) -> Flask:
         seconds=services.settings.answer_seconds,
         lanes=services.settings.intake_lanes,
         is_preparing=services.settings.database_prepares,
-        observe=observe_commit,
+        observe=after_work.note_commit,
     )
     intake = webhooks.Intake(services, wiring.public_keys(services.settings), store, after_work)
     app.register_blueprint(webhooks.blueprint(intake))

@@ -17,7 +17,7 @@ from collections import Counter, deque
 import structlog
 
 from processor.errors import StoreUnavailable
-from processor.metrics import WAKE_UPS, note_answers
+from processor.metrics import WAKE_UPS, note_answers, note_commits
 from processor.store import inbox
 from processor.wiring import Services
 
@@ -39,6 +39,7 @@ class AfterWork:
         self._work = threading.Condition()
         # Of each answer: outcome, reason, seconds. Appending needs no lock.
         self._noted: deque[tuple[str, str, float]] = deque()
+        self._commits: deque[tuple[float, int]] = deque()  # of each batch: seconds, events
         self._is_awake = False
         self._stored: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -53,6 +54,10 @@ class AfterWork:
         # Under load the thread knows already: waking it for each event would cost more than the rest.
         if not self._is_awake or self._pid != os.getpid():
             self._rouse()
+
+    def note_commit(self, seconds: float, events: int) -> None:
+        """A batch of events was stored, whose answers are about to be noted. Returns at once."""
+        self._commits.append((seconds, events))
 
     def refuse(self, reason: str, digest: bytes) -> None:
         """A delivery was refused as not Wix's: count it. Returns at once."""
@@ -115,6 +120,11 @@ class AfterWork:
 
     def _count(self) -> bool:
         """Count what was noted. Returns whether it brought something new."""
+        commits: list[tuple[float, int]] = []
+        while self._commits:
+            commits.append(self._commits.popleft())
+        if commits:
+            note_commits(commits)
         answers: Counter[tuple[str, str]] = Counter()
         seconds: list[float] = []
         while self._noted:

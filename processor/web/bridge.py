@@ -2,7 +2,7 @@
 
 A WSGI application answers by returning, so a thread waits as long as its request does. Granian itself needs no thread
 for that: it awaits the response object, whichever thread uses it. `install` puts that object into the environ, and
-offers each request first to the application's own `take`, which may keep the response and return.
+hands each request to the application's own `take`, which may keep the response and return.
 
 Granian calls the function replaced here by its name in each worker process after it loaded the application. With
 another server, or another Granian that has no such function, nothing is replaced and applications are called as ever.
@@ -19,6 +19,9 @@ import structlog
 log = structlog.get_logger(__name__)
 
 RESPONSE = "processor.response"  # key in the environ, there only under Granian
+# Of Granian, for each process. They hand requests on, so few are enough; and few cost less, since Granian wakes one for
+# each request: with 32 an event took a sixth more CPU (docs/architecture.md).
+SERVER_THREADS = 8
 
 _SERVER = "granian.server.mp"
 _WRAP = "_wsgi_call_wrap"
@@ -32,6 +35,10 @@ class Response(Protocol):
 
     def response_iter(self, status: int, headers: list[tuple[str, str]], body: Any) -> None:
         """Answer in parts: `body` has `__next__` and `close`."""
+
+
+Ordinary = Callable[[Response, dict[str, Any]], Any]
+"""How Granian itself calls the application, and answers with what it returns. Raises what the application raises."""
 
 
 def install() -> bool:
@@ -50,15 +57,16 @@ def install() -> bool:
 def _wrap_by(ordinary: Callable[..., Callable[..., Any]]) -> Callable[..., Callable[..., Any]]:
     def wrap(app: Any, scope_options: dict[str, Any], access_log: Any = None) -> Callable[..., Any]:
         call = ordinary(app, scope_options, access_log)
-        take: Callable[[Response, dict[str, Any]], bool] | None = getattr(app, "take", None)
+        take: Callable[[Response, dict[str, Any], Ordinary], None] | None = getattr(app, "take", None)
         if access_log:  # a line is written when the call returns
             take = None
 
         def run(response: Response, environ: dict[str, Any]) -> Any:
             environ[RESPONSE] = response
-            if take is not None and take(response, environ):
-                return None
-            return call(response, environ)
+            if take is None:
+                return call(response, environ)
+            take(response, environ, call)
+            return None
 
         return run
 

@@ -5,7 +5,8 @@ of them contend for the interpreter. That was the largest cost of an event. Here
 leaves; one thread at a time verifies what has gathered, and one commits it and gives every answer (`make bench`).
 
 Everything else goes on to Flask, as does the webhook under another server; both ways share `webhooks.Intake`, and the
-tests of the endpoint run over both.
+tests of the endpoint run over both. Flask works on threads of its own: of Granian's there are few (`bridge`), and no
+page may keep a webhook waiting. Only bodies must be read on them, since Granian keeps none for later.
 """
 
 from __future__ import annotations
@@ -15,24 +16,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
+import structlog
 from werkzeug.exceptions import RequestTimeout
 
 from processor.web import webhooks
-from processor.web.bridge import Response
+from processor.web.bridge import SERVER_THREADS, Ordinary, Response
 from processor.web.patience import CutOff, Patience
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.get_logger(__name__)
 
 GATHERED_MAX = 2_048  # bodies read and not yet verified: above, they could not be answered in time
 READ_AT_ONCE = 64  # deliveries verified before somebody is called to commit them
 
 
 class Front:
-    """The application as it is served. seconds: longest wait for an answer."""
+    """The application as it is served.
+
+    seconds: longest wait for an answer. threads: for all but webhooks.
+    """
 
     def __init__(
         self,
@@ -43,12 +51,13 @@ class Front:
         seconds: float,
         threads: int,
     ) -> None:
-        self._patience = Patience(app, threads)
+        self._patience = Patience(app, SERVER_THREADS)
         self._intake = intake
         self._body_bytes_max = body_bytes_max
         self._seconds = seconds
         self._gathered: deque[_Taken] = deque()
         self._is_verifying = threading.Lock()
+        self._others = ThreadPoolExecutor(threads, "request")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """As of PEP 3333."""
@@ -57,24 +66,36 @@ class Front:
     def close(self) -> None:
         """End what works in the background; what has begun is finished."""
         self._intake.close()
+        self._others.shutdown(wait=False)
 
-    def take(self, response: Response, environ: dict[str, Any]) -> bool:
-        """Answer `response` sooner or later, whichever thread it is. Returns False for what is not the webhook's."""
-        if environ["PATH_INFO"] != webhooks.PATH or environ["REQUEST_METHOD"] != "POST":
-            return False
-        taken = _Taken(self._intake, response, self._seconds)
+    def take(self, response: Response, environ: dict[str, Any], ordinary: Ordinary) -> None:
+        """Answer `response` sooner or later, whichever thread it is; all but webhooks as `ordinary` does."""
+        if environ["PATH_INFO"] == webhooks.PATH and environ["REQUEST_METHOD"] == "POST":
+            self._take(_Taken(self._intake, response, self._seconds), response, environ)
+        elif environ["REQUEST_METHOD"] in ("GET", "HEAD") or self._keep_body(response, environ):
+            self._others.submit(_answer, response, environ, ordinary)
+
+    def _take(self, taken: _Taken, response: Response, environ: dict[str, Any]) -> None:
         try:
             taken.body = self._read(response, environ)
-        except RequestTimeout:
-            return True  # answered
-        except CutOff:
-            response.response_bytes(400, [("Content-Length", "0"), ("Connection", "close")], b"")
-            return True
+        except _Answered:
+            return
         if len(self._gathered) >= GATHERED_MAX:
             taken.answer(webhooks.Answer(503, "unavailable"))
-            return True
+            return
         self._gathered.append(taken)
         self._work_off()
+
+    def _keep_body(self, response: Response, environ: dict[str, Any]) -> bool:
+        """Put the body into the environ as one that is all there. False: the request is answered instead."""
+        try:
+            body = self._read(response, environ)
+        except _Answered:
+            return False
+        if body is None:
+            response.response_bytes(413, [("Content-Length", "0"), ("Connection", "close")], b"")
+            return False
+        environ["wsgi.input"] = BytesIO(body)
         return True
 
     def _work_off(self) -> None:
@@ -98,7 +119,7 @@ class Front:
                 self._intake.lead()
 
     def _read(self, response: Response, environ: dict[str, Any]) -> bytes | None:
-        """The body, None when it is above the bound. Raises RequestTimeout, CutOff."""
+        """The body, None when it is above the bound. Raises _Answered when the sender did not bring it to an end."""
         most = self._body_bytes_max + 1
         if length := environ.get("CONTENT_LENGTH"):
             # What is no number is refused by the server.
@@ -106,15 +127,35 @@ class Front:
                 return None
             most = int(length)
         read = self._patience.body(response, environ).read
-        body = read(most)
-        while len(body) < most and (more := read(most - len(body))):
-            body += more
+        try:
+            body = read(most)
+            while len(body) < most and (more := read(most - len(body))):
+                body += more
+        except RequestTimeout:
+            raise _Answered from None
+        except CutOff:
+            response.response_bytes(400, [("Content-Length", "0"), ("Connection", "close")], b"")
+            raise _Answered from None
         return body if len(body) <= self._body_bytes_max else None
+
+
+class _Answered(Exception):
+    """There is nothing left to do for this request."""
+
+
+def _answer(response: Response, environ: dict[str, Any], ordinary: Ordinary) -> None:
+    """As Granian does on a thread of its own."""
+    try:
+        ordinary(response, environ)
+    except Exception:
+        log.exception("request_failed")
+        response.response_bytes(500, [("Content-Length", "0")], b"")
 
 
 def request_id() -> str:
     """A fresh one, in the form of a UUID: not secret, so without asking the system for each."""
-    return str(UUID(int=random.getrandbits(128), version=4))
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 class _Taken(webhooks.Taken):

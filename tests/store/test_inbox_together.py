@@ -207,10 +207,17 @@ def test_statements_are_prepared_unless_a_pooler_forbids(
     with an_inbox(database, lanes=1, is_preparing=is_preparing) as inbox:
         again = a_delivery()
         outcomes = [inbox.store(again).outcome for _ in range(2)]
+        with ThreadPoolExecutor(8) as pool, table_locked(database, "check_requests"):
+            together = [pool.submit(inbox.store, a_delivery()) for _ in range(8)]
+            wait_until(lambda: inbox.waiting >= 7, what="the others to wait", seconds=SECONDS)
+        for one_stored in together:
+            assert one_stored.result().outcome is Outcome.STORED
         kept = opened[0].execute("SELECT name FROM pg_prepared_statements").fetchall()
 
     assert outcomes == [Outcome.STORED, Outcome.DUPLICATE]
-    assert {name for (name,) in kept} == ({"inserting", "recording"} if is_preparing else set())
+    assert {name for (name,) in kept} == (
+        {"inserting", "inserting_alone", "recording"} if is_preparing else set()
+    )
 
 
 def test_a_migration_beneath_a_prepared_statement_is_survived(database: Database) -> None:

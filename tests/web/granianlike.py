@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from processor.web.bridge import Response
 from processor.web.front import Front
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ class Kept:
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: list[tuple[str, str]] = []
+        self.body = b""
         self.answers = 0
         self._is_answered = threading.Event()
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.answers += 1
         if self.status is None:
-            assert body == b""
-            self.status, self.headers = status, headers
+            self.status, self.headers, self.body = status, headers, body
         self._is_answered.set()
 
     def response_iter(self, status: int, headers: list[tuple[str, str]], body: Any) -> None:
@@ -49,7 +50,17 @@ class Unattended:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         kept = Kept()
-        if not self._front.take(kept, environ):
-            return self._front(environ, start_response)
+        self._front.take(kept, environ, self._ordinary)
         start_response(f"{kept.wait()} whatever", kept.headers)
-        return [b""]
+        return [kept.body]
+
+    def _ordinary(self, response: Response, environ: WSGIEnvironment) -> None:
+        begun: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *_: object) -> Callable[[bytes], object]:
+            begun.append((status, headers))
+            return lambda body: None
+
+        body = b"".join(self._front(environ, start))
+        status, headers = begun[-1]
+        response.response_bytes(int(status.split()[0]), headers, body)

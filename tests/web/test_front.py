@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -65,8 +65,12 @@ def ask(served: Front, body: bytes, **environ: Any) -> Kept:
         "wsgi.input": io.BytesIO(body),
         **environ,
     }
-    assert served.take(kept, request)
+    served.take(kept, request, not_ours)
     return kept
+
+
+def not_ours(response: object, environ: dict[str, Any]) -> None:
+    raise AssertionError("a webhook is not for Flask")
 
 
 def a_delivery() -> bytes:
@@ -99,9 +103,86 @@ def test_many_threads_are_answered_once_each_and_all_is_stored(served: Front, se
     assert stored(services) == 1 + 300
 
 
-def test_only_the_webhook_is_taken(served: Front) -> None:
-    assert not served.take(Kept(), {"PATH_INFO": "/healthz", "REQUEST_METHOD": "POST"})
-    assert not served.take(Kept(), {"PATH_INFO": webhooks.PATH, "REQUEST_METHOD": "GET"})
+# -- What is not the webhook's -----------------------------------------------------------------------
+
+
+class Ordinary:
+    """Granian's own way, which notes what it was called with, and answers 200 when it may."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.threads: list[str] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def __call__(self, response: bridge.Response, environ: dict[str, Any]) -> None:
+        assert self.may_answer.wait(20)
+        self.threads.append(threading.current_thread().name)
+        self.bodies.append(environ["wsgi.input"].read())
+        response.response_bytes(200, [], b"page")
+
+
+def ask_other(served: Front, ordinary: Ordinary, method: str, body: bytes = b"", **environ: Any) -> Kept:
+    kept = Kept()
+    request = {"PATH_INFO": "/payments", "REQUEST_METHOD": method, "wsgi.input": io.BytesIO(body), **environ}
+    served.take(kept, request, ordinary)
+    return kept
+
+
+@pytest.mark.parametrize("length", [{"CONTENT_LENGTH": "8"}, {}], ids=["of known length", "chunked"])
+def test_all_but_the_webhook_is_answered_on_other_threads_its_body_whole(
+    served: Front, length: dict[str, str]
+) -> None:
+    ordinary = Ordinary()
+
+    assert ask_other(served, ordinary, "GET").wait() == 200
+    assert ask_other(served, ordinary, "GET", PATH_INFO=webhooks.PATH).wait() == 200
+    assert ask_other(served, ordinary, "POST", b"a=b&c=d.", **length).wait() == 200
+    assert ordinary.bodies == [b"", b"", b"a=b&c=d."]
+    assert all(name.startswith("request") for name in ordinary.threads)
+
+
+def test_pages_that_take_long_keep_no_webhook_waiting(served: Front) -> None:
+    ordinary = Ordinary()
+    ordinary.may_answer.clear()
+    pages = [ask_other(served, ordinary, "GET") for _ in range(200)]
+
+    assert ask(served, a_delivery()).wait() == 200
+    assert not any(page.answers for page in pages)
+    ordinary.may_answer.set()
+    assert {page.wait() for page in pages} == {200}
+
+
+def test_another_body_is_bounded_as_well_and_may_end_early(served: Front, services: Services) -> None:
+    ordinary = Ordinary()
+    most = services.settings.body_bytes_max
+
+    assert ask_other(served, ordinary, "POST", b"x" * (most + 1)).wait() == 413
+    assert ask_other(served, ordinary, "POST", b"", CONTENT_LENGTH=str(most + 1)).wait() == 413
+    assert ask_other(served, ordinary, "PUT", b"abc", CONTENT_LENGTH="4").wait() == 400
+    assert ordinary.bodies == []
+
+
+def test_a_page_that_fails_is_answered(served: Front) -> None:
+    def fail(response: bridge.Response, environ: dict[str, Any]) -> None:
+        raise ZeroDivisionError
+
+    with capture_logs() as logs:
+        kept = Kept()
+        served.take(kept, {"PATH_INFO": "/payments", "REQUEST_METHOD": "GET"}, fail)
+        assert kept.wait() == 500
+
+    assert [line["event"] for line in logs] == ["request_failed"]
+
+
+def test_a_request_id_is_a_uuid_as_any_other() -> None:
+    made = [UUID(front.request_id()) for _ in range(100)]
+
+    assert {one.version for one in made} == {4}
+    assert len(set(made)) == 100
+
+
+# -- Whichever thread does the work ------------------------------------------------------------------
 
 
 def test_while_a_commit_hangs_others_are_verified_and_the_answer_is_503_in_time(
@@ -262,14 +343,17 @@ def test_another_granian_is_left_as_it_is_and_named(server: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("has_access_log", [False, True])
-def test_what_is_not_taken_goes_the_ordinary_way_with_the_response_in_its_environ(
+def test_each_request_is_given_to_the_application_with_its_response_and_the_ordinary_way(
     server: ModuleType, has_access_log: bool
 ) -> None:
+    taken: list[tuple[object, dict[str, Any]]] = []
     called: list[dict[str, Any]] = []
 
     class App:
-        def take(self, response: object, environ: dict[str, Any]) -> bool:
-            return bool(environ["PATH_INFO"] == "/taken")
+        def take(self, response: object, environ: dict[str, Any], ordinary: bridge.Ordinary) -> None:
+            taken.append((response, environ))
+            if environ["PATH_INFO"] == "/other":
+                ordinary(response, environ)  # type: ignore[arg-type]
 
     def ordinary(app: object, options: dict[str, Any], access_log: object = None) -> Any:
         return lambda response, environ: called.append(environ)
@@ -281,5 +365,7 @@ def test_what_is_not_taken_goes_the_ordinary_way_with_the_response_in_its_enviro
     for path in ("/taken", "/other"):
         run(response, {"PATH_INFO": path})
 
+    assert [environ["PATH_INFO"] for _, environ in taken] == ([] if has_access_log else ["/taken", "/other"])
+    assert all(one is response for one, _ in taken)
     assert [one["PATH_INFO"] for one in called] == (["/taken", "/other"] if has_access_log else ["/other"])
     assert all(one[bridge.RESPONSE] is response for one in called)
