@@ -33,7 +33,7 @@ from processor.commands.links import links
 from processor.commands.reports import report, reports
 from processor.commands.runs import runs
 from processor.commands.work import reconcile, replay
-from processor.config import Settings, declared_settings
+from processor.config import SERVER_THREADS, Settings, declared_settings
 from processor.errors import (
     ConfigurationError,
     CreationUnclear,
@@ -43,7 +43,6 @@ from processor.errors import (
     WixUnavailable,
 )
 from processor.sandbox.cli import sandbox
-from processor.web.bridge import SERVER_THREADS
 
 EXIT_NO = 1
 EXIT_USAGE = 2

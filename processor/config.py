@@ -20,6 +20,9 @@ from processor.errors import ConfigurationError
 
 WIX_API = "https://www.wixapis.com"
 RESEND_HORIZON_SECONDS = 47 * 3600 + 11 * 60
+# Of Granian, for each process. They hand requests on, so few are enough; and few cost less, since Granian wakes one for
+# each request: with 32 an event took up to a fifth more CPU (docs/architecture.md).
+SERVER_THREADS = 8
 """How long Wix resends one webhook: twelve retries over 47 h 11 min (Wix docs, Webhook Resend Policy)."""
 
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)

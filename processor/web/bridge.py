@@ -19,9 +19,6 @@ import structlog
 log = structlog.get_logger(__name__)
 
 RESPONSE = "processor.response"  # key in the environ, there only under Granian
-# Of Granian, for each process. They hand requests on, so few are enough; and few cost less, since Granian wakes one for
-# each request: with 32 an event took a sixth more CPU (docs/architecture.md).
-SERVER_THREADS = 8
 
 _SERVER = "granian.server.mp"
 _WRAP = "_wsgi_call_wrap"

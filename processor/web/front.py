@@ -5,8 +5,8 @@ of them contend for the interpreter. That was the largest cost of an event. Here
 leaves; one thread at a time verifies what has gathered, and one commits it and gives every answer (`make bench`).
 
 Everything else goes on to Flask, as does the webhook under another server; both ways share `webhooks.Intake`, and the
-tests of the endpoint run over both. Flask works on threads of its own: of Granian's there are few (`bridge`), and no
-page may keep a webhook waiting. Only bodies must be read on them, since Granian keeps none for later.
+tests of the endpoint run over both. Flask works on threads of its own: of Granian's there are few, and no page may keep
+a webhook waiting. Only bodies must be read on them, since Granian keeps none for later.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from werkzeug.exceptions import RequestTimeout
 
+from processor.config import SERVER_THREADS
 from processor.web import webhooks
-from processor.web.bridge import SERVER_THREADS, Ordinary, Response
+from processor.web.bridge import Ordinary, Response
 from processor.web.patience import CutOff, Patience
 
 if TYPE_CHECKING:
