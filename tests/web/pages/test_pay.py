@@ -10,7 +10,7 @@ import pytest
 
 from processor.domain.access import Role
 from processor.web.pages import create_pages
-from processor.web.pages.throttle import place_of
+from processor.web.pages.throttle import Throttle, place_of
 from tests.web.pages.books import Books, empty_books
 from tests.web.pages.test_links import fault
 
@@ -144,16 +144,20 @@ def test_a_crowd_leaves_wixs_calls_to_the_books(database_url: str, redis_url: st
     with empty_books(database_url, redis_url, WIX_CALLS_PER_MINUTE="20", WIX_PROCESSES="1") as books:
         link_id = known(books)
         before = books.shop.calls
+        # Most of the crowd has been there: at this rate its calls alone would take the better part of the minute.
+        counted = Throttle(redis_url)
+        for _ in range(9):
+            assert counted.may("10 per 1 minute", "pay", "budget", str(books.instance_id))
 
         answers = [
             books.nobody()
             .post(f"/pay/{link_id}", environ_base={"REMOTE_ADDR": f"192.0.2.{number}"})
             .status_code
-            for number in range(11)
+            for number in range(2)
         ]
 
-        assert answers == [303] * 10 + [503]
-        assert books.shop.calls == before + 10
+        assert answers == [303, 503]
+        assert books.shop.calls == before + 1
 
 
 @pytest.mark.parametrize(
