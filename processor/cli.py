@@ -33,7 +33,7 @@ from processor.commands.links import links
 from processor.commands.reports import report, reports
 from processor.commands.runs import runs
 from processor.commands.work import reconcile, replay
-from processor.config import SERVER_THREADS, Settings, declared_settings
+from processor.config import Settings, declared_settings
 from processor.errors import (
     ConfigurationError,
     CreationUnclear,
@@ -151,7 +151,7 @@ def serve() -> None:
     root = Path(__file__).resolve().parents[1]
     arguments = [
         *("granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port)),
-        *("--workers", str(settings.web_workers), "--blocking-threads", str(SERVER_THREADS)),
+        *("--workers", str(settings.web_workers), "--blocking-threads", str(settings.intake_threads)),
         # How many connections a worker holds, idle ones too; above, they wait unanswered in the kernel.
         *("--backpressure", str(_connections_max()), "--backlog", "2048", "--http", "1"),
         *("--http1-header-read-timeout", str(round(settings.idle_seconds * 1000))),

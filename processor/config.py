@@ -20,9 +20,6 @@ from processor.errors import ConfigurationError
 
 WIX_API = "https://www.wixapis.com"
 RESEND_HORIZON_SECONDS = 47 * 3600 + 11 * 60
-# Of Granian, for each process. They hand requests on, so few are enough; and few cost less, since Granian wakes one for
-# each request: with 32 an event took up to a fifth more CPU (docs/architecture.md).
-SERVER_THREADS = 8
 """How long Wix resends one webhook: twelve retries over 47 h 11 min (Wix docs, Webhook Resend Policy)."""
 
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
@@ -363,6 +360,11 @@ class Settings:
     web_workers: int = setting("WEB_CONCURRENCY", "web processes", _whole(1, 64), "2")
     web_threads: int = setting(
         "WEB_THREADS", "threads of each web process for all but webhooks", _whole(1, 512), "32"
+    )
+    # They hand requests on, so few are enough; and few cost less, since Granian wakes one for each request
+    # (docs/architecture.md).
+    intake_threads: int = setting(
+        "INTAKE_THREADS", "threads of each web process that read webhooks", _whole(4, 512), "16"
     )
     idle_seconds: float = setting(
         "WEB_IDLE_SECONDS",

@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[str, str | None]] = {
     "PORT": ("80", "0"),
     "WEB_CONCURRENCY": ("1", "0"),
     "WEB_THREADS": ("1", "-1"),
+    "INTAKE_THREADS": ("4", "3"),
     "WEB_IDLE_SECONDS": ("5", "61"),
     "DATABASE_POOL_SIZE": ("1", "x"),
     "INTAKE_LANES": ("4", "0"),

@@ -26,9 +26,10 @@ def create_front(services: Services) -> Front:
     return Front(
         Doors(app, pages, at_once=max(1, settings.web_threads // 2)),
         app.extensions["intake"],
-        body_bytes_max=services.settings.body_bytes_max,
-        seconds=services.settings.answer_seconds,
-        threads=services.settings.web_threads,
+        body_bytes_max=settings.body_bytes_max,
+        seconds=settings.answer_seconds,
+        intake_threads=settings.intake_threads,
+        web_threads=settings.web_threads,
     )
 
 

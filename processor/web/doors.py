@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 
 SERVICE = ("/webhooks/", "/healthz", "/readyz", "/metrics")
 WAIT_SECONDS = 1.0  # longest that a page waits for others to end
+FULL = "Too many pages are asked for at once; try again in a moment."
+RETRY_SECONDS = "5"
 IN_MEMORY = "processor.in_memory"  # key in the environ: the whole answer is made, nothing is left to be read
 
 
@@ -37,10 +39,14 @@ class Doors:
             return self._service(environ, start_response)
         if not self._enter():
             log.warning("pages_full")
-            body = b"Too many pages are asked for at once; try again in a moment.\n"
+            body = f"{FULL}\n".encode()
             start_response(
                 "503 Service Unavailable",
-                [("Content-Type", "text/plain"), ("Content-Length", str(len(body))), ("Retry-After", "5")],
+                [
+                    ("Content-Type", "text/plain"),
+                    ("Content-Length", str(len(body))),
+                    ("Retry-After", RETRY_SECONDS),
+                ],
             )
             return [body]
         try:

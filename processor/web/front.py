@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from werkzeug.exceptions import RequestTimeout
 
-from processor.config import SERVER_THREADS
 from processor.web import webhooks
 from processor.web.bridge import Ordinary, Response
+from processor.web.doors import FULL, RETRY_SECONDS
 from processor.web.patience import CutOff, Patience
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ READ_AT_ONCE = 64  # deliveries verified before somebody is called to commit the
 class Front:
     """The application as it is served.
 
-    seconds: longest wait for an answer. threads: for all but webhooks.
+    seconds: longest wait for an answer. intake_threads: how many the server has. web_threads: for all but webhooks.
     """
 
     def __init__(
@@ -50,15 +51,19 @@ class Front:
         *,
         body_bytes_max: int,
         seconds: float,
-        threads: int,
+        intake_threads: int,
+        web_threads: int,
     ) -> None:
-        self._patience = Patience(app, SERVER_THREADS)
+        self._patience = Patience(app, intake_threads)
         self._intake = intake
         self._body_bytes_max = body_bytes_max
         self._seconds = seconds
         self._gathered: deque[_Taken] = deque()
         self._is_verifying = threading.Lock()
-        self._others = ThreadPoolExecutor(threads, "request")
+        self._others = ThreadPoolExecutor(web_threads, "request")
+        # Forms being read hold a thread that webhooks may want, and those read hold memory until they are answered.
+        self._may_read = threading.BoundedSemaphore(intake_threads // 2)
+        self._may_keep = threading.BoundedSemaphore(web_threads)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """As of PEP 3333."""
@@ -73,8 +78,10 @@ class Front:
         """Answer `response` sooner or later, whichever thread it is; all but webhooks as `ordinary` does."""
         if environ["PATH_INFO"] == webhooks.PATH and environ["REQUEST_METHOD"] == "POST":
             self._take(_Taken(self._intake, response, self._seconds), response, environ)
-        elif environ["REQUEST_METHOD"] in ("GET", "HEAD") or self._keep_body(response, environ):
+        elif environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             self._others.submit(_answer, response, environ, ordinary)
+        else:
+            self._take_form(response, environ, ordinary)
 
     def _take(self, taken: _Taken, response: Response, environ: dict[str, Any]) -> None:
         try:
@@ -87,17 +94,37 @@ class Front:
         self._gathered.append(taken)
         self._work_off()
 
-    def _keep_body(self, response: Response, environ: dict[str, Any]) -> bool:
-        """Put the body into the environ as one that is all there. False: the request is answered instead."""
+    def _take_form(self, response: Response, environ: dict[str, Any], ordinary: Ordinary) -> None:
+        """What may have a body, and is no webhook."""
+        if not self._may_keep.acquire(blocking=False):
+            _refuse_page(response)
+            return
+        is_kept = False
+        try:
+            body = self._read_form(response, environ)
+            if body is not None:
+                environ["wsgi.input"] = BytesIO(body)
+                answering = self._others.submit(_answer, response, environ, ordinary)
+                is_kept = True
+                answering.add_done_callback(lambda _: self._may_keep.release())
+        finally:
+            if not is_kept:
+                self._may_keep.release()
+
+    def _read_form(self, response: Response, environ: dict[str, Any]) -> bytes | None:
+        """The body; None when the request is answered instead."""
+        if not self._may_read.acquire(blocking=False):
+            _refuse_page(response)
+            return None
         try:
             body = self._read(response, environ)
         except _Answered:
-            return False
+            return None
+        finally:
+            self._may_read.release()
         if body is None:
-            response.response_bytes(413, [("Content-Length", "0"), ("Connection", "close")], b"")
-            return False
-        environ["wsgi.input"] = BytesIO(body)
-        return True
+            _say(response, 413, f"Too large: a request may have {self._body_bytes_max} bytes.")
+        return body
 
     def _work_off(self) -> None:
         """Verify and commit what has gathered, unless others are at it.
@@ -148,9 +175,25 @@ def _answer(response: Response, environ: dict[str, Any], ordinary: Ordinary) -> 
     """As Granian does on a thread of its own."""
     try:
         ordinary(response, environ)
-    except Exception:
-        log.exception("request_failed")
+    except BaseException as why:  # noqa: BLE001  # nobody else would say so
+        # Without its message, which may tell of a person.
+        frames = [
+            f"{one.filename}:{one.lineno} {one.name}" for one in traceback.extract_tb(why.__traceback__)
+        ]
+        log.error("request_failed", error=type(why).__name__, frames=frames)
         response.response_bytes(500, [("Content-Length", "0")], b"")
+
+
+def _refuse_page(response: Response) -> None:
+    log.warning("pages_full")
+    _say(response, 503, FULL, ("Retry-After", RETRY_SECONDS))
+
+
+def _say(response: Response, status: int, sentence: str, *more: tuple[str, str]) -> None:
+    """Answer in plain text, and end the connection: there may be a body that nobody reads."""
+    body = f"{sentence}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *more]
+    response.response_bytes(status, [*headers, ("Connection", "close")], body)
 
 
 def request_id() -> str:

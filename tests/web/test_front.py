@@ -6,8 +6,9 @@ import io
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from structlog.testing import capture_logs
 from processor import wiring
 from processor.config import Settings
 from processor.store import inbox
-from processor.web import afterwork, bridge, create_front, front, webhooks
+from processor.web import afterwork, bridge, create_front, front, patience, webhooks
 from processor.web.front import Front
 from processor.wiring import Services
 from processor.wix import signature
@@ -163,16 +164,68 @@ def test_another_body_is_bounded_as_well_and_may_end_early(served: Front, servic
     assert ordinary.bodies == []
 
 
+class Dripping(io.BytesIO):
+    """A body that does not come before it may."""
+
+    may_come = threading.Event()
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert self.may_come.wait(20)
+        return super().read(size)
+
+
+def ask_dripping(served: Front, ordinary: Ordinary) -> Kept:
+    kept = Kept()
+    request = {"PATH_INFO": "/payments", "REQUEST_METHOD": "POST", "wsgi.input": Dripping(b"a=b")}
+    served.take(kept, request, ordinary)
+    return kept
+
+
+def test_forms_that_drip_leave_threads_for_webhooks(
+    served: Front, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "BODY_SECONDS", 100.0)
+    monkeypatch.setattr(Dripping, "may_come", threading.Event())
+    ordinary = Ordinary()
+    threads = services.settings.intake_threads
+    with ThreadPoolExecutor(threads) as pool:
+        dripping = [pool.submit(ask_dripping, served, ordinary) for _ in range(threads)]
+        refused = [one.result(20) for one in wait(dripping, 20, FIRST_COMPLETED).done]
+        while len(refused) < threads // 2:
+            refused = [one.result() for one in dripping if one.done()]
+        assert {one.wait() for one in refused} == {503}
+        assert ask(served, a_delivery()).wait() == 200
+        Dripping.may_come.set()
+
+    answers = Counter(one.result().wait() for one in dripping)
+    assert answers == {200: threads // 2, 503: threads - threads // 2}
+    assert ask_other(served, ordinary, "POST", b"c=d").wait() == 200
+
+
+def test_forms_are_kept_only_so_many_until_they_are_answered(served: Front, services: Services) -> None:
+    ordinary = Ordinary()
+    ordinary.may_answer.clear()
+    most = services.settings.web_threads
+    forms = [ask_other(served, ordinary, "POST", b"a=b") for _ in range(most)]
+
+    assert ask_other(served, ordinary, "POST", b"c=d").wait() == 503
+    ordinary.may_answer.set()
+    assert {form.wait() for form in forms} == {200}
+
+
 def test_a_page_that_fails_is_answered(served: Front) -> None:
     def fail(response: bridge.Response, environ: dict[str, Any]) -> None:
-        raise ZeroDivisionError
+        raise SystemExit("buyer@example.org")
 
     with capture_logs() as logs:
         kept = Kept()
         served.take(kept, {"PATH_INFO": "/payments", "REQUEST_METHOD": "GET"}, fail)
         assert kept.wait() == 500
 
-    assert [line["event"] for line in logs] == ["request_failed"]
+    [line] = logs
+    assert (line["event"], line["error"]) == ("request_failed", "SystemExit")
+    assert "test_front.py" in str(line["frames"])
+    assert "buyer" not in str(line)
 
 
 def test_a_request_id_is_a_uuid_as_any_other() -> None:

@@ -675,10 +675,10 @@ def test_a_commit_holds_no_thread_but_its_own(database_url: str, tmp_path: Path)
         ([], 0),
         ([1.9, 0.3, 0.1], 0),
         ([2.1, 2.0, 1.9], 2),
-        ([0.04] * 8, 0),  # none slow enough
+        ([0.09] * 8, 0),  # none slow enough
         ([0.3] * 6, 0),  # threads enough
         ([0.3] * 7, 3),  # down to half
-        ([0.3] * 1 + [0.04] * 7, 1),
+        ([0.3] * 1 + [0.09] * 7, 1),
         ([2.1] * 8, 8),
     ],
 )
