@@ -54,7 +54,7 @@ def _slowed(options: argparse.Namespace, folder: Path) -> Result:
         return {}
     delays = [10] if options.quick else [delay for delay in goals.DELAYS if delay]
     chosen = [
-        *("--slowed-only", "--fsync-delay-ms", ",".join(map(str, delays)), "--designs", "lean,ours"),
+        *("--slowed-only", "--fsync-delay-ms", ",".join(map(str, delays)), "--designs", "lean,lean_32,ours"),
         *("--connections", "1,64" if options.quick else "1,16,64", "--rates", ""),
     ]
     return intake.run(intake.parse(_points(options) + chosen), folder)
