@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
@@ -37,6 +37,15 @@ REOPEN_SECONDS = (0.05, 0.2, 0.5, 1.0)  # waits between attempts to open a lane;
 # A batch that could not be sent at all may be committed by another lane; once, lest a poisonous one break them all.
 TRIES_MAX = 2
 TICK_SECONDS = 0.05  # how late a deadline, or a commit that is stuck, is noticed at most
+
+
+class Again(Enum):
+    """What a lane may say of an item: not committed, hand it over anew with the next batch."""
+
+    AGAIN = auto()
+
+
+AGAIN: Final = Again.AGAIN
 
 
 class LaneBroken(Exception):
@@ -55,11 +64,12 @@ class Lane(ABC, Generic[Item, Result]):
     """Commits batches, one at a time."""
 
     @abstractmethod
-    def commit(self, items: Sequence[Item]) -> list[Result | Exception]:
+    def commit(self, items: Sequence[Item]) -> list[Result | Exception | Again]:
         """Commit the items and return what became of each, in their order.
 
-        An exception in the list is that item's alone. Raises LaneBroken, and StoreUnavailable when nothing of the
-        batch was committed in time but the lane is whole.
+        An exception in the list is that item's alone. AGAIN lets the others be told at once, where one item needs
+        a further commit. Raises LaneBroken, and StoreUnavailable when nothing of the batch was committed in time but
+        the lane is whole.
         """
 
     @abstractmethod
@@ -137,9 +147,9 @@ class _Handed(_Ticket[Item, Result]):
 class GroupCommit(Generic[Item, Result]):
     """Shared by all threads of a process.
 
-    open_lane: makes a lane, or raises StoreUnavailable. keys_of: no two items of one batch share a key. lanes: how
-    many commits may be in flight at most. batch_max: items in one. waiting_max: items that may wait; one more is
-    refused.
+    open_lane: makes a lane, or raises StoreUnavailable. keys_of: no two items in flight share a key. held_back: told,
+    perhaps more than once, of an item that waits for another with one of its keys. lanes: how many commits may be in
+    flight at most. batch_max: items in one. waiting_max: items that may wait; one more is refused.
     """
 
     def __init__(
@@ -147,12 +157,14 @@ class GroupCommit(Generic[Item, Result]):
         open_lane: Callable[[], Lane[Item, Result]],
         *,
         keys_of: Callable[[Item], Sequence[Hashable]],
+        held_back: Callable[[Item], None] = lambda item: None,
         lanes: int,
         batch_max: int,
         waiting_max: int,
     ) -> None:
         self._open_lane = open_lane
         self._keys_of = keys_of
+        self._held_back = held_back
         self._lanes = lanes
         self._batch_max = batch_max
         self._waiting_max = waiting_max
@@ -160,7 +172,10 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: deque[_Ticket[Item, Result]] = deque()
         self._idle: list[Lane[Item, Result]] = []
         self._busy: dict[Lane[Item, Result], float] = {}  # since when, `time.monotonic()`
+        self._in_flight: dict[Lane[Item, Result], set[Hashable]] = {}  # keys
         self._pace = Pace(lanes)
+        self._pause_ends = 0.0  # `time.monotonic()`: when the next may begin beside another
+        self._pausing = threading.Lock()  # held by the thread that awaits it
         self._open = 0  # lanes that are open, idle or not
         self._opener: threading.Thread | None = None
         self._handed: deque[_Handed[Item, Result]] = deque()  # in the order of their deadlines, nearly
@@ -179,21 +194,23 @@ class GroupCommit(Generic[Item, Result]):
         """
         deadline = time.monotonic() + seconds
         ticket: _Held[Item, Result] = _Held(item, self._keys_of(item))
+        lane: Lane[Item, Result] | None = None
         with self._mutex:
             self._admit()
-            if self._is_turn():
-                ticket.lane = self._occupy()
-                ticket.state = _State.LEADING
+            if self._is_turn() and self._may_go(ticket):
+                lane = self._occupy(ticket)
             else:
                 self._waiting.append(ticket)
                 self._ensure_watched()
-        while ticket.state is not _State.DONE:
-            if ticket.lane is not None:
-                lane, ticket.lane = ticket.lane, None
+        while True:
+            if lane is not None:
                 self._commit(lane, ticket)
-                self.call_leader()
-            elif not ticket.wake.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self.call_leader()
+            if ticket.state is _State.DONE:
+                break
+            if not ticket.wake.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 self._leave(ticket)
+            lane, ticket.lane = ticket.lane, None
         outcome = ticket.outcome
         if isinstance(outcome, Exception):
             raise outcome
@@ -214,12 +231,16 @@ class GroupCommit(Generic[Item, Result]):
             self._ensure_watched()
 
     def lead(self) -> None:
-        """Commit what was handed over, on this thread, as long as some of it waits and it is a lane's turn."""
-        while self._waiting and self._is_turn():
+        """Commit what was handed over, on this thread, as long as some of it waits and a lane is free for it."""
+        while self._waiting and self._is_lane_free():
+            if self._is_pause() and not self._sit_out():
+                return
             with self._mutex:
-                if not self._is_turn() or (leader := self._next()) is None:
-                    return
-                lane = self._occupy()
+                if not self._is_turn():
+                    continue
+                if (leader := self._next()) is None:
+                    return  # whoever holds the others back goes on
+                lane = self._occupy(leader)
                 if isinstance(leader, _Held):
                     self._promote(leader, lane)
                     continue
@@ -227,7 +248,7 @@ class GroupCommit(Generic[Item, Result]):
 
     def call_leader(self) -> None:
         """The same on another thread."""
-        if self._waiting and self._is_turn():
+        if self._waiting and self._is_lane_free() and not (self._is_pause() and self._pausing.locked()):
             threading.Thread(target=self.lead, name="leader", daemon=True).start()
 
     @property
@@ -253,7 +274,8 @@ class GroupCommit(Generic[Item, Result]):
             # A fork takes no threads along, and must not share connections.
             self._pid = os.getpid()
             self._idle, self._open, self._opener, self._is_away = [], 0, None, False
-            self._busy = {}
+            self._busy, self._in_flight = {}, {}
+            self._pausing = threading.Lock()
             self._watcher, self._is_watching = None, threading.Event()
             self._waiting.clear()
             self._handed.clear()
@@ -275,7 +297,11 @@ class GroupCommit(Generic[Item, Result]):
             self._is_watching.set()
 
     def _is_turn(self) -> bool:
-        """Whether one more commit should be in flight. Without the mutex, only a hint."""
+        """Whether a commit should begin. Without the mutex, only a hint, as are the next two."""
+        return self._is_lane_free() and not self._is_pause()
+
+    def _is_lane_free(self) -> bool:
+        """Whether one more commit may be in flight."""
         if not self._idle:
             return False
         if len(self._busy) < self._pace.commits:
@@ -283,9 +309,16 @@ class GroupCommit(Generic[Item, Result]):
         begun = time.monotonic() - STUCK_SECONDS
         return sum(since > begun for since in self._busy.copy().values()) < self._pace.commits
 
-    def _occupy(self) -> Lane[Item, Result]:
+    def _is_pause(self) -> bool:
+        """Whether more is to gather before a commit begins beside others."""
+        return bool(self._busy) and time.monotonic() < self._pause_ends
+
+    def _occupy(self, leader: _Ticket[Item, Result]) -> Lane[Item, Result]:
+        leader.state = _State.LEADING
         lane = self._idle.pop()
-        self._busy[lane] = time.monotonic()
+        self._in_flight[lane] = set(leader.keys)
+        self._busy[lane] = began = time.monotonic()
+        self._pause_ends = began + self._pace.pause
         return lane
 
     def _ensure_opener(self) -> None:
@@ -294,28 +327,42 @@ class GroupCommit(Generic[Item, Result]):
             self._opener.start()
 
     def _next(self) -> _Ticket[Item, Result] | None:
-        """The first that waits, and from now on no longer."""
-        while self._waiting:
+        """The first that waits and may go; it waits no longer, and is to lead."""
+        left: list[_Ticket[Item, Result]] = []
+        found = None
+        while self._waiting and found is None:
             ticket = self._waiting.popleft()
-            if ticket.state is _State.WAITING:
-                ticket.state = _State.LEADING
-                return ticket
-        return None
+            if ticket.state is _State.GONE:
+                continue
+            if self._may_go(ticket):
+                found = ticket
+            else:
+                left.append(ticket)
+        self._waiting.extendleft(reversed(left))
+        return found
+
+    def _may_go(self, ticket: _Ticket[Item, Result]) -> bool:
+        """Whether no commit in flight has one of its keys: it could only wait for that one, and all beside it too."""
+        for keys in self._in_flight.values():
+            if not keys.isdisjoint(ticket.keys):
+                self._held_back(ticket.item)
+                return False
+        return True
 
     def _promote(self, ticket: _Held[Item, Result], lane: Lane[Item, Result]) -> None:
         ticket.lane = lane
         ticket.wake.release()
 
-    def _take(self, leader: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
+    def _take(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
         """The leader's ticket, and of those that wait as many as may be in one batch with it."""
         batch = [leader]
-        taken = set(leader.keys)
         left: list[_Ticket[Item, Result]] = []
+        taken = self._in_flight[lane]
         while self._waiting and len(batch) < self._batch_max:
             ticket = self._waiting.popleft()
             if ticket.state is _State.GONE:
                 continue
-            if taken.isdisjoint(ticket.keys):
+            if self._may_go(ticket):
                 taken.update(ticket.keys)
                 batch.append(ticket)
             else:
@@ -330,20 +377,31 @@ class GroupCommit(Generic[Item, Result]):
         while self._waiting and self._waiting[0].state is _State.GONE:
             self._waiting.popleft()
 
+    def _land(self, lane: Lane[Item, Result]) -> None:
+        self._busy.pop(lane, None)
+        self._in_flight.pop(lane, None)
+
     def _hand_on(self, lane: Lane[Item, Result]) -> None:
         """Let a lane be idle, or give it to the first thread that waits, unless others are first."""
-        self._busy.pop(lane, None)
+        self._land(lane)
         self._forget_gone()
         self._idle.append(lane)
+        if self._busy and not self._is_pause():
+            # Where others ended too, what comes next comes together.
+            self._pause_ends = time.monotonic() + self._pace.pause
         if self._is_closed and not self._waiting:
             self._open -= len(self._idle)
             for idle in self._idle:
                 idle.close()
             self._idle.clear()
-        elif self._waiting and isinstance(first := self._waiting[0], _Held) and self._is_turn():
+        elif (
+            self._waiting
+            and isinstance(first := self._waiting[0], _Held)
+            and self._is_turn()
+            and self._may_go(first)
+        ):
             self._waiting.popleft()
-            first.state = _State.LEADING
-            self._promote(first, self._occupy())
+            self._promote(first, self._occupy(first))
 
     def _finish(self, ticket: _Ticket[Item, Result], outcome: Result | Exception) -> None:
         if ticket.state is not _State.GONE:
@@ -351,6 +409,16 @@ class GroupCommit(Generic[Item, Result]):
             ticket.state = _State.DONE
 
     # -- By request threads --------------------------------------------------------------------------
+
+    def _sit_out(self) -> bool:
+        """Wait until the pause is over. Returns False at once where another thread does."""
+        if not self._pausing.acquire(blocking=False):
+            return False
+        try:
+            time.sleep(max(0.0, self._pause_ends - time.monotonic()))
+        finally:
+            self._pausing.release()
+        return True
 
     def _leave(self, ticket: _Held[Item, Result]) -> None:
         """The time is up. Raises StoreUnavailable, unless there is an answer or a lane to lead just now."""
@@ -367,11 +435,11 @@ class GroupCommit(Generic[Item, Result]):
     def _commit(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> None:
         """Commit a batch, hand the lane on, and tell the others."""
         with self._mutex:
-            batch = self._take(leader)
+            batch = self._take(lane, leader)
             # From here on one whose time is up may be told so, and let go of its item.
             items = [ticket.item for ticket in batch]
         broken: LaneBroken | None = None
-        outcomes: list[Result | Exception]
+        outcomes: list[Result | Exception | Again]
         took: float | None = None
         began = time.monotonic()
         try:
@@ -389,19 +457,19 @@ class GroupCommit(Generic[Item, Result]):
                 lane, batch, [StoreUnavailable("the commit failed")] * len(batch), leader, is_broken=True
             )
             raise
-        again: list[_Ticket[Item, Result]] = []
+        again = [ticket for ticket, outcome in zip(batch, outcomes, strict=True) if outcome is AGAIN]
         if broken is not None and broken.is_repeatable:
             undecided = [ticket for place, ticket in enumerate(batch) if place not in broken.decided]
             for ticket in undecided:
                 ticket.tries += 1
-            again = [ticket for ticket in undecided if ticket.tries < TRIES_MAX]
+            again += [ticket for ticket in undecided if ticket.tries < TRIES_MAX]
         self._settle(lane, batch, outcomes, leader, took=took, is_broken=broken is not None, again=again)
 
     def _settle(
         self,
         lane: Lane[Item, Result],
         batch: list[_Ticket[Item, Result]],
-        outcomes: list[Result | Exception],
+        outcomes: Sequence[Result | Exception | Again],
         leader: _Ticket[Item, Result],
         *,
         is_broken: bool,
@@ -414,7 +482,7 @@ class GroupCommit(Generic[Item, Result]):
             if took is not None:
                 self._pace.note(took, len(batch))
             if is_broken:
-                self._busy.pop(lane, None)
+                self._land(lane)
                 # What broke this lane has likely broken the idle ones too, and they would each cost a try.
                 suspects += self._idle
                 self._open -= len(suspects)
@@ -430,7 +498,7 @@ class GroupCommit(Generic[Item, Result]):
                 # Before the answers are told, so that the next commit begins meanwhile.
                 self._hand_on(lane)
             for ticket, outcome in zip(batch, outcomes, strict=True):
-                if ticket.state is _State.COMMITTING:
+                if ticket.state is _State.COMMITTING and outcome is not AGAIN:
                     self._finish(ticket, outcome)
                     # Its own thread is this one, and sees it.
                     if ticket is not leader or isinstance(ticket, _Handed):

@@ -36,7 +36,7 @@ from processor.domain.payment import Origin, Verdict
 from processor.errors import ProcessorError, StoreUnavailable, Unreadable
 from processor.store import payments
 from processor.store.database import NOT_MIGRATED, UNMIGRATED, Database, first_line
-from processor.store.group import GroupCommit, Lane, LaneBroken
+from processor.store.group import AGAIN, Again, GroupCommit, Lane, LaneBroken
 
 BATCH_MAX = 256  # events in one statement
 # More wait only when threads outnumber it; whoever comes then is sent away rather than answered too late.
@@ -371,14 +371,18 @@ class NotStorable(ProcessorError):
     """A value of the event is refused by our columns; no repetition can help. The message names the error only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Row:
-    """A delivery ready for the statements. text: its JSON record. if_new: what becomes of it when nothing is known."""
+    """A delivery ready for the statements. text: its JSON record. if_new: what becomes of it when nothing is known.
+
+    is_known: it is of no use to try what serves only for what is plainly new.
+    """
 
     event: Event
     text: bytes
     token: bytes
     if_new: Stored
+    is_known: bool = False
 
 
 def _row(delivery: Delivery, now: datetime) -> _Row:
@@ -397,6 +401,10 @@ def _keys(row: _Row) -> tuple[tuple[UUID, UUID], ...]:
     if event.entity_id is None or event.entity_id == event.event_id:
         return ((event.instance_id, event.event_id),)
     return (event.instance_id, event.event_id), (event.instance_id, event.entity_id)
+
+
+def _know(row: _Row) -> None:
+    row.is_known = True
 
 
 class Inbox:
@@ -422,7 +430,12 @@ class Inbox:
         self._seconds = seconds
         self._is_preparing = is_preparing
         self._group: GroupCommit[_Row, Stored] = GroupCommit(
-            self._open_lane, keys_of=_keys, lanes=lanes, batch_max=BATCH_MAX, waiting_max=WAITING_MAX
+            self._open_lane,
+            keys_of=_keys,
+            held_back=_know,
+            lanes=lanes,
+            batch_max=BATCH_MAX,
+            waiting_max=WAITING_MAX,
         )
 
     def store(self, delivery: Delivery) -> Stored:
@@ -493,7 +506,7 @@ def _has_moved(why: psycopg.Error) -> bool:
 
 
 _Placed = list[tuple[int, _Row]]
-_Decided = dict[int, Stored | Exception]
+_Decided = dict[int, Stored | Exception | Again]
 
 
 class _DatabaseLane(Lane[_Row, Stored]):
@@ -518,9 +531,9 @@ class _DatabaseLane(Lane[_Row, Stored]):
         self._is_preparing = is_preparing
         self._prepared: set[bytes] = set()
 
-    def commit(self, items: Sequence[_Row]) -> list[Stored | Exception]:
+    def commit(self, items: Sequence[_Row]) -> list[Stored | Exception | Again]:
         """As of `Lane`."""
-        decided: dict[int, Stored | Exception] = {}
+        decided: _Decided = {}
         try:
             self._commit(list(enumerate(items)), decided, time.monotonic() + self._repeatable_seconds)
         except LaneBroken as why:
@@ -530,6 +543,10 @@ class _DatabaseLane(Lane[_Row, Stored]):
 
     def _commit(self, rows: _Placed, decided: _Decided, deadline: float) -> None:
         """Store rows, each at its place, and note what became of each."""
+        if any(row.is_known for _, row in rows):
+            # One statement for all of them costs less than a second for those that are known.
+            self._record(rows, decided, deadline)
+            return
         left = rows
         try:
             statement = _INSERTING if len(rows) > 1 else _INSERTING_ALONE
@@ -546,7 +563,12 @@ class _DatabaseLane(Lane[_Row, Stored]):
                     decided[place] = row.if_new
                 else:
                     left.append((place, row))
-        if left:
+        if len(left) < len(rows):
+            # Those that are stored need not wait for a second commit.
+            for place, row in left:
+                _know(row)
+                decided[place] = AGAIN
+        else:
             self._record(left, decided, deadline)
 
     def _record(self, rows: _Placed, decided: _Decided, deadline: float) -> None:

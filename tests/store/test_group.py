@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from processor.errors import StoreUnavailable
 from processor.processes import wait_until
-from processor.store.group import GroupCommit, Lane, LaneBroken
+from processor.store.group import AGAIN, Again, GroupCommit, Lane, LaneBroken
 
 SECONDS = 20.0
 
@@ -46,7 +46,7 @@ class Pretend(Lane[Any, str]):
         with log.mutex:
             log.opened += 1
 
-    def commit(self, items: Sequence[Any]) -> list[str | Exception]:
+    def commit(self, items: Sequence[Any]) -> list[str | Exception | Again]:
         with self.log.mutex:
             self.log.batches.append(list(items))
             self.log.beside += self.log.in_flight > 0
@@ -70,9 +70,9 @@ def keys_of(item: Any) -> Sequence[Hashable]:
 
 
 def group_of(
-    log: Log, *, lanes: int = 1, open_lane: Callable[[], Lane[Any, str]] | None = None, **more: int
+    log: Log, *, lanes: int = 1, open_lane: Callable[[], Lane[Any, str]] | None = None, **more: Any
 ) -> GroupCommit[Any, str]:
-    limits = {"batch_max": 100, "waiting_max": 1_000, **more}
+    limits: dict[str, Any] = {"batch_max": 100, "waiting_max": 1_000, **more}
     return GroupCommit(open_lane or (lambda: Pretend(log)), keys_of=keys_of, lanes=lanes, **limits)
 
 
