@@ -16,8 +16,8 @@ from collections import deque
 
 COMMITS = 32  # of which the fastest counts
 ITEM_SECONDS = 0.000_1  # of a commit's time, for each of its items: work that is no wait
-LANE_SECONDS = 0.0012  # of waiting, for each commit more in flight
-PAUSE_SHARE = 0.4  # of the wait, between two beginnings
+LANE_SECONDS = 0.002  # of waiting, for each commit more in flight
+PAUSE_SHARE = 0.5  # of the wait, between two beginnings
 PAUSE_SECONDS_MAX = 0.01
 # A commit in flight for so long is held up by something of its own, such as a lock: others go ahead beside it.
 STUCK_SECONDS = 0.1

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from processor.errors import StoreUnavailable
 from processor.processes import wait_until
-from processor.store.group import AGAIN, Again, GroupCommit, Lane, LaneBroken
+from processor.store import group as group_module
+from processor.store.group import AGAIN, TICK_SECONDS, Again, GroupCommit, Lane, LaneBroken
+from processor.store.pace import PAUSE_SECONDS_MAX
 
 SECONDS = 20.0
 
@@ -27,9 +29,16 @@ class BadItem(Exception):
 
 @dataclass
 class Log:
-    """What all lanes did. gate: while it is closed, commits wait in the lane."""
+    """What all lanes did. gate: while it is closed, commits wait in the lane.
+
+    not_yet: items that are not committed with others the first time. shared: commits begun while a key of theirs was in
+    flight.
+    """
 
     batches: list[list[Any]] = field(default_factory=list)
+    not_yet: set[Any] = field(default_factory=set)
+    keys: list[Hashable] = field(default_factory=list)  # in flight
+    shared: int = 0
     gate: threading.Event = field(default_factory=threading.Event)
     plan: Callable[[Sequence[Any]], None] = lambda _items: None
     opened: int = 0
@@ -40,6 +49,10 @@ class Log:
     mutex: threading.Lock = field(default_factory=threading.Lock)
 
 
+def outcome_of(item: Any) -> str | Exception:
+    return BadItem(item) if str(item).startswith("bad") else f"{item} is in"
+
+
 class Pretend(Lane[Any, str]):
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -47,18 +60,25 @@ class Pretend(Lane[Any, str]):
             log.opened += 1
 
     def commit(self, items: Sequence[Any]) -> list[str | Exception | Again]:
+        keys = [key for item in items for key in keys_of(item)]
         with self.log.mutex:
             self.log.batches.append(list(items))
+            self.log.shared += not set(keys).isdisjoint(self.log.keys)
+            self.log.keys += keys
+            left = self.log.not_yet.intersection(items) if len(items) > 1 else set()
+            self.log.not_yet -= left
             self.log.beside += self.log.in_flight > 0
             self.log.in_flight += 1
             self.log.most_in_flight = max(self.log.most_in_flight, self.log.in_flight)
         try:
             assert self.log.gate.wait(SECONDS)
-            self.log.plan(items)
+            self.log.plan([item for item in items if item not in left])
         finally:
             with self.log.mutex:
                 self.log.in_flight -= 1
-        return [BadItem(item) if str(item).startswith("bad") else f"{item} is in" for item in items]
+                for key in keys:
+                    self.log.keys.remove(key)
+        return [AGAIN if item in left else outcome_of(item) for item in items]
 
     def close(self) -> None:
         with self.log.mutex:
@@ -186,14 +206,205 @@ def test_while_commits_are_quick_one_is_in_flight_and_the_rest_gathers(log: Log)
     assert log.beside <= len(log.batches) // 10
 
 
-def test_while_the_disk_is_slow_commits_overlap(log: Log) -> None:
-    log.plan = lambda _items: time.sleep(0.02)
-    group = group_of(log, lanes=3)
-    opened(group, lanes=3, log=log)
-    with threads(16) as pool:
-        list(pool.map(lambda number: group.submit(number, seconds=SECONDS), range(200)))
+class Clock:
+    """`time` for the group: it goes on only when told to. sleepers: those that sit a pause out."""
 
-    assert log.most_in_flight == 3
+    def __init__(self) -> None:
+        self._now = 100.0
+        self._changed = threading.Condition()
+        self.sleepers = 0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        if seconds == TICK_SECONDS:  # whoever looks after deadlines
+            time.sleep(seconds)
+            return
+        with self._changed:
+            end = self._now + seconds
+            self.sleepers += 1
+            assert self._changed.wait_for(lambda: self._now >= end, SECONDS)
+            self.sleepers -= 1
+
+    def go_on(self, seconds: float) -> None:
+        with self._changed:
+            self._now += seconds
+            self._changed.notify_all()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(group_module, "time", clock)
+    return clock
+
+
+DISK_SECONDS = 0.02
+PAUSE_SECONDS = PAUSE_SECONDS_MAX
+
+
+@pytest.fixture
+def slow(log: Log, clock: Clock) -> GroupCommit[Any, str]:
+    """With three lanes, on a disk that has shown to be slow; the next commits wait for the gate."""
+    group = group_of(log, lanes=3)
+    log.plan = lambda _items: clock.go_on(DISK_SECONDS)
+    opened(group, lanes=3, log=log)
+    log.plan = lambda _items: None
+    log.gate.clear()
+    log.batches.clear()
+    return group
+
+
+def test_while_the_disk_is_slow_commits_overlap_until_no_lane_is_left(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    told = Told()
+    with threads() as pool:
+        leads = []
+        for number in range(1, 5):
+            told.hand(slow, number, clock)
+            leads.append(pool.submit(slow.lead))
+            until(lambda number=number: log.in_flight == min(number, 3))  # type: ignore[misc]
+            clock.go_on(PAUSE_SECONDS)
+        assert slow.waiting == 1
+        log.gate.set()
+        until(lambda: told.has(4))
+        clock.go_on(PAUSE_SECONDS)
+        for lead in leads:
+            lead.result(SECONDS)
+
+    assert log.batches == [[1], [2], [3], [4]]
+
+
+def test_while_one_is_in_flight_the_next_lets_more_gather(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    told = Told()
+    with threads() as pool:
+        told.hand(slow, "first", clock)
+        pool.submit(slow.lead)
+        until(lambda: log.in_flight == 1)
+        told.hand(slow, "second", clock)
+        waits = pool.submit(slow.lead)
+        until(lambda: clock.sleepers > 0)
+        held = pool.submit(slow.submit, "third", seconds=SECONDS)
+        until(lambda: slow.waiting == 2)
+        told.hand(slow, "fourth", clock)
+        slow.lead()  # one that waits for it is enough
+        clock.go_on(PAUSE_SECONDS / 2)
+        assert log.in_flight == 1
+        clock.go_on(PAUSE_SECONDS / 2)
+        until(lambda: log.in_flight == 2)
+        log.gate.set()
+        waits.result(SECONDS)
+        assert held.result(SECONDS) == "third is in"
+        until(lambda: told.has(3))
+
+    assert log.batches == [["first"], ["second", "third", "fourth"]]
+
+
+def test_after_one_has_ended_beside_another_the_next_lets_more_gather(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    told, may_end = Told(), {"first": threading.Event(), "second": threading.Event()}
+    log.gate.set()
+
+    def plan(items: Sequence[Any]) -> None:
+        if items[0] in may_end:
+            assert may_end[items[0]].wait(SECONDS)
+
+    log.plan = plan
+    with threads() as pool:
+        for number, item in enumerate(may_end, start=1):
+            told.hand(slow, item, clock)
+            pool.submit(slow.lead)
+            until(lambda number=number: log.in_flight == number)  # type: ignore[misc]
+            clock.go_on(PAUSE_SECONDS)
+        may_end["first"].set()
+        until(lambda: told.has(1))
+        told.hand(slow, "third", clock)
+        pool.submit(slow.lead)
+        told.hand(slow, "fourth", clock)
+        until(lambda: clock.sleepers > 0)
+        assert log.in_flight == 1
+        clock.go_on(PAUSE_SECONDS)
+        until(lambda: told.has(3))
+        may_end["second"].set()
+
+    assert log.batches == [["first"], ["second"], ["third", "fourth"]]
+
+
+def test_when_none_is_in_flight_nothing_waits_for_more(slow: GroupCommit[Any, str], log: Log) -> None:
+    log.gate.set()
+    for item in ("a", "b", "c"):
+        assert slow.submit(item, seconds=SECONDS) == f"{item} is in"
+
+    assert log.batches == [["a"], ["b"], ["c"]]
+
+
+def test_what_has_a_key_in_flight_waits_for_it_and_holds_nothing_up(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    """In its own commit it could only wait, and all of its batch too."""
+    told = Told()
+    with threads() as pool:
+        for item in ("a/1", "a/2", "b/1"):
+            told.hand(slow, item, clock)
+            pool.submit(slow.lead)
+            until(lambda: log.in_flight > 0)
+            clock.go_on(PAUSE_SECONDS)
+        until(lambda: log.in_flight == 2)
+        assert slow.waiting == 1
+        log.gate.set()
+        until(lambda: told.has(3))
+
+    assert log.batches == [["a/1"], ["b/1"], ["a/2"]]
+
+
+def test_who_waits_for_a_key_in_flight_leads_when_it_has_landed(log: Log) -> None:
+    held_back: list[Any] = []
+    group = group_of(log, lanes=2, held_back=held_back.append)
+    opened(group, lanes=2, log=log)
+    log.gate.clear()
+    with threads() as pool:
+        first = pool.submit(group.submit, "a/1", seconds=SECONDS)
+        until(lambda: log.in_flight == 1)
+        second = pool.submit(group.submit, "a/2", seconds=SECONDS)
+        until(lambda: "a/2" in held_back)  # when the first is stuck, and a lane free
+        log.gate.set()
+        assert [first.result(), second.result()] == ["a/1 is in", "a/2 is in"]
+
+    assert log.batches[1:] == [["a/1"], ["a/2"]]
+    assert log.shared == 0
+
+
+def test_what_needs_a_further_commit_keeps_the_others_from_nothing(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    log.not_yet = {2, 3}
+    for number in range(5):
+        told.hand(group, number)
+    group.lead()
+
+    assert told.outcomes == [(number, f"{number} is in") for number in (0, 1, 4, 2, 3)]
+    assert log.batches[1:] == [[0, 1, 2, 3, 4], [2, 3]]
+
+
+def test_a_leader_whose_own_item_needs_a_further_commit_waits_for_it(log: Log) -> None:
+    log.gate.clear()
+    log.not_yet = {"second"}
+    group = group_of(log)
+    with threads() as pool:
+        submitted = [pool.submit(group.submit, "first", seconds=SECONDS)]
+        until(lambda: log.in_flight == 1)
+        for number, item in enumerate(("second", "third"), start=1):
+            submitted.append(pool.submit(group.submit, item, seconds=SECONDS))
+            until(lambda number=number: group.waiting == number)  # type: ignore[misc]
+        log.gate.set()
+        assert [one.result() for one in submitted] == ["first is in", "second is in", "third is in"]
+
+    assert log.batches == [["first"], ["second", "third"], ["second"]]
 
 
 def test_a_bad_item_fails_alone(log: Log) -> None:
@@ -371,18 +582,27 @@ def test_when_closed_what_waits_is_committed_and_what_comes_is_refused(log: Log)
     workers=st.integers(1, 32),
     keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
     breaks=st.sets(st.integers(1, 12), max_size=4),
+    not_yet=st.sets(st.integers(0, 120), max_size=20),
+    commit_seconds=st.sampled_from([0.000_5, 0.006]),
     batch_max=st.integers(1, 16),
     patience=st.sampled_from([SECONDS, 0.002]),
 )
 def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
-    lanes: int, workers: int, keys: list[int], breaks: set[int], batch_max: int, patience: float
+    lanes: int,
+    workers: int,
+    keys: list[int],
+    breaks: set[int],
+    not_yet: set[int],
+    commit_seconds: float,
+    batch_max: int,
+    patience: float,
 ) -> None:
     log = Log()
     log.gate.set()
     committed: list[str] = []
 
     def plan(items: Sequence[Any]) -> None:
-        time.sleep(0.0005)
+        time.sleep(commit_seconds)
         with log.mutex:
             if len(log.batches) in breaks:
                 raise LaneBroken("gone", is_repeatable=True)
@@ -391,6 +611,7 @@ def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
     log.plan = plan
     group = group_of(log, lanes=lanes, batch_max=batch_max)
     items = [f"{key}/{number}" for number, key in enumerate(keys)]
+    log.not_yet = {item for number, item in enumerate(items) if number in not_yet}
 
     def submit(item: str) -> bool:
         try:
@@ -407,6 +628,7 @@ def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
     if patience == SECONDS and not breaks:
         assert all(answers.values())
     assert log.most_in_flight <= lanes
+    assert log.shared == 0
     for batch in log.batches:
         names = [keys_of(item) for item in batch]
         assert len(names) == len(set(names)) <= batch_max
@@ -426,8 +648,10 @@ class Told:
     def of(self, item: Any) -> Callable[[str | Exception], None]:
         return lambda outcome: self.outcomes.append((item, outcome))
 
-    def hand(self, group: GroupCommit[Any, str], item: Any, *, seconds: float = SECONDS) -> None:
-        group.hand_over(item, deadline=time.monotonic() + seconds, told=self.of(item))
+    def hand(
+        self, group: GroupCommit[Any, str], item: Any, clock: Any = time, *, seconds: float = SECONDS
+    ) -> None:
+        group.hand_over(item, deadline=clock.monotonic() + seconds, told=self.of(item))
 
     def has(self, number: int) -> bool:
         return len(self.outcomes) == number
@@ -579,6 +803,8 @@ def test_when_no_lane_can_be_opened_everybody_is_told(log: Log) -> None:
     workers=st.integers(1, 16),
     keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
     breaks=st.sets(st.integers(1, 12), max_size=4),
+    not_yet=st.sets(st.integers(0, 120), max_size=20),
+    commit_seconds=st.sampled_from([0.000_5, 0.006]),
     batch_max=st.integers(1, 16),
     patience=st.sampled_from([SECONDS, 0.002]),
     waits=st.sets(st.integers(0, 120), max_size=40),
@@ -588,6 +814,8 @@ def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     workers: int,
     keys: list[int],
     breaks: set[int],
+    not_yet: set[int],
+    commit_seconds: float,
     batch_max: int,
     patience: float,
     waits: set[int],
@@ -598,7 +826,7 @@ def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     committed: list[str] = []
 
     def plan(items: Sequence[Any]) -> None:
-        time.sleep(0.0005)
+        time.sleep(commit_seconds)
         with log.mutex:
             if len(log.batches) in breaks:
                 raise LaneBroken("gone", is_repeatable=True)
@@ -607,6 +835,7 @@ def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     log.plan = plan
     group, told = group_of(log, lanes=lanes, batch_max=batch_max), Told()
     items = [f"{key}/{number}" for number, key in enumerate(keys)]
+    log.not_yet = {item for number, item in enumerate(items) if number in not_yet}
 
     def hand(place: int) -> None:
         item = items[place]
@@ -632,5 +861,6 @@ def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     if patience == SECONDS and not breaks:
         assert is_in == set(items)
     assert log.most_in_flight <= lanes
+    assert log.shared == 0
     group.close()
     until(lambda: log.closed == log.opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -105,6 +106,15 @@ def backends(database: Database) -> list[int]:
     return [row.pid for row in found]
 
 
+def waiting_for_locks(database: Database) -> list[int]:
+    """Process numbers of connections that wait for a lock."""
+    found = rows(
+        database,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    return [row.pid for row in found]
+
+
 def test_events_of_many_threads_are_stored_by_few_commits(database: Database) -> None:
     install(database)
     batches: list[int] = []
@@ -127,6 +137,44 @@ def test_deliveries_of_one_event_at_once_are_stored_once_and_counted(database: D
     kept = one(database, "SELECT delivery_count FROM webhook_events WHERE kind = 'payment'")
     assert kept.delivery_count == 40
     assert one(database, "SELECT count(*) FROM payment_tellings").count == 1
+
+
+def test_a_repetition_costs_the_events_beside_it_no_second_commit(database: Database) -> None:
+    install(database)
+    stored, twice = a_delivery(), a_delivery()
+    commits: list[int] = []
+    with an_inbox(database, lanes=1, observe=lambda _seconds, events: commits.append(events)) as inbox:
+        inbox.store(stored)
+        with ThreadPoolExecutor(40) as pool, table_locked(database, "check_requests"):
+            first = pool.submit(inbox.store, a_delivery())
+            wait_until(lambda: bool(waiting_for_locks(database)), what="the first to wait", seconds=SECONDS)
+            others = []
+            for one_more in (a_delivery(), stored, twice, a_delivery(), twice):
+                others.append(pool.submit(inbox.store, one_more))
+                wait_until(lambda: inbox.waiting == len(others), what="it to wait", seconds=SECONDS)
+        assert first.result().outcome is Outcome.STORED
+        outcomes = [one_of_them.result().outcome for one_of_them in others]
+
+    new, known = Outcome.STORED, Outcome.DUPLICATE
+    assert outcomes == [new, known, new, new, known]
+    # Both repetitions go together, the second without the try that serves what is new alone.
+    assert commits == [1, 1, 4, 2]
+    counts = rows(database, "SELECT delivery_count FROM webhook_events WHERE kind = 'payment' ORDER BY 1")
+    assert [row.delivery_count for row in counts] == [1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_repetitions_among_what_is_new_are_each_counted(database: Database, lanes: int) -> None:
+    install(database)
+    deliveries = [a_delivery() for _ in range(80)] * 4
+    random.Random(lanes).shuffle(deliveries)
+    with an_inbox(database, lanes=lanes) as inbox:
+        outcomes = Counter(store_all(inbox, deliveries))
+
+    assert outcomes == {Outcome.STORED: 80, Outcome.DUPLICATE: 240}
+    counts = rows(database, "SELECT DISTINCT delivery_count FROM webhook_events WHERE kind = 'payment'")
+    assert [row.delivery_count for row in counts] == [4]
+    assert one(database, "SELECT count(*) FROM payment_tellings").count == 80
 
 
 def test_a_value_our_columns_refuse_fails_alone(database: Database) -> None:

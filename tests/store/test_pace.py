@@ -1,10 +1,13 @@
-"""How many commits are worth having in flight: one on a quick disk, however busy the machine; more on a slow one."""
+"""How many commits are worth having in flight: one on a quick disk, however busy the machine; more on a slow one.
+
+And how far apart they begin there.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from processor.store.pace import COMMITS, Pace
+from processor.store.pace import COMMITS, PAUSE_SECONDS_MAX, Pace
 
 
 def pace_of(*seconds: float, items: int = 1, most: int = 4) -> Pace:
@@ -20,7 +23,7 @@ def test_nothing_is_known_at_first() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "commits"),
-    [(0.000_4, 1), (0.002, 1), (0.004, 2), (0.007, 3), (0.011, 4), (0.060, 4)],
+    [(0.000_4, 1), (0.002, 1), (0.003, 2), (0.005, 3), (0.007, 4), (0.060, 4)],
 )
 def test_the_slower_the_disk_the_more_are_in_flight(seconds: float, commits: int) -> None:
     assert pace_of(*[seconds] * COMMITS).commits == commits
@@ -39,3 +42,21 @@ def test_the_work_for_a_large_batch_is_no_wait() -> None:
 def test_there_is_always_one_and_never_more_than_there_are_lanes() -> None:
     assert pace_of(0.0, items=256).commits == 1
     assert pace_of(1.0, most=2).commits == 2
+
+
+def test_on_a_quick_disk_nothing_waits_for_more() -> None:
+    assert Pace(4).pause == 0.0
+    assert pace_of(0.001).pause == 0.0
+    assert pace_of(0.02, 0.001).pause == 0.0
+
+
+def test_on_a_slow_disk_the_next_begins_half_a_wait_later() -> None:
+    assert pace_of(0.0101, 0.3).pause == pytest.approx(0.005)
+
+
+def test_no_disk_is_so_slow_that_more_is_waited_for_than_helps() -> None:
+    assert pace_of(2.0).pause == PAUSE_SECONDS_MAX
+
+
+def test_where_there_is_one_lane_nothing_waits_for_more() -> None:
+    assert pace_of(0.02, most=1).pause == 0.0
