@@ -79,6 +79,7 @@ class Lane(ABC, Generic[Item, Result]):
 
 class _State(Enum):
     WAITING = auto()
+    HELD_BACK = auto()
     LEADING = auto()
     COMMITTING = auto()
     DONE = auto()
@@ -148,8 +149,8 @@ class GroupCommit(Generic[Item, Result]):
     """Shared by all threads of a process.
 
     open_lane: makes a lane, or raises StoreUnavailable. keys_of: no two items in flight share a key. held_back: told,
-    perhaps more than once, of an item that waits for another with one of its keys. lanes: how many commits may be in
-    flight at most. batch_max: items in one. waiting_max: items that may wait; one more is refused.
+    perhaps more than once, of an item that waits until another with one of its keys has landed. lanes: how many commits
+    may be in flight at most. batch_max: items in one. waiting_max: items that may wait; one more is refused.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class GroupCommit(Generic[Item, Result]):
         self._idle: list[Lane[Item, Result]] = []
         self._busy: dict[Lane[Item, Result], float] = {}  # since when, `time.monotonic()`
         self._in_flight: dict[Lane[Item, Result], set[Hashable]] = {}  # keys
+        self._behind: dict[Lane[Item, Result], list[_Ticket[Item, Result]]] = {}  # until it has landed
         self._pace = Pace(lanes)
         self._pause_ends = 0.0  # `time.monotonic()`: when the next may begin beside another
         self._pausing = threading.Lock()  # held by the thread that awaits it
@@ -197,15 +199,17 @@ class GroupCommit(Generic[Item, Result]):
         lane: Lane[Item, Result] | None = None
         with self._mutex:
             self._admit()
-            if self._is_turn() and self._may_go(ticket):
+            if self._is_turn() and not self._is_held_back(ticket):
                 lane = self._occupy(ticket)
-            else:
+            elif ticket.state is _State.WAITING:
                 self._waiting.append(ticket)
                 self._ensure_watched()
+        if lane is None:
+            self.call_leader()
         while True:
             if lane is not None:
                 self._commit(lane, ticket)
-            self.call_leader()
+                self.call_leader()
             if ticket.state is _State.DONE:
                 break
             if not ticket.wake.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -239,7 +243,7 @@ class GroupCommit(Generic[Item, Result]):
                 if not self._is_turn():
                     continue
                 if (leader := self._next()) is None:
-                    return  # whoever holds the others back goes on
+                    continue
                 lane = self._occupy(leader)
                 if isinstance(leader, _Held):
                     self._promote(leader, lane)
@@ -249,20 +253,28 @@ class GroupCommit(Generic[Item, Result]):
     def call_leader(self) -> None:
         """The same on another thread."""
         if self._waiting and self._is_lane_free() and not (self._is_pause() and self._pausing.locked()):
-            threading.Thread(target=self.lead, name="leader", daemon=True).start()
+            try:
+                threading.Thread(target=self.lead, name="leader", daemon=True).start()
+            except RuntimeError as why:
+                # No more threads may be started. Whoever watches the deadlines tries again.
+                log.warning("leader_not_started", why=str(why))
 
     @property
     def waiting(self) -> int:
         """How many items wait for their turn."""
-        return len(self._waiting)
+        return len(self._waiting) + sum(map(len, self._behind.values()))
 
     def close(self) -> None:
-        """Refuse what comes from now on, and close idle lanes; those at work are closed when they end."""
+        """Refuse what comes from now on, commit what waits, and close lanes that nobody needs any more."""
         with self._mutex:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-            self._open -= len(idle)
+            self._forget_gone()
+            idle: list[Lane[Item, Result]] = []
+            if not self._waiting:
+                idle, self._idle = self._idle, []
+                self._open -= len(idle)
         self._closing.set()
+        self.call_leader()
         for lane in idle:
             lane.close()
 
@@ -274,7 +286,7 @@ class GroupCommit(Generic[Item, Result]):
             # A fork takes no threads along, and must not share connections.
             self._pid = os.getpid()
             self._idle, self._open, self._opener, self._is_away = [], 0, None, False
-            self._busy, self._in_flight = {}, {}
+            self._busy, self._in_flight, self._behind = {}, {}, {}
             self._pausing = threading.Lock()
             self._watcher, self._is_watching = None, threading.Event()
             self._waiting.clear()
@@ -284,7 +296,7 @@ class GroupCommit(Generic[Item, Result]):
         if self._is_away:
             self._ensure_opener()
             raise StoreUnavailable("the database is away")
-        if len(self._waiting) >= self._waiting_max:
+        if self.waiting >= self._waiting_max:
             raise StoreUnavailable("too many wait already")
         if self._open < self._lanes:
             self._ensure_opener()
@@ -306,12 +318,16 @@ class GroupCommit(Generic[Item, Result]):
             return False
         if len(self._busy) < self._pace.commits:
             return True
+        return self._going() < self._pace.commits
+
+    def _going(self) -> int:
+        """How many commits are in flight and not stuck."""
         begun = time.monotonic() - STUCK_SECONDS
-        return sum(since > begun for since in self._busy.copy().values()) < self._pace.commits
+        return sum(since > begun for since in self._busy.copy().values())
 
     def _is_pause(self) -> bool:
         """Whether more is to gather before a commit begins beside others."""
-        return bool(self._busy) and time.monotonic() < self._pause_ends
+        return time.monotonic() < self._pause_ends and self._going() > 0
 
     def _occupy(self, leader: _Ticket[Item, Result]) -> Lane[Item, Result]:
         leader.state = _State.LEADING
@@ -328,26 +344,24 @@ class GroupCommit(Generic[Item, Result]):
 
     def _next(self) -> _Ticket[Item, Result] | None:
         """The first that waits and may go; it waits no longer, and is to lead."""
-        left: list[_Ticket[Item, Result]] = []
-        found = None
-        while self._waiting and found is None:
+        while self._waiting:
             ticket = self._waiting.popleft()
-            if ticket.state is _State.GONE:
-                continue
-            if self._may_go(ticket):
-                found = ticket
-            else:
-                left.append(ticket)
-        self._waiting.extendleft(reversed(left))
-        return found
+            if ticket.state is _State.WAITING and not self._is_held_back(ticket):
+                return ticket
+        return None
 
-    def _may_go(self, ticket: _Ticket[Item, Result]) -> bool:
-        """Whether no commit in flight has one of its keys: it could only wait for that one, and all beside it too."""
-        for keys in self._in_flight.values():
+    def _is_held_back(self, ticket: _Ticket[Item, Result]) -> bool:
+        """Whether a commit in flight has one of its keys, behind which it stands from now on.
+
+        In a commit of its own it could only wait for that one, and all of its batch with it.
+        """
+        for lane, keys in self._in_flight.items():
             if not keys.isdisjoint(ticket.keys):
+                ticket.state = _State.HELD_BACK
+                self._behind.setdefault(lane, []).append(ticket)
                 self._held_back(ticket.item)
-                return False
-        return True
+                return True
+        return False
 
     def _promote(self, ticket: _Held[Item, Result], lane: Lane[Item, Result]) -> None:
         ticket.lane = lane
@@ -356,18 +370,10 @@ class GroupCommit(Generic[Item, Result]):
     def _take(self, lane: Lane[Item, Result], leader: _Ticket[Item, Result]) -> list[_Ticket[Item, Result]]:
         """The leader's ticket, and of those that wait as many as may be in one batch with it."""
         batch = [leader]
-        left: list[_Ticket[Item, Result]] = []
         taken = self._in_flight[lane]
-        while self._waiting and len(batch) < self._batch_max:
-            ticket = self._waiting.popleft()
-            if ticket.state is _State.GONE:
-                continue
-            if self._may_go(ticket):
-                taken.update(ticket.keys)
-                batch.append(ticket)
-            else:
-                left.append(ticket)
-        self._waiting.extendleft(reversed(left))
+        while len(batch) < self._batch_max and (ticket := self._next()) is not None:
+            taken.update(ticket.keys)
+            batch.append(ticket)
         for ticket in batch:
             ticket.state = _State.COMMITTING
         return batch
@@ -378,30 +384,33 @@ class GroupCommit(Generic[Item, Result]):
             self._waiting.popleft()
 
     def _land(self, lane: Lane[Item, Result]) -> None:
+        """Nothing of the lane is in flight any more, and what stood behind it is first to go."""
         self._busy.pop(lane, None)
         self._in_flight.pop(lane, None)
+        behind = [ticket for ticket in self._behind.pop(lane, ()) if ticket.state is _State.HELD_BACK]
+        for ticket in behind:
+            ticket.state = _State.WAITING
+        if behind:
+            self._waiting.extendleft(reversed(behind))
+            self._ensure_watched()
+            self._pause_ends = 0.0  # it has waited for one commit already
+        elif self._going() and not self._is_pause():
+            # Where others landed too, what comes next comes together.
+            self._pause_ends = time.monotonic() + self._pace.pause
 
     def _hand_on(self, lane: Lane[Item, Result]) -> None:
         """Let a lane be idle, or give it to the first thread that waits, unless others are first."""
-        self._land(lane)
         self._forget_gone()
         self._idle.append(lane)
-        if self._busy and not self._is_pause():
-            # Where others ended too, what comes next comes together.
-            self._pause_ends = time.monotonic() + self._pace.pause
         if self._is_closed and not self._waiting:
             self._open -= len(self._idle)
             for idle in self._idle:
                 idle.close()
             self._idle.clear()
-        elif (
-            self._waiting
-            and isinstance(first := self._waiting[0], _Held)
-            and self._is_turn()
-            and self._may_go(first)
-        ):
+        elif self._waiting and isinstance(first := self._waiting[0], _Held) and self._is_turn():
             self._waiting.popleft()
-            self._promote(first, self._occupy(first))
+            if not self._is_held_back(first):
+                self._promote(first, self._occupy(first))
 
     def _finish(self, ticket: _Ticket[Item, Result], outcome: Result | Exception) -> None:
         if ticket.state is not _State.GONE:
@@ -423,7 +432,7 @@ class GroupCommit(Generic[Item, Result]):
     def _leave(self, ticket: _Held[Item, Result]) -> None:
         """The time is up. Raises StoreUnavailable, unless there is an answer or a lane to lead just now."""
         with self._mutex:
-            is_late = ticket.state in (_State.WAITING, _State.COMMITTING)
+            is_late = ticket.state in (_State.WAITING, _State.HELD_BACK, _State.COMMITTING)
             if ticket.state is _State.WAITING:
                 self._waiting.remove(ticket)
             if is_late:
@@ -481,8 +490,8 @@ class GroupCommit(Generic[Item, Result]):
         with self._mutex:
             if took is not None:
                 self._pace.note(took, len(batch))
+            self._land(lane)
             if is_broken:
-                self._land(lane)
                 # What broke this lane has likely broken the idle ones too, and they would each cost a try.
                 suspects += self._idle
                 self._open -= len(suspects)
@@ -491,6 +500,7 @@ class GroupCommit(Generic[Item, Result]):
                 if ticket.state is _State.COMMITTING:
                     ticket.state = _State.WAITING
                     self._waiting.appendleft(ticket)
+                    self._ensure_watched()
             if is_broken:
                 if not self._is_closed:
                     self._ensure_opener()

@@ -397,10 +397,12 @@ def _row(delivery: Delivery, now: datetime) -> _Row:
 
 
 def _keys(row: _Row) -> tuple[tuple[UUID, UUID], ...]:
+    """The rows that its statement locks: the event's, and that of the payment it tells of."""
     event = row.event
-    if event.entity_id is None or event.entity_id == event.event_id:
+    told = event.seen.payment.payment_id if event.seen is not None else event.event_id
+    if told == event.event_id:
         return ((event.instance_id, event.event_id),)
-    return (event.instance_id, event.event_id), (event.instance_id, event.entity_id)
+    return (event.instance_id, event.event_id), (event.instance_id, told)
 
 
 def _know(row: _Row) -> None:
@@ -629,6 +631,12 @@ class _DatabaseLane(Lane[_Row, Stored]):
             raise LaneBroken(first_line(why), is_repeatable=has_time) from why
         if len(rows) > 1 and (is_of_one or (state in _HELD_UP and has_time)):
             # One of them is to blame, and must not fail the others.
+            known = [(place, row) for place, row in rows if row.is_known]
+            if 0 < len(known) < len(rows) and not is_of_one:
+                # Likely one of the known; the others do not even need its row.
+                self._commit([(place, row) for place, row in rows if not row.is_known], decided, deadline)
+                self._commit(known, decided, deadline)
+                return
             half = len(rows) // 2
             self._commit(rows[:half], decided, deadline)
             self._commit(rows[half:], decided, deadline)
