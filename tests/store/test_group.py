@@ -18,7 +18,7 @@ from processor.errors import StoreUnavailable
 from processor.processes import wait_until
 from processor.store import group as group_module
 from processor.store.group import AGAIN, TICK_SECONDS, Again, GroupCommit, Lane, LaneBroken
-from processor.store.pace import PAUSE_SECONDS_MAX
+from processor.store.pace import PAUSE_SECONDS_MAX, STUCK_SECONDS
 
 SECONDS = 20.0
 
@@ -343,23 +343,60 @@ def test_when_none_is_in_flight_nothing_waits_for_more(slow: GroupCommit[Any, st
     assert log.batches == [["a"], ["b"], ["c"]]
 
 
-def test_what_has_a_key_in_flight_waits_for_it_and_holds_nothing_up(
+def test_what_has_a_key_in_flight_waits_for_it_alone(
     slow: GroupCommit[Any, str], log: Log, clock: Clock
 ) -> None:
-    """In its own commit it could only wait, and all of its batch too."""
-    told = Told()
+    """Others go ahead of it, and no pause is added to its wait."""
+    told, may_land = Told(), threading.Event()
+
+    def plan(items: Sequence[Any]) -> None:
+        if items == ["b/1"]:
+            assert may_land.wait(SECONDS)
+        clock.go_on(DISK_SECONDS)
+
+    log.plan = plan
     with threads() as pool:
-        for item in ("a/1", "a/2", "b/1"):
+        leads = []
+        for item in ("a/1", "a/2", "a/3", "b/1"):
             told.hand(slow, item, clock)
-            pool.submit(slow.lead)
+            leads.append(pool.submit(slow.lead))
             until(lambda: log.in_flight > 0)
             clock.go_on(PAUSE_SECONDS)
         until(lambda: log.in_flight == 2)
-        assert slow.waiting == 1
+        assert slow.waiting == 2
         log.gate.set()
-        until(lambda: told.has(3))
+        until(lambda: told.has(3))  # while "b/1" is in flight, and the clock goes on by commits alone
+        may_land.set()
+        for lead in leads:
+            lead.result(SECONDS)
 
-    assert log.batches == [["a/1"], ["b/1"], ["a/2"]]
+    assert log.batches == [["a/1"], ["b/1"], ["a/2"], ["a/3"]]
+    assert log.shared == 0
+
+
+def test_beside_one_that_is_stuck_nothing_waits_for_more(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    told, may_land = Told(), threading.Event()
+
+    def plan(items: Sequence[Any]) -> None:
+        assert items[0] != "stuck" or may_land.wait(SECONDS)
+
+    log.plan = plan
+    log.gate.set()
+    with threads() as pool:
+        told.hand(slow, "stuck", clock)
+        leading = pool.submit(slow.lead)
+        until(lambda: log.in_flight == 1)
+        clock.go_on(STUCK_SECONDS)
+        for number in range(3):
+            told.hand(slow, number, clock)
+            slow.lead()
+            assert told.has(number + 1)
+        may_land.set()
+        leading.result(SECONDS)
+
+    assert log.batches == [["stuck"], [0], [1], [2]]
 
 
 def test_who_waits_for_a_key_in_flight_leads_when_it_has_landed(log: Log) -> None:
@@ -371,12 +408,36 @@ def test_who_waits_for_a_key_in_flight_leads_when_it_has_landed(log: Log) -> Non
         first = pool.submit(group.submit, "a/1", seconds=SECONDS)
         until(lambda: log.in_flight == 1)
         second = pool.submit(group.submit, "a/2", seconds=SECONDS)
-        until(lambda: "a/2" in held_back)  # when the first is stuck, and a lane free
+        until(lambda: "a/2" in held_back)  # once the first is stuck, and a lane free
+        with pytest.raises(StoreUnavailable, match="in time"):
+            group.submit("a/3", seconds=0.01)
         log.gate.set()
         assert [first.result(), second.result()] == ["a/1 is in", "a/2 is in"]
 
     assert log.batches[1:] == [["a/1"], ["a/2"]]
     assert log.shared == 0
+    assert group.waiting == 0
+
+
+def test_while_no_thread_can_be_started_nothing_is_lost(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "leader" and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    told.hand(group, "item")
+    group.call_leader()
+
+    assert refused
+    until(lambda: told.has(1))
+    assert not told.faults
 
 
 def test_what_needs_a_further_commit_keeps_the_others_from_nothing(log: Log) -> None:
@@ -556,6 +617,46 @@ def test_a_fault_of_a_lane_leaves_nobody_waiting(log: Log) -> None:
         with pytest.raises(StoreUnavailable):
             follower.result()
     assert group.submit("next", seconds=SECONDS) == "next is in"
+
+
+def test_when_closed_in_a_pause_what_waits_is_committed_though_the_commit_beside_it_breaks(
+    slow: GroupCommit[Any, str], log: Log, clock: Clock
+) -> None:
+    told = Told()
+
+    def plan(items: Sequence[Any]) -> None:
+        if items == ["breaks"]:
+            raise LaneBroken("gone", is_repeatable=False)
+
+    log.plan = plan
+    with threads() as pool:
+        told.hand(slow, "breaks", clock)
+        leads = [pool.submit(slow.lead)]
+        until(lambda: log.in_flight == 1)
+        told.hand(slow, "waits", clock)
+        leads.append(pool.submit(slow.lead))
+        until(lambda: clock.sleepers > 0)
+        slow.close()
+        clock.go_on(PAUSE_SECONDS)
+        until(lambda: log.in_flight == 2)
+        log.gate.set()
+        for lead in leads:
+            lead.result(SECONDS)
+
+    assert told.faults == ["breaks"]
+    assert told.has(2)
+    until(lambda: log.closed == log.opened)
+
+
+def test_what_was_handed_over_before_the_end_needs_no_leader_after_it(log: Log) -> None:
+    group, told = group_of(log), Told()
+    opened(group)
+    told.hand(group, "last")
+    group.close()
+
+    until(lambda: told.has(1))
+    assert not told.faults
+    until(lambda: log.closed == log.opened)
 
 
 def test_when_closed_what_waits_is_committed_and_what_comes_is_refused(log: Log) -> None:

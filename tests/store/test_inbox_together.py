@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import text
 
 from processor.config import database_url as sqlalchemy_url
+from processor.domain.event import Kind
 from processor.errors import StoreUnavailable
 from processor.processes import wait_until
 from processor.store import payments
@@ -25,6 +26,7 @@ from processor.store.database import BoundedConnection, Database, open_database
 from processor.store.inbox import Delivery, Inbox, NotStorable, Outcome
 from tests.builders import (
     INSTANCE,
+    LINK,
     NOW,
     PAYMENT,
     app_claims,
@@ -210,6 +212,67 @@ def test_a_payment_somebody_holds_delays_its_own_event_alone(database: Database)
 
         assert outcomes == [None, *([Outcome.STORED] * 20)]
         assert inbox.store(held).outcome is Outcome.STORED
+
+
+def test_what_is_new_beside_a_repetition_is_not_held_up_by_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is known goes by one statement with what is new; somebody holds the payment it is about."""
+    install(database)
+    receive(database, payment_claims())
+    held = delivery(payment_claims({"id": str(uuid4())}, id=str(PAYMENT), revision="2"))
+    monkeypatch.setattr("processor.store.inbox.BATCH_MAX", 2)
+    commits: list[int] = []
+    with an_inbox(
+        database, seconds=2.0, lanes=1, observe=lambda _seconds, events: commits.append(events)
+    ) as inbox:
+        inbox.store(a_delivery())
+        with ThreadPoolExecutor(8) as pool, every_row_locked(database, "payments"):
+            with table_locked(database, "check_requests"):
+                first = pool.submit(inbox.store, a_delivery())
+                wait_until(lambda: bool(waiting_for_locks(database)), what="it to wait", seconds=SECONDS)
+                others = []
+                for one_more in (held, a_delivery(), a_delivery(), a_delivery()):
+                    others.append(pool.submit(inbox.store, one_more))
+                    wait_until(lambda: inbox.waiting == len(others), what="it to wait", seconds=SECONDS)
+            for new in (first, *others[1:]):
+                assert new.result().outcome is Outcome.STORED
+            with pytest.raises(StoreUnavailable):
+                others[0].result()
+
+    # The one held up went with one new event, then with another, which was stored without it in the end.
+    assert commits == [1, 1, 2, 1, 1]
+
+
+def test_events_of_one_link_do_not_wait_for_each_other(database: Database) -> None:
+    install(database)
+    deliveries = [
+        delivery(
+            claims(
+                envelope(
+                    event(
+                        {"id": str(LINK)},
+                        slug="payment_initiated",
+                        entityFqdn="wix.paymentlinks.v1.payment_link",
+                    ),
+                    eventType="wix.paymentlinks.v1.payment_link_payment_initiated",
+                )
+            )
+        )
+        for _ in range(4)
+    ]
+    assert {one_of_them.event.kind for one_of_them in deliveries} == {Kind.LINK}
+    commits: list[int] = []
+    with an_inbox(database, lanes=1, observe=lambda _seconds, events: commits.append(events)) as inbox:
+        inbox.store(a_delivery())
+        with ThreadPoolExecutor(8) as pool, table_locked(database, "check_requests"):
+            first = pool.submit(inbox.store, deliveries[0])
+            wait_until(lambda: bool(waiting_for_locks(database)), what="it to wait", seconds=SECONDS)
+            others = [pool.submit(inbox.store, one_more) for one_more in deliveries[1:]]
+            wait_until(lambda: inbox.waiting == 3, what="them to wait", seconds=SECONDS)
+        assert {one_of_them.result().outcome for one_of_them in (first, *others)} == {Outcome.STORED}
+
+    assert commits == [1, 1, 3]
 
 
 def test_connections_that_were_cut_are_opened_anew_and_nothing_is_lost(database: Database) -> None:
