@@ -677,6 +677,21 @@ def test_when_closed_what_waits_is_committed_and_what_comes_is_refused(log: Log)
     assert log.closed == log.opened == 1
 
 
+def breaking(log: Log, breaks: set[int], commit_seconds: float) -> list[str]:
+    """Let the commits of these numbers break their lane. Returns what is committed, as it grows."""
+    committed: list[str] = []
+
+    def plan(items: Sequence[Any]) -> None:
+        time.sleep(commit_seconds)
+        with log.mutex:
+            if len(log.batches) in breaks:
+                raise LaneBroken("gone", is_repeatable=True)
+            committed.extend(items)
+
+    log.plan = plan
+    return committed
+
+
 @settings(max_examples=30)
 @given(
     lanes=st.integers(1, 4),
@@ -700,16 +715,7 @@ def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
 ) -> None:
     log = Log()
     log.gate.set()
-    committed: list[str] = []
-
-    def plan(items: Sequence[Any]) -> None:
-        time.sleep(commit_seconds)
-        with log.mutex:
-            if len(log.batches) in breaks:
-                raise LaneBroken("gone", is_repeatable=True)
-            committed.extend(items)
-
-    log.plan = plan
+    committed = breaking(log, breaks, commit_seconds)
     group = group_of(log, lanes=lanes, batch_max=batch_max)
     items = [f"{key}/{number}" for number, key in enumerate(keys)]
     log.not_yet = {item for number, item in enumerate(items) if number in not_yet}
@@ -924,16 +930,7 @@ def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     """Some wait in a thread of their own, by `waits`; breaks: the commits that break their lane."""
     log = Log()
     log.gate.set()
-    committed: list[str] = []
-
-    def plan(items: Sequence[Any]) -> None:
-        time.sleep(commit_seconds)
-        with log.mutex:
-            if len(log.batches) in breaks:
-                raise LaneBroken("gone", is_repeatable=True)
-            committed.extend(items)
-
-    log.plan = plan
+    committed = breaking(log, breaks, commit_seconds)
     group, told = group_of(log, lanes=lanes, batch_max=batch_max), Told()
     items = [f"{key}/{number}" for number, key in enumerate(keys)]
     log.not_yet = {item for number, item in enumerate(items) if number in not_yet}
