@@ -53,6 +53,7 @@ class Child:
         self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
+        self._is_asked = False
 
     @property
     def is_running(self) -> bool:
@@ -69,6 +70,7 @@ class Child:
         """Start the program, its output appended to `log_file`. Nothing happens when it runs."""
         if self.is_running:
             return
+        self._is_asked = False
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -87,8 +89,12 @@ class Child:
         )
 
     def request_stop(self) -> None:
-        """Ask the program to end (SIGTERM), without waiting."""
-        if self._process is not None and self.is_running:
+        """Ask the program to end (SIGTERM), without waiting. It is asked once.
+
+        A second signal would have a worker break its job off, and kill whoever has ended but for the last of it.
+        """
+        if self._process is not None and self.is_running and not self._is_asked:
+            self._is_asked = True
             self._process.terminate()
 
     def stop(self, seconds: float = STOP_SECONDS) -> int | None:

@@ -59,3 +59,12 @@ def one(database: Database, sql: str, **values: Any) -> Any:
     """The only row of a statement."""
     [row] = rows(database, sql, **values)
     return row
+
+
+def lock_waits(database: Database) -> list[int]:
+    """Process numbers of connections to this database that wait for a lock; other tests share its server."""
+    found = rows(
+        database,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    return [row.pid for row in found]

@@ -36,7 +36,7 @@ from tests.builders import (
     payment_claims,
     payment_entity,
 )
-from tests.store.helpers import delivery, install, one, receive, rows
+from tests.store.helpers import delivery, install, lock_waits, one, receive, rows
 
 SECONDS = 20.0
 
@@ -108,15 +108,6 @@ def backends(database: Database) -> list[int]:
     return [row.pid for row in found]
 
 
-def waiting_for_locks(database: Database) -> list[int]:
-    """Process numbers of connections that wait for a lock."""
-    found = rows(
-        database,
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-    )
-    return [row.pid for row in found]
-
-
 def test_events_of_many_threads_are_stored_by_few_commits(database: Database) -> None:
     install(database)
     batches: list[int] = []
@@ -149,7 +140,7 @@ def test_a_repetition_costs_the_events_beside_it_no_second_commit(database: Data
         inbox.store(stored)
         with ThreadPoolExecutor(40) as pool, table_locked(database, "check_requests"):
             first = pool.submit(inbox.store, a_delivery())
-            wait_until(lambda: bool(waiting_for_locks(database)), what="the first to wait", seconds=SECONDS)
+            wait_until(lambda: bool(lock_waits(database)), what="the first to wait", seconds=SECONDS)
             others = []
             for one_more in (a_delivery(), stored, twice, a_delivery(), twice):
                 others.append(pool.submit(inbox.store, one_more))
@@ -230,7 +221,7 @@ def test_what_is_new_beside_a_repetition_is_not_held_up_by_it(
         with ThreadPoolExecutor(8) as pool, every_row_locked(database, "payments"):
             with table_locked(database, "check_requests"):
                 first = pool.submit(inbox.store, a_delivery())
-                wait_until(lambda: bool(waiting_for_locks(database)), what="it to wait", seconds=SECONDS)
+                wait_until(lambda: bool(lock_waits(database)), what="it to wait", seconds=SECONDS)
                 others = []
                 for one_more in (held, a_delivery(), a_delivery(), a_delivery()):
                     others.append(pool.submit(inbox.store, one_more))
@@ -267,7 +258,7 @@ def test_events_of_one_link_do_not_wait_for_each_other(database: Database) -> No
         inbox.store(a_delivery())
         with ThreadPoolExecutor(8) as pool, table_locked(database, "check_requests"):
             first = pool.submit(inbox.store, deliveries[0])
-            wait_until(lambda: bool(waiting_for_locks(database)), what="it to wait", seconds=SECONDS)
+            wait_until(lambda: bool(lock_waits(database)), what="it to wait", seconds=SECONDS)
             others = [pool.submit(inbox.store, one_more) for one_more in deliveries[1:]]
             wait_until(lambda: inbox.waiting == 3, what="them to wait", seconds=SECONDS)
         assert {one_of_them.result().outcome for one_of_them in (first, *others)} == {Outcome.STORED}

@@ -22,7 +22,7 @@ from processor.store import checks, payments, refunds
 from processor.store.database import Database
 from processor.wiring import Services
 from tests.builders import INSTANCE, LINK, NOW, PAYMENT, claims, envelope, event, make_refund, payment_claims
-from tests.store.helpers import confirm, one, receive, rows
+from tests.store.helpers import confirm, lock_waits, one, receive, rows
 
 REFUND = UUID(int=77)
 SECONDS = 30
@@ -180,13 +180,6 @@ def bodies(database: Database) -> list[UUID]:
     ]
 
 
-def somebody_waits(database: Database) -> bool:
-    waiting = (
-        """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    )
-    return rows(database, waiting) != []
-
-
 def test_an_erased_buyer_takes_the_bodies_about_refunds_along(database: Database, services: Services) -> None:
     confirm(database)
     receive(database, payment_claims())
@@ -286,7 +279,9 @@ def test_a_buyer_who_is_erased_while_a_refund_is_read_is_waited_for(
     with database.begin() as connection:
         payments.erase(connection, INSTANCE, PAYMENT, NOW)  # sees no refund yet
         reading.start()
-        wait_until(lambda: somebody_waits(database), what="the reader waits for who erases", seconds=SECONDS)
+        wait_until(
+            lambda: bool(lock_waits(database)), what="the reader waits for who erases", seconds=SECONDS
+        )
     reading.join(timeout=SECONDS)
 
     assert not reading.is_alive()
