@@ -30,7 +30,7 @@ sys.exit(len(asked))
 
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Child]:
-    command = [sys.executable, "-c", COUNTS, tmp_path / "may-end"]
+    command = [sys.executable, "-c", COUNTS, str(tmp_path / "may-end")]
     made = Child("counts", command, environ=os.environ, log_file=tmp_path / "log")
     made.start()
     yield made

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -942,6 +945,22 @@ def test_pages_load_nothing_from_elsewhere(person: Person, site: Site, everywher
         answer = site.http.get(f"/_static/{name}")
         assert answer.status_code == 200
         assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+        known = {"If-None-Match": answer.headers["ETag"]}
+        assert site.http.get(f"/_static/{name}", headers=known).status_code == 304
+    assert site.http.get("/_static/other.css").status_code == 404
+
+
+def test_a_reader_that_goes_away_leaves_no_file_open(site: Site) -> None:
+    """Whatever is left open is warned of when it is collected, and a warning is an error here."""
+    address = ("127.0.0.1", int(site.sandbox.url.rpartition(":")[2]))
+    at_once = struct.pack("ii", 1, 0)
+    for _ in range(20):
+        with socket.create_connection(address) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)  # closing resets
+            connection.sendall(b"GET /_static/icon.svg HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.recv(1)
+    assert site.http.get("/_static/icon.svg").status_code == 200
+    gc.collect()
 
 
 @pytest.mark.parametrize(

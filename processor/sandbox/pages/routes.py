@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mimetypes
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, abort, make_response, render_template, request
 
 from processor.sandbox.errors import Refused
 from processor.sandbox.pages import buyers, common, deliveries, faults, merchant, start
@@ -25,12 +27,24 @@ def blueprint(sandbox: Sandbox) -> Blueprint:
         "pages",
         "processor.sandbox",
         template_folder="templates",
-        static_folder="static",
-        static_url_path="/_static",
     )
     common.teach_templates(routes)
     for part in (start, buyers, merchant, deliveries, faults):
         part.add_routes(routes, sandbox)
+
+    files = {file.name: file.read_bytes() for file in (Path(routes.root_path) / "static").iterdir()}
+
+    # Not by Flask, which sends an open file: the development server of Werkzeug leaves it open when the reader is
+    # gone before it is through.
+    @routes.get("/_static/<filename>")
+    def static(filename: str) -> Response:
+        if filename not in files:
+            abort(404)
+        answer = Response(files[filename], mimetype=mimetypes.guess_type(filename)[0])
+        answer.add_etag()
+        answer.cache_control.no_cache = True
+        answer.make_conditional(request)
+        return answer
 
     @routes.before_request
     def refuse_strangers() -> Response | None:
