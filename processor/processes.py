@@ -88,13 +88,18 @@ class Child:
             start_new_session=True,
         )
 
-    def request_stop(self) -> None:
+    def request_stop(self, *, whole_group: bool = False) -> None:
         """Ask the program to end (SIGTERM), without waiting. It is asked once.
 
         A second signal would have a worker break its job off, and kill whoever has ended but for the last of it.
+        whole_group: its own children as well, as systemd and Heroku do.
         """
-        if self._process is not None and self.is_running and not self._is_asked:
-            self._is_asked = True
+        if self._process is None or self._is_asked or not self.is_running:
+            return
+        self._is_asked = True
+        if whole_group:
+            self._signal_group(signal.SIGTERM)
+        else:
             self._process.terminate()
 
     def stop(self, seconds: float = STOP_SECONDS) -> int | None:
