@@ -1,6 +1,6 @@
 """HTTP calls to others, which end: one deadline for each exchange, nothing followed and nothing kept.
 
-Wix is called so, and so is whoever is told of alerts.
+Wix is called so, and so is whoever is told of alerts. `LOCAL` is for our own servers on this machine.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,6 +23,9 @@ import httpx2
 from processor.errors import ConfigurationError
 
 TEXT_MAX = 500
+# What httpx is to be told when it speaks plain HTTP to this machine: no proxy, and no authorities. Reading them takes
+# 20 ms for each client, which the server that is waited for could use.
+LOCAL: Mapping[str, Any] = {"trust_env": False, "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
 # When this thread's exchange must be over (`deadline`, monotonic); no attribute outside of one.
 _current = threading.local()
 
@@ -148,3 +151,11 @@ def retry_after(text: str | None, now: datetime) -> float | None:
 def printable(text: str) -> str:
     """At most TEXT_MAX letters of what a stranger says, nothing among them that could break a line."""
     return "".join(one if one.isprintable() else " " for one in text[:TEXT_MAX])
+
+
+def is_local_ready(url: str) -> bool:
+    """Whether a server on this machine answers 200 there."""
+    try:
+        return httpx2.get(url, timeout=5, **LOCAL).status_code == 200
+    except httpx2.TransportError:
+        return False

@@ -16,6 +16,7 @@ import httpx2
 
 from processor.errors import WixUnavailable
 from processor.flows import How, create_link, send_link
+from processor.outgoing import LOCAL
 from processor.processes import ChildFailed
 from processor.replay import replay
 from processor.store.listings import Narrowing
@@ -202,7 +203,7 @@ class _Owner:
         """She makes a checkout for a buyer, who pays there with a gift card and a card."""
         target = self._services.wix.initiate_payment(self._id, link_id).ecom_checkout
         assert target is not None
-        page = httpx2.get(target.checkout_url, timeout=10, trust_env=False)
+        page = httpx2.get(target.checkout_url, timeout=10, **LOCAL)
         if page.status_code != 200:
             raise ChildFailed(f"the checkout page answered {page.status_code}")
         self._say(

@@ -20,6 +20,7 @@ from processor.config import database_url, declared_settings
 from processor.domain.discrepancy import DiscrepancyType
 from processor.domain.refund import EVENT_TYPES as REFUND_EVENT_TYPES
 from processor.errors import ProcessorError
+from processor.outgoing import LOCAL, is_local_ready
 from processor.processes import Child, free_port, wait_until
 from processor.store import migrations, reports
 from processor.store.database import Database
@@ -63,7 +64,7 @@ class Control:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._http = httpx2.Client(base_url=base_url, timeout=30, trust_env=False)
+        self._http = httpx2.Client(base_url=base_url, timeout=30, **LOCAL)
 
     def get(self, path: str, **query: str) -> Any:
         """The JSON at `/_sandbox/{path}`. Raises ControlFailed."""
@@ -181,10 +182,7 @@ class System:
 
     def is_web_ready(self) -> bool:
         """Whether `/readyz` says so."""
-        try:
-            return httpx2.get(f"{self.web_url}/readyz", timeout=5, trust_env=False).status_code == 200
-        except httpx2.TransportError:
-            return False
+        return is_local_ready(f"{self.web_url}/readyz")
 
     def install(self) -> UUID:
         """Install the app on a new site of the sandbox; returns the app instance."""

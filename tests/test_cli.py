@@ -20,6 +20,7 @@ import pytest
 
 from processor.cli import cli
 from processor.config import declared_settings
+from processor.outgoing import LOCAL
 from processor.processes import Child, free_port, wait_until
 from processor.sandbox.server import running_sandbox
 from processor.store import migrations
@@ -297,8 +298,8 @@ def end(child: Child, number: signal.Signals) -> None:
     assert words >= {"sandbox", "worker", "clock", "wsgi:app"}
     by_hand = re.search(r"(http\S+/_sandbox/events/\S+/token) .* (http\S+/webhooks/wix)", child.tail(10))
     assert by_hand is not None
-    token = httpx2.get(by_hand[1], trust_env=False).content
-    assert httpx2.post(by_hand[2], content=token, trust_env=False).status_code == 200
+    token = httpx2.get(by_hand[1], **LOCAL).content
+    assert httpx2.post(by_hand[2], content=token, **LOCAL).status_code == 200
 
     os.kill(child.pid, number)
 

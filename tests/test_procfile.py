@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from processor.outgoing import LOCAL, is_local_ready
 from processor.processes import Child, free_port, wait_until
 from tests import builders
 
@@ -58,13 +59,7 @@ def web(
     running = child(request.param, environ, tmp_path)
     url = f"http://127.0.0.1:{environ['PORT']}"
 
-    def is_ready() -> bool:
-        try:
-            return httpx2.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    wait_until(is_ready, what="the web server", seconds=60, children=[running])
+    wait_until(lambda: is_local_ready(f"{url}/readyz"), what="the web server", seconds=60, children=[running])
     yield running, url
     running.stop()
 
@@ -73,7 +68,7 @@ def test_the_web_process_takes_webhooks_and_ends_on_request(web: tuple[Child, st
     running, url = web
     body = builders.sign(builders.of_today(builders.payment_claims()))
 
-    with httpx2.Client(base_url=url, timeout=5, trust_env=False) as client:
+    with httpx2.Client(base_url=url, timeout=5, **LOCAL) as client:
         plain = client.post("/webhooks/wix", content=body, headers={"Content-Type": "text/plain"})
         chunked = client.post("/webhooks/wix", content=iter([body[:100], body[100:]]))
         large = client.post("/webhooks/wix", content=b"x" * 20_001)

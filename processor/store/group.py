@@ -273,6 +273,8 @@ class GroupCommit(Generic[Item, Result]):
             if not self._waiting:
                 idle, self._idle = self._idle, []
                 self._open -= len(idle)
+            if self._watcher is not None:
+                self._is_watching.set()  # so that it ends, once there is nothing to watch
         self._closing.set()
         self.call_leader()
         for lane in idle:
@@ -564,10 +566,17 @@ class GroupCommit(Generic[Item, Result]):
             time.sleep(TICK_SECONDS)  # between two looks: time alone makes an item late
             with self._mutex:
                 late = self._late(time.monotonic())
-                if not (self._handed or self._waiting):
+                is_idle = not (self._handed or self._waiting)
+                is_over = is_idle and self._is_closed
+                if is_idle:
                     self._is_watching.clear()
+                if is_over:
+                    # Whoever is handed back by a commit still in flight starts another.
+                    self._watcher = None
             for ticket in late:
                 ticket.tell()
+            if is_over:
+                return
             # Whoever came while a commit was stuck need not wait for its end.
             self.call_leader()
 

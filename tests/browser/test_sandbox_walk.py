@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from processor.config import database_url as sqlalchemy_url
+from processor.outgoing import LOCAL
 from processor.processes import wait_until
 from processor.sandbox import scenarios
 from processor.store.database import open_database
@@ -336,7 +337,7 @@ def test_a_form_on_another_site_is_refused(new_page: NewPage, site: Site) -> Non
     link = site.link()
     page = new_page(DESKTOP)
     with a_receiver(site):  # somewhere else to stand on
-        app = httpx2.get(f"{site.sandbox.url}/_sandbox/app", trust_env=False).json()
+        app = httpx2.get(f"{site.sandbox.url}/_sandbox/app", **LOCAL).json()
         elsewhere = app["webhookUrl"].replace("127.0.0.1", "localhost")
         action = link["links"]["url"]["url"]
         form = f'<form method=post action="{action}"><button name=method value=card>Win</button></form>'

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from processor.config import database_url as sqlalchemy_url
+from processor.outgoing import is_local_ready
 from processor.processes import Child, free_port, wait_until
 from processor.store import migrations
 from tests.chaos.events import Mint
@@ -79,7 +80,7 @@ def unpack(commit: str, folder: Path) -> Path:
 
 def deploy(world: World, before: Before) -> Findings:
     """Old code, then the migration beneath it, then old and new side by side, back to old once, and on to new."""
-    from tests.chaos.world import install, is_ready
+    from tests.chaos.world import install
 
     old = unpack(before.commit, world.folder)
     name = f"deploy_{time.monotonic_ns()}"
@@ -111,7 +112,7 @@ def deploy(world: World, before: Before) -> Findings:
         webs[number] = world.child(f"deploy-{number}", "serve", settings, code=code)
         webs[number].start()
         ready = f"http://{LOCALHOST}:{ports[number]}/readyz"
-        wait_until(lambda: is_ready(ready), what="a web server", seconds=60, children=[webs[number]])
+        wait_until(lambda: is_local_ready(ready), what="a web server", seconds=60, children=[webs[number]])
 
     def await_events() -> None:
         wanted = ledger.answered_count() + ANSWERED_EACH

@@ -25,7 +25,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx2
 import psycopg
 import redis
 from redis.backoff import NoBackoff
@@ -35,6 +34,7 @@ from processor import embedded
 from processor.config import database_url as sqlalchemy_url
 from processor.config import declared_settings
 from processor.errors import ProcessorError
+from processor.outgoing import is_local_ready
 from processor.processes import Child, ChildFailed, free_port, wait_until
 from processor.store import migrations
 from processor.store.database import open_database
@@ -411,7 +411,7 @@ class World:
     def await_web(self, name: str) -> None:
         """Return when a web server says that it is ready."""
         url = f"http://{LOCALHOST}:{self.web_ports[name]}/readyz"
-        wait_until(lambda: is_ready(url), what=name, seconds=60, children=[self.children[name]])
+        wait_until(lambda: is_local_ready(url), what=name, seconds=60, children=[self.children[name]])
 
     # -- Recovery ------------------------------------------------------------------------------------
 
@@ -568,14 +568,6 @@ def install(sender: Sender, mint: Mint, port: int, key: Any) -> None:
         for event_type, ago in told:
             said = sender.post(port, sign(mint.life(instance_id, event_type, seconds_ago=ago), key))
             assert said == "200", f"{event_type} was answered {said}"
-
-
-def is_ready(url: str) -> bool:
-    """Whether a web server says so."""
-    try:
-        return httpx2.get(url, timeout=5, trust_env=False).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 def session(pid: int) -> list[int]:

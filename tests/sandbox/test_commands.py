@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from processor.config import Settings
+from processor.outgoing import LOCAL, is_local_ready
 from processor.processes import Child, free_port, wait_until
 from processor.sandbox.documents import Documents, FolderInUse
 from processor.sandbox.faults import FAULTS, parameters_of
@@ -61,14 +62,11 @@ def served(folder: Path, *options: str) -> Iterator[str]:
 
 
 def is_up(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/_sandbox/health", trust_env=False).status_code == 200
-    except httpx2.HTTPError:
-        return False
+    return is_local_ready(f"{url}/_sandbox/health")
 
 
 def get(url: str, path: str) -> Any:
-    return httpx2.get(f"{url}/_sandbox/{path}", trust_env=False).json()
+    return httpx2.get(f"{url}/_sandbox/{path}", **LOCAL).json()
 
 
 def wait_for(log: Path, words: str) -> str:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from processor.outgoing import LOCAL
 from processor.processes import wait_until
 from processor.sandbox import scenarios
 from processor.sandbox.faults import FAULTS, MIX, parameters_of
@@ -1110,7 +1111,7 @@ def test_a_form_sent_twice_at_once_is_done_once(site: Site, person: Person, merc
     ):
 
         def send(_: int, path: str = path, data: dict[str, str] = data) -> int:
-            return httpx2.post(f"{site.sandbox.url}{path}", data=data, trust_env=False).status_code
+            return httpx2.post(f"{site.sandbox.url}{path}", data=data, **LOCAL).status_code
 
         with ThreadPoolExecutor(4) as pool:
             statuses = sorted(pool.map(send, range(4)))

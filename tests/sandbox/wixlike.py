@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from processor.outgoing import LOCAL
 from processor.sandbox.server import Sandbox, running_sandbox
 
 LINKS = "/payment-links/v1/payment-links"
@@ -71,7 +72,7 @@ class Site:
 def a_site(**options: Any) -> Iterator[Site]:
     with (
         running_sandbox(**{"seed": 1, **options}) as sandbox,
-        httpx2.Client(base_url=sandbox.url, timeout=10, trust_env=False) as http,
+        httpx2.Client(base_url=sandbox.url, timeout=10, **LOCAL) as http,
     ):
         app = http.get("/_sandbox/app").json()
         instance = http.post("/_sandbox/instances", json={}).json()

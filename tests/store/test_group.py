@@ -659,6 +659,25 @@ def test_what_was_handed_over_before_the_end_needs_no_leader_after_it(log: Log) 
     until(lambda: log.closed == log.opened)
 
 
+def test_when_closed_nobody_watches_once_everything_is_told(log: Log) -> None:
+    group, told = group_of(log), Told()
+    before = set(threading.enumerate())
+    opened(group)
+    log.gate.clear()
+    told.hand(group, "slow")
+    leader = threading.Thread(target=group.lead)
+    leader.start()
+    until(lambda: log.in_flight == 1)
+    group.close()
+    time.sleep(TICK_SECONDS * 2)
+    assert "deadlines" in {one.name for one in set(threading.enumerate()) - before}, "it may be late yet"
+
+    log.gate.set()
+    leader.join()
+    assert told.has(1)
+    until(lambda: not set(threading.enumerate()) - before)
+
+
 def test_when_closed_what_waits_is_committed_and_what_comes_is_refused(log: Log) -> None:
     log.gate.clear()
     group = group_of(log)

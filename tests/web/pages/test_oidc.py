@@ -25,6 +25,7 @@ from werkzeug.test import TestResponse
 
 from processor.domain.access import EVERYWHERE, Role
 from processor.errors import ConfigurationError
+from processor.outgoing import LOCAL
 from processor.store import accounts
 from processor.web.pages import create_pages
 from tests.web.pages.books import Books, Person, empty_books
@@ -179,7 +180,7 @@ def leave(person: Person, **form: str) -> str:
 
 def back_from(address: str) -> str:
     """Sign in at the issuer; the path it leads back to."""
-    answer = httpx2.get(address)
+    answer = httpx2.get(address, **LOCAL)
     assert answer.status_code == 302, answer.text
     parts = urlsplit(answer.headers["Location"])
     return f"{parts.path}?{parts.query}"
