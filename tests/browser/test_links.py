@@ -42,7 +42,14 @@ def test_a_link_is_created_and_paid_by_its_buyer(seen: Seen, new_page: NewPage, 
     expect(page.get_by_role("heading", level=1)).to_have_text("Look at it once more")
     page.get_by_role("button", name="Create the link").dblclick(no_wait_after=True)
 
-    expect(page.get_by_role("heading", level=1)).to_have_text("Green tea")
+    title = page.get_by_role("heading", level=1)
+    if not has_scripts:
+        # The form was sent twice, and the second answer may come while the first is not known.
+        expect(title).to_have_text(re.compile("Green tea|not known yet"))
+        while "not known yet" in title.inner_text():
+            with page.expect_navigation():
+                page.get_by_role("button", name="Look again").click()
+    expect(title).to_have_text("Green tea")
     assert links_of(seen) == before + 1
     page.get_by_role("link", name="Open as the buyer").click()
     pay(page)
