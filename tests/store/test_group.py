@@ -711,17 +711,20 @@ def breaking(log: Log, breaks: set[int], commit_seconds: float) -> list[str]:
     return committed
 
 
+# Numbers of commits that break their lane, of items that are to come again, and what else makes a load another.
+LOAD: dict[str, st.SearchStrategy[Any]] = {
+    "lanes": st.integers(1, 4),
+    "keys": st.lists(st.integers(0, 12), min_size=1, max_size=120),
+    "breaks": st.sets(st.integers(1, 12), max_size=4),
+    "not_yet": st.sets(st.integers(0, 120), max_size=20),
+    "commit_seconds": st.sampled_from([0.000_5, 0.006]),
+    "batch_max": st.integers(1, 16),
+    "patience": st.sampled_from([SECONDS, 0.002]),
+}
+
+
 @settings(max_examples=30)
-@given(
-    lanes=st.integers(1, 4),
-    workers=st.integers(1, 32),
-    keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
-    breaks=st.sets(st.integers(1, 12), max_size=4),
-    not_yet=st.sets(st.integers(0, 120), max_size=20),
-    commit_seconds=st.sampled_from([0.000_5, 0.006]),
-    batch_max=st.integers(1, 16),
-    patience=st.sampled_from([SECONDS, 0.002]),
-)
+@given(workers=st.integers(1, 32), **LOAD)
 def test_under_any_load_every_item_is_committed_at_most_once_and_answered_truly(
     lanes: int,
     workers: int,
@@ -924,17 +927,7 @@ def test_when_no_lane_can_be_opened_everybody_is_told(log: Log) -> None:
 
 
 @settings(max_examples=30)
-@given(
-    lanes=st.integers(1, 4),
-    workers=st.integers(1, 16),
-    keys=st.lists(st.integers(0, 12), min_size=1, max_size=120),
-    breaks=st.sets(st.integers(1, 12), max_size=4),
-    not_yet=st.sets(st.integers(0, 120), max_size=20),
-    commit_seconds=st.sampled_from([0.000_5, 0.006]),
-    batch_max=st.integers(1, 16),
-    patience=st.sampled_from([SECONDS, 0.002]),
-    waits=st.sets(st.integers(0, 120), max_size=40),
-)
+@given(workers=st.integers(1, 16), waits=st.sets(st.integers(0, 120), max_size=40), **LOAD)
 def test_under_any_load_every_item_handed_over_is_told_exactly_once_and_truly(
     lanes: int,
     workers: int,
